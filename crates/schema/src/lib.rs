@@ -1,0 +1,15 @@
+//! What a batch of telemetry looks like in memory, and the border through which it is read.
+//!
+//! Decoders fill a [`LogBatchBuilder`], the store keeps the [`LogBatch`]es, queries read them back
+//! through [`Tables`]. Nothing here does I/O.
+
+pub mod logs;
+mod stream;
+mod tables;
+
+pub use logs::{LogBatch, LogBatchBuilder, LogRecord};
+pub use stream::{Labels, LabelsError, Stream, StreamId, StreamRef, StreamRegistry, label_name};
+pub use tables::{
+    Direction, LabelMatch, LabelMatcher, LineFilter, LogCount, LogCountRow, LogFilter, LogScan, Needle,
+    RecordBatchStream, ScanError, ScanStats, ScanStatsSnapshot, TailLag, Tables,
+};

@@ -1,0 +1,433 @@
+//! The log table: its Arrow schema and the builder that decoders write into.
+//!
+//! The builder keeps raw buffers and appends bytes; a record costs no heap allocation. Attributes
+//! and body are staged by the calls before [`LogBatchBuilder::push`], which closes the row, or
+//! [`LogBatchBuilder::discard`], which forgets what was staged.
+
+use std::{fmt, io::Write as _, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, FixedSizeBinaryArray, MapArray, RecordBatch, StringArray, StructArray,
+        TimestampNanosecondArray, UInt8Array, UInt32Array,
+    },
+    buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
+};
+use trine_model::{Severity, SpanId, TenantId, TraceId};
+
+use crate::StreamRef;
+
+/// Column positions in [`schema`].
+pub mod column {
+    /// `stream`: UInt32, [`crate::StreamRef`].
+    pub const STREAM: usize = 0;
+    /// `timestamp`: nanoseconds since 1970, UTC.
+    pub const TIMESTAMP: usize = 1;
+    /// `observed_timestamp`: nanoseconds since 1970, UTC; null when not given.
+    pub const OBSERVED_TIMESTAMP: usize = 2;
+    /// `severity_number`: UInt8, 0 to 24.
+    pub const SEVERITY_NUMBER: usize = 3;
+    /// `severity_text`: the sender's word, null when it is just the level's name.
+    pub const SEVERITY_TEXT: usize = 4;
+    /// `body`: the line.
+    pub const BODY: usize = 5;
+    /// `trace_id`: 16 bytes or null.
+    pub const TRACE_ID: usize = 6;
+    /// `span_id`: 8 bytes or null.
+    pub const SPAN_ID: usize = 7;
+    /// `trace_flags`: UInt32, W3C flags in the low byte; 0 when not given.
+    pub const TRACE_FLAGS: usize = 8;
+    /// `event_name`: null when not given.
+    pub const EVENT_NAME: usize = 9;
+    /// `scope_name`: instrumentation scope (logger), null when not given.
+    pub const SCOPE_NAME: usize = 10;
+    /// `attributes`: map of text to text.
+    pub const ATTRIBUTES: usize = 11;
+    /// Number of columns.
+    pub const COUNT: usize = 12;
+}
+
+fn timestamp_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
+}
+
+fn map_entries() -> Fields {
+    Fields::from(vec![
+        Field::new("keys", DataType::Utf8, false),
+        Field::new("values", DataType::Utf8, true),
+    ])
+}
+
+fn map_field() -> Field {
+    Field::new("entries", DataType::Struct(map_entries()), false)
+}
+
+/// Arrow schema of a [`LogBatch`]; positions are in [`column`].
+pub fn schema() -> SchemaRef {
+    static SCHEMA: std::sync::OnceLock<SchemaRef> = std::sync::OnceLock::new();
+    SCHEMA
+        .get_or_init(|| {
+            Arc::new(Schema::new(vec![
+                Field::new("stream", DataType::UInt32, false),
+                Field::new("timestamp", timestamp_type(), false),
+                Field::new("observed_timestamp", timestamp_type(), true),
+                Field::new("severity_number", DataType::UInt8, false),
+                Field::new("severity_text", DataType::Utf8, true),
+                Field::new("body", DataType::Utf8, false),
+                Field::new("trace_id", DataType::FixedSizeBinary(16), true),
+                Field::new("span_id", DataType::FixedSizeBinary(8), true),
+                Field::new("trace_flags", DataType::UInt32, false),
+                Field::new("event_name", DataType::Utf8, true),
+                Field::new("scope_name", DataType::Utf8, true),
+                Field::new("attributes", DataType::Map(Arc::new(map_field()), false), false),
+            ]))
+        })
+        .clone()
+}
+
+/// Records of one tenant in arrival order.
+#[derive(Debug, Clone)]
+pub struct LogBatch {
+    /// Whose records.
+    pub tenant: TenantId,
+    /// Rows with the schema of [`schema`]; `stream` holds refs of the process's registry.
+    pub records: RecordBatch,
+}
+
+/// The fixed part of one record; attributes and body are staged in the builder before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogRecord<'a> {
+    /// Stream of the record.
+    pub stream: StreamRef,
+    /// Nanoseconds since 1970.
+    pub timestamp: i64,
+    /// Nanoseconds since 1970, when given.
+    pub observed_timestamp: Option<i64>,
+    /// Severity number. When unset and the text is a known word, the word decides.
+    pub severity: Severity,
+    /// The sender's severity word, empty when none.
+    pub severity_text: &'a str,
+    /// Trace the record belongs to.
+    pub trace_id: Option<TraceId>,
+    /// Span the record belongs to.
+    pub span_id: Option<SpanId>,
+    /// W3C trace flags.
+    pub trace_flags: u32,
+    /// Name of the event, empty when none.
+    pub event_name: &'a str,
+    /// Instrumentation scope, empty when none.
+    pub scope_name: &'a str,
+}
+
+/// Text column as raw Arrow buffers.
+struct TextColumn {
+    offsets: Vec<i32>,
+    data: Vec<u8>,
+}
+
+impl TextColumn {
+    fn new(rows: usize, bytes: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        Self { offsets, data: Vec::with_capacity(bytes) }
+    }
+
+    fn close(&mut self) {
+        let end = i32::try_from(self.data.len()).expect("BUG: a batch is bounded far below 2 GiB");
+        self.offsets.push(end);
+    }
+
+    fn push(&mut self, text: &str) {
+        self.data.extend_from_slice(text.as_bytes());
+        self.close();
+    }
+
+    fn committed(&self) -> usize {
+        *self.offsets.last().expect("offsets start with 0") as usize
+    }
+
+    /// `nulls` marks valid rows.
+    fn finish(self, nulls: Option<NullBuffer>) -> StringArray {
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
+        // Text enters through `&str` or through `body_bytes`, which `push` checks.
+        StringArray::try_new(offsets, Buffer::from_vec(self.data), nulls)
+            .expect("BUG: staged text was checked to be UTF-8")
+    }
+}
+
+/// Optional text column that stays empty and nearly free until the first value comes.
+struct OptionalText {
+    column: TextColumn,
+    valid: Vec<bool>,
+    any: bool,
+}
+
+impl OptionalText {
+    fn new(rows: usize) -> Self {
+        Self { column: TextColumn::new(rows, 0), valid: Vec::with_capacity(rows), any: false }
+    }
+
+    fn push(&mut self, text: &str) {
+        self.column.push(text);
+        self.valid.push(!text.is_empty());
+        self.any |= !text.is_empty();
+    }
+
+    fn finish(self) -> StringArray {
+        self.column.finish(Some(NullBuffer::from(self.valid)))
+    }
+}
+
+/// Optional fixed-size id column.
+struct IdColumn<const N: usize> {
+    data: Vec<u8>,
+    valid: Vec<bool>,
+}
+
+impl<const N: usize> IdColumn<N> {
+    fn new(rows: usize) -> Self {
+        Self { data: Vec::with_capacity(rows * N), valid: Vec::with_capacity(rows) }
+    }
+
+    fn push(&mut self, id: Option<[u8; N]>) {
+        self.data.extend_from_slice(&id.unwrap_or([0; N]));
+        self.valid.push(id.is_some());
+    }
+
+    fn finish(self) -> FixedSizeBinaryArray {
+        let nulls = Some(NullBuffer::from(self.valid));
+        FixedSizeBinaryArray::try_new(N as i32, Buffer::from_vec(self.data), nulls)
+            .expect("BUG: every row pushed N bytes")
+    }
+}
+
+/// Builds one [`LogBatch`].
+pub struct LogBatchBuilder {
+    tenant: TenantId,
+    stream: Vec<u32>,
+    timestamp: Vec<i64>,
+    observed: Vec<i64>,
+    observed_valid: Vec<bool>,
+    severity_number: Vec<u8>,
+    severity_text: OptionalText,
+    body: TextColumn,
+    trace_id: IdColumn<16>,
+    span_id: IdColumn<8>,
+    trace_flags: Vec<u32>,
+    event_name: OptionalText,
+    scope_name: OptionalText,
+    attribute_offsets: Vec<i32>,
+    attribute_keys: TextColumn,
+    attribute_values: TextColumn,
+    /// Whether `body_bytes` wrote bytes that nobody has checked yet.
+    body_unchecked: bool,
+}
+
+/// The staged body is not UTF-8; the row was discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is not valid UTF-8")]
+pub struct BodyNotUtf8;
+
+impl LogBatchBuilder {
+    /// `rows` and `body_bytes` are guesses that spare reallocation.
+    pub fn new(tenant: TenantId, rows: usize, body_bytes: usize) -> Self {
+        let mut attribute_offsets = Vec::with_capacity(rows + 1);
+        attribute_offsets.push(0);
+        Self {
+            tenant,
+            stream: Vec::with_capacity(rows),
+            timestamp: Vec::with_capacity(rows),
+            observed: Vec::with_capacity(rows),
+            observed_valid: Vec::with_capacity(rows),
+            severity_number: Vec::with_capacity(rows),
+            severity_text: OptionalText::new(rows),
+            body: TextColumn::new(rows, body_bytes),
+            trace_id: IdColumn::new(rows),
+            span_id: IdColumn::new(rows),
+            trace_flags: Vec::with_capacity(rows),
+            event_name: OptionalText::new(rows),
+            scope_name: OptionalText::new(rows),
+            attribute_offsets,
+            attribute_keys: TextColumn::new(rows, 0),
+            attribute_values: TextColumn::new(rows, 0),
+            body_unchecked: false,
+        }
+    }
+
+    /// Closed rows.
+    pub fn len(&self) -> usize {
+        self.stream.len()
+    }
+
+    /// Whether no row was closed.
+    pub fn is_empty(&self) -> bool {
+        self.stream.is_empty()
+    }
+
+    /// Bytes of bodies, attribute keys and attribute values so far, staged ones included.
+    pub fn text_bytes(&self) -> usize {
+        self.body.data.len() + self.attribute_keys.data.len() + self.attribute_values.data.len()
+    }
+
+    /// Stages an attribute of the row.
+    pub fn attribute(&mut self, key: &str, value: &str) {
+        self.attribute_keys.push(key);
+        self.attribute_values.push(value);
+    }
+
+    /// Stages an attribute whose value is written by `Display`.
+    pub fn attribute_display(&mut self, key: &str, value: impl fmt::Display) {
+        self.attribute_keys.push(key);
+        write!(self.attribute_values.data, "{value}").expect("writing to memory cannot fail");
+        self.attribute_values.close();
+    }
+
+    /// Appends to the staged body.
+    pub fn body(&mut self, text: &str) {
+        self.body.data.extend_from_slice(text.as_bytes());
+    }
+
+    /// Appends unchecked bytes to the staged body; [`LogBatchBuilder::push`] checks them.
+    pub fn body_bytes(&mut self, bytes: &[u8]) {
+        self.body.data.extend_from_slice(bytes);
+        self.body_unchecked = true;
+    }
+
+    /// Closes the row with what was staged.
+    pub fn push(&mut self, record: &LogRecord<'_>) -> Result<(), BodyNotUtf8> {
+        if std::mem::take(&mut self.body_unchecked) {
+            let staged = &self.body.data[self.body.committed()..];
+            if !staged.is_ascii() && std::str::from_utf8(staged).is_err() {
+                self.discard();
+                return Err(BodyNotUtf8);
+            }
+        }
+        let mut severity = record.severity;
+        if severity == Severity::UNSET && !record.severity_text.is_empty() {
+            severity = Severity::from_text(record.severity_text).unwrap_or_default();
+        }
+        let told = severity.level().name() == record.severity_text;
+        self.severity_text.push(if told { "" } else { record.severity_text });
+        self.stream.push(record.stream);
+        self.timestamp.push(record.timestamp);
+        self.observed.push(record.observed_timestamp.unwrap_or(0));
+        self.observed_valid.push(record.observed_timestamp.is_some());
+        self.severity_number.push(severity.number());
+        self.body.close();
+        self.trace_id.push(record.trace_id.map(|id| id.0));
+        self.span_id.push(record.span_id.map(|id| id.0));
+        self.trace_flags.push(record.trace_flags);
+        self.event_name.push(record.event_name);
+        self.scope_name.push(record.scope_name);
+        let attributes = self.attribute_keys.offsets.len() - 1;
+        self.attribute_offsets.push(attributes as i32);
+        Ok(())
+    }
+
+    /// Forgets the staged body and attributes.
+    pub fn discard(&mut self) {
+        self.body_unchecked = false;
+        let body = self.body.committed();
+        self.body.data.truncate(body);
+        let attributes = *self.attribute_offsets.last().expect("offsets start with 0") as usize;
+        for column in [&mut self.attribute_keys, &mut self.attribute_values] {
+            column.offsets.truncate(attributes + 1);
+            let end = column.committed();
+            column.data.truncate(end);
+        }
+    }
+
+    /// The batch of all closed rows.
+    pub fn finish(mut self) -> LogBatch {
+        self.discard();
+        let entries = StructArray::new(
+            map_entries(),
+            vec![
+                Arc::new(self.attribute_keys.finish(None)) as ArrayRef,
+                Arc::new(self.attribute_values.finish(None)) as ArrayRef,
+            ],
+            None,
+        );
+        let attribute_offsets = OffsetBuffer::new(ScalarBuffer::from(self.attribute_offsets));
+        let attributes = MapArray::new(Arc::new(map_field()), attribute_offsets, entries, None, false);
+        let observed = TimestampNanosecondArray::new(
+            ScalarBuffer::from(self.observed),
+            Some(NullBuffer::from(self.observed_valid)),
+        );
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(UInt32Array::from(self.stream)),
+            Arc::new(TimestampNanosecondArray::from(self.timestamp).with_timezone("UTC")),
+            Arc::new(observed.with_timezone("UTC")),
+            Arc::new(UInt8Array::from(self.severity_number)),
+            Arc::new(self.severity_text.finish()),
+            Arc::new(self.body.finish(None)),
+            Arc::new(self.trace_id.finish()),
+            Arc::new(self.span_id.finish()),
+            Arc::new(UInt32Array::from(self.trace_flags)),
+            Arc::new(self.event_name.finish()),
+            Arc::new(self.scope_name.finish()),
+            Arc::new(attributes),
+        ];
+        let records = RecordBatch::try_new(schema(), columns).expect("BUG: columns follow the schema");
+        LogBatch { tenant: self.tenant, records }
+    }
+}
+
+/// Attribute pairs of one row of the `attributes` column.
+pub fn attributes_of(map: &MapArray, row: usize) -> impl Iterator<Item = (&str, &str)> {
+    let offsets = map.value_offsets();
+    let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
+    let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
+    (start..end).map(move |i| (keys.value(i), values.value(i)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> LogBatchBuilder {
+        LogBatchBuilder::new(TenantId::default(), 4, 64)
+    }
+
+    #[test]
+    fn rows_come_back_as_pushed() {
+        let mut b = builder();
+        b.attribute("k", "v");
+        b.attribute_display("n", 7);
+        b.body("hello ");
+        b.body_bytes("wörld".as_bytes());
+        let trace = TraceId([1; 16]);
+        b.push(&LogRecord { stream: 3, timestamp: 5, severity_text: "warning", trace_id: Some(trace), ..Default::default() })
+            .unwrap();
+        b.push(&LogRecord { severity: Severity::from_number(9), severity_text: "INFO", ..Default::default() }).unwrap();
+        let batch = b.finish().records;
+        assert_eq!(batch.num_rows(), 2);
+        assert_eq!(batch.column(column::BODY).as_string::<i32>().value(0), "hello wörld");
+        assert_eq!(batch.column(column::SEVERITY_NUMBER).as_primitive::<arrow::datatypes::UInt8Type>().value(0), 13);
+        let words = batch.column(column::SEVERITY_TEXT).as_string::<i32>();
+        assert_eq!(words.value(0), "warning");
+        assert!(words.is_null(1), "a word that only repeats the level is not stored");
+        let attributes: Vec<_> = attributes_of(batch.column(column::ATTRIBUTES).as_map(), 0).collect();
+        assert_eq!(attributes, [("k", "v"), ("n", "7")]);
+        assert_eq!(attributes_of(batch.column(column::ATTRIBUTES).as_map(), 1).count(), 0);
+    }
+
+    #[test]
+    fn a_discarded_row_leaves_no_trace_and_bad_utf8_is_refused() {
+        let mut b = builder();
+        b.attribute("gone", "gone");
+        b.body("gone");
+        b.discard();
+        b.body_bytes(&[0xff, 0xfe]);
+        b.attribute("bad", "row");
+        assert_eq!(b.push(&LogRecord::default()), Err(BodyNotUtf8));
+        b.body("kept");
+        b.push(&LogRecord::default()).unwrap();
+        b.attribute("staged", "but never pushed");
+        let batch = b.finish().records;
+        assert_eq!(batch.num_rows(), 1);
+        assert_eq!(batch.column(column::BODY).as_string::<i32>().value(0), "kept");
+        assert_eq!(attributes_of(batch.column(column::ATTRIBUTES).as_map(), 0).count(), 0);
+    }
+}

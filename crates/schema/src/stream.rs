@@ -1,0 +1,296 @@
+//! A *stream*: the labels that a run of log records shares (resource attributes in OTLP, stream
+//! labels in Loki), interned once per process.
+
+use std::{fmt, sync::Arc};
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use trine_model::TenantId;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+/// 128-bit hash of tenant and canonical labels; the same on every node and after every restart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u128);
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Position of a stream in the process's [`StreamRegistry`]; the value of the `stream` column.
+/// Never written to disk as it is.
+pub type StreamRef = u32;
+
+/// The labels cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LabelsError {
+    /// One name stands twice with different values.
+    #[error("label {0:?} is given twice with different values; send each label once")]
+    Duplicate(String),
+    /// The registry is at its bound.
+    #[error("more than {0} streams are open; move high-cardinality labels into attributes")]
+    TooManyStreams(usize),
+}
+
+/// Label pairs sorted by name, names unique, as the sender spelled them.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Labels(Box<[(Box<str>, Box<str>)]>);
+
+impl Labels {
+    /// Sorts the pairs; a pair that repeats exactly is folded.
+    pub fn new(mut pairs: Vec<(Box<str>, Box<str>)>) -> Result<Self, LabelsError> {
+        pairs.sort_unstable();
+        pairs.dedup();
+        if let Some(two) = pairs.windows(2).find(|two| two[0].0 == two[1].0) {
+            return Err(LabelsError::Duplicate(two[0].0.to_string()));
+        }
+        Ok(Self(pairs.into()))
+    }
+
+    /// For tests and generators.
+    pub fn from_pairs(pairs: &[(&str, &str)]) -> Self {
+        Self::new(pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect())
+            .expect("literal labels have unique names")
+    }
+
+    /// Value of a label by its stored name, or by its Prometheus-style name (`service_name`
+    /// finds `service.name`).
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(key, _)| *key == name)
+            .or_else(|| self.iter().find(|(key, _)| label_name_eq(key, name)))
+            .map(|(_, value)| value)
+    }
+
+    /// Pairs in order of name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (&**k, &**v))
+    }
+
+    /// Canonical JSON object, `{"a":"1","b":"2"}`; what segments and the log store.
+    pub fn to_json(&self) -> String {
+        let mut text = String::from("{");
+        for (i, (key, value)) in self.iter().enumerate() {
+            if i > 0 {
+                text.push(',');
+            }
+            text.push_str(&serde_json::Value::from(key).to_string());
+            text.push(':');
+            text.push_str(&serde_json::Value::from(value).to_string());
+        }
+        text.push('}');
+        text
+    }
+
+    /// Reads back [`Labels::to_json`]; `None` when the text is not an object of strings.
+    pub fn from_json(text: &str) -> Option<Self> {
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
+        let pairs = object.into_iter().map(|(key, value)| match value {
+            serde_json::Value::String(value) => Some((key.into_boxed_str(), value.into_boxed_str())),
+            _ => None,
+        });
+        Self::new(pairs.collect::<Option<_>>()?).ok()
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_json())
+    }
+}
+
+/// A stored label or attribute name as LogQL and PromQL may write it: everything outside
+/// `[a-zA-Z0-9_]` becomes `_`, a leading digit gets `_` before it.
+pub fn label_name(stored: &str) -> String {
+    let mut name = String::with_capacity(stored.len() + 1);
+    if stored.as_bytes().first().is_some_and(u8::is_ascii_digit) {
+        name.push('_');
+    }
+    name.extend(stored.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
+    name
+}
+
+/// `label_name(stored) == name` without allocating.
+fn label_name_eq(stored: &str, name: &str) -> bool {
+    let name = match stored.as_bytes().first() {
+        Some(first) if first.is_ascii_digit() => match name.strip_prefix('_') {
+            Some(rest) => rest,
+            None => return false,
+        },
+        _ => name,
+    };
+    stored.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).eq(name.chars())
+}
+
+/// Labels that name the service, by falling preference.
+const SERVICE_LABELS: [&str; 7] =
+    ["service.name", "service_name", "service", "app", "job", "k8s.container.name", "container"];
+
+/// One interned stream.
+#[derive(Debug)]
+pub struct Stream {
+    /// Identity across processes.
+    pub id: StreamId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+impl Stream {
+    /// The service: the first of `service.name`, `service_name`, `service`, `app`, `job`,
+    /// `k8s.container.name`, `container` that is set, else empty.
+    pub fn service(&self) -> &str {
+        SERVICE_LABELS
+            .iter()
+            .find_map(|name| self.labels.iter().find(|(key, _)| key == name))
+            .map_or("", |(_, value)| value)
+    }
+}
+
+/// Most streams one process holds; a stream costs about 500 bytes.
+const MAX_STREAMS: usize = 2_000_000;
+
+/// Most raw spellings of labels that are remembered before the cache starts anew.
+const MAX_RAW_CACHE: usize = 200_000;
+
+/// Interns streams: labels to [`StreamRef`] and back.
+#[derive(Default)]
+pub struct StreamRegistry {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_id: HashMap<u128, StreamRef>,
+    streams: Vec<Arc<Stream>>,
+    /// Hash of tenant and the labels as the wire spelled them, so that a decoder parses the
+    /// labels of a known stream no second time.
+    by_raw: HashMap<u128, StreamRef>,
+}
+
+impl StreamRegistry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The stream with these labels, registered when it is new.
+    pub fn intern(&self, tenant: &TenantId, labels: Labels) -> Result<StreamRef, LabelsError> {
+        let id = stream_id(tenant, &labels);
+        if let Some(found) = self.inner.read().by_id.get(&id) {
+            return Ok(*found);
+        }
+        let mut inner = self.inner.write();
+        if let Some(found) = inner.by_id.get(&id) {
+            return Ok(*found);
+        }
+        if inner.streams.len() >= MAX_STREAMS {
+            return Err(LabelsError::TooManyStreams(MAX_STREAMS));
+        }
+        let stream_ref = inner.streams.len() as StreamRef;
+        inner.streams.push(Arc::new(Stream { id: StreamId(id), tenant: tenant.clone(), labels }));
+        inner.by_id.insert(id, stream_ref);
+        Ok(stream_ref)
+    }
+
+    /// The stream whose labels the wire spelled as `raw`; `parse` runs only when this spelling is new.
+    /// `dialect` keeps equal bytes of different protocols apart.
+    pub fn intern_raw<E: From<LabelsError>>(
+        &self,
+        tenant: &TenantId,
+        dialect: u8,
+        raw: &[u8],
+        parse: impl FnOnce() -> Result<Labels, E>,
+    ) -> Result<StreamRef, E> {
+        let mut hasher = Xxh3::new();
+        hasher.update(&[dialect]);
+        hasher.update(tenant.as_str().as_bytes());
+        hasher.update(&[0]);
+        hasher.update(raw);
+        let key = hasher.digest128();
+        if let Some(found) = self.inner.read().by_raw.get(&key) {
+            return Ok(*found);
+        }
+        let stream_ref = self.intern(tenant, parse()?)?;
+        let mut inner = self.inner.write();
+        if inner.by_raw.len() >= MAX_RAW_CACHE {
+            inner.by_raw.clear();
+        }
+        inner.by_raw.insert(key, stream_ref);
+        Ok(stream_ref)
+    }
+
+    /// The stream behind a reference handed out by this registry.
+    ///
+    /// # Panics
+    /// When the reference came from another registry: a bug.
+    pub fn get(&self, stream_ref: StreamRef) -> Arc<Stream> {
+        self.inner.read().streams[stream_ref as usize].clone()
+    }
+
+    /// Number of streams.
+    pub fn len(&self) -> usize {
+        self.inner.read().streams.len()
+    }
+
+    /// Whether no stream is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn stream_id(tenant: &TenantId, labels: &Labels) -> u128 {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(tenant.as_str().as_bytes());
+    bytes.push(0);
+    for (key, value) in labels.iter() {
+        for part in [key, value] {
+            bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(part.as_bytes());
+        }
+    }
+    xxh3_128(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_labels_are_one_stream_and_tenants_are_apart() {
+        let registry = StreamRegistry::new();
+        let a = TenantId::new("a").unwrap();
+        let b = TenantId::new("b").unwrap();
+        let labels = || Labels::from_pairs(&[("z", "1"), ("app", "web")]);
+        let first = registry.intern(&a, labels()).unwrap();
+        assert_eq!(registry.intern(&a, labels()), Ok(first));
+        assert_ne!(registry.intern(&b, labels()), Ok(first));
+        assert_eq!(registry.get(first).service(), "web");
+        assert_eq!(registry.len(), 2);
+    }
+
+    #[test]
+    fn a_known_spelling_is_not_parsed_again() {
+        let registry = StreamRegistry::new();
+        let tenant = TenantId::default();
+        let parse = || Ok::<_, LabelsError>(Labels::from_pairs(&[("app", "web")]));
+        let first = registry.intern_raw(&tenant, 1, b"{app=\"web\"}", parse).unwrap();
+        let again = registry.intern_raw(&tenant, 1, b"{app=\"web\"}", || -> Result<_, LabelsError> {
+            panic!("parsed a second time")
+        });
+        assert_eq!(again, Ok(first));
+    }
+
+    #[test]
+    fn labels_survive_json_and_refuse_contradiction() {
+        let labels = Labels::from_pairs(&[("service.name", "a\"b\n"), ("9x", "ä")]);
+        assert_eq!(Labels::from_json(&labels.to_json()), Some(labels.clone()));
+        assert_eq!(labels.get("service_name"), Some("a\"b\n"));
+        assert_eq!(labels.get("_9x"), Some("ä"));
+        assert_eq!(label_name("9x.y"), "_9x_y");
+        let twice = Labels::new(vec![("a".into(), "1".into()), ("a".into(), "2".into())]);
+        assert_eq!(twice, Err(LabelsError::Duplicate("a".into())));
+    }
+}

@@ -1,0 +1,1 @@
+//! Segments: Parquet files with our index inside.
