@@ -292,6 +292,9 @@ pub struct LogCountRow {
     pub bucket: i64,
     /// Rows in it; keys may repeat, the reader adds them up.
     pub count: u64,
+    /// How many of `count` lie exactly at `bucket`, its first nanosecond. LogQL's ranges exclude
+    /// their first instant and include their last; with this number they are exact.
+    pub at_start: u64,
 }
 
 /// What queries read from. Implemented by the store.
