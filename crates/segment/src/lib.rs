@@ -1,1 +1,24 @@
 //! Segments: Parquet files with our index inside.
+//!
+//! A segment is written once ([`write_segment`]) from rows sorted by (tenant, service, stream id,
+//! timestamp), and read through [`Segment`]. [`scan`] runs one [`trine_schema::LogScan`] over a
+//! [`Snapshot`] of in-memory batches and segments. The byte layout is in `docs/segment-format.md`.
+
+mod error;
+mod filter;
+mod merge;
+mod read;
+mod scan;
+mod sort;
+mod write;
+
+pub use error::SegmentError;
+pub use filter::{StreamMatcher, filter_batch};
+pub use merge::merge_sorted;
+pub use read::Segment;
+pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
+pub use sort::{StreamOrder, sort_batches};
+pub use write::{BodyEncoding, SegmentMeta, WriteOptions, write_segment};
+
+/// Rows that are decoded and skipped together: a Parquet page, a body block, a bloom.
+pub const GRANULE_ROWS: usize = 8_192;
