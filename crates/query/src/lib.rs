@@ -1,1 +1,12 @@
-//! placeholder
+//! SQL over [`trine_schema::Tables`].
+//!
+//! [`SqlEngine::query`] parses, plans and starts one query; the answer is a stream that works while
+//! it is polled and stops when it is dropped. [`output`] turns it into JSON, CSV or Arrow bytes.
+//! This is the only crate that knows DataFusion.
+
+mod engine;
+mod error;
+pub mod output;
+
+pub use engine::{SqlAnswer, SqlBatches, SqlEngine, SqlLimits, SqlRequest};
+pub use error::{Position, SqlError};
