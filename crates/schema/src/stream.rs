@@ -112,7 +112,7 @@ pub fn label_name(stored: &str) -> String {
 }
 
 /// `label_name(stored) == name` without allocating.
-fn label_name_eq(stored: &str, name: &str) -> bool {
+pub fn label_name_eq(stored: &str, name: &str) -> bool {
     let name = match stored.as_bytes().first() {
         Some(first) if first.is_ascii_digit() => match name.strip_prefix('_') {
             Some(rest) => rest,
