@@ -144,8 +144,13 @@ impl DiskFile for RealFile {
     fn reserve(&mut self, len: u64) {
         #[cfg(target_os = "linux")]
         {
-            // File systems without it are served without it; a full disk shows at the write.
-            let _ = rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::KEEP_SIZE, 0, len);
+            let keep = rustix::fs::FallocateFlags::KEEP_SIZE;
+            if rustix::fs::fallocate(&self.0, keep, 0, len).is_err()
+                && let Ok(current) = self.len()
+            {
+                // The file system cannot, or has not that much: give back what it took.
+                let _ = self.0.set_len(current);
+            }
         }
         #[cfg(not(target_os = "linux"))]
         let _ = len;
