@@ -1,1 +1,10 @@
-//! Load generator and measuring harness.
+//! Load generator, the demo's sample of a small shop, and the measuring harness behind `trine bench`.
+//!
+//! The harness knows nothing of the store: it speaks HTTP to a running server like any client, so the
+//! same code measures Trine, VictoriaLogs and Loki by URL.
+
+pub mod cli;
+pub mod encode;
+pub mod generate;
+pub mod record;
+pub mod rng;
