@@ -409,7 +409,7 @@ impl DiskFile for SimFile {
     fn write_at(&mut self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.with(|state, id| {
             let goes = state.power_goes()?;
-            let mut bytes = parts.iter().flat_map(|part| part.iter().copied()).collect::<Vec<u8>>();
+            let mut bytes = parts.iter().map(|part| &**part).collect::<Vec<_>>().concat();
             if goes || (bytes.len() > 1 && state.random.chance(state.short_writes)) {
                 let count = state.random.below(bytes.len() as u64).max(1);
                 bytes.truncate(count as usize);

@@ -42,15 +42,30 @@ impl Reader {
     pub fn bytes(&mut self, offset: u64, count: usize) -> io::Result<&[u8]> {
         debug_assert!(count <= READ_BYTES, "BUG: the buffer is smaller than what is asked for");
         let count = count.min(self.len.saturating_sub(offset) as usize);
+        if count == 0 {
+            return Ok(&[]);
+        }
         let held = offset >= self.start && offset + count as u64 <= self.start + self.buffer.len() as u64;
         if !held {
-            self.buffer.resize(READ_BYTES, 0);
+            // Nothing valid is in it should the read fail.
+            self.start = u64::MAX;
+            let wanted = READ_BYTES.min((self.len - offset) as usize);
+            if self.buffer.len() != wanted {
+                self.buffer = vec![0; wanted];
+            }
             let filled = fill(&*self.file, offset, &mut self.buffer)?;
             self.buffer.truncate(filled);
             self.start = offset;
         }
         let from = (offset - self.start) as usize;
         Ok(&self.buffer[from..self.buffer.len().min(from + count)])
+    }
+
+    /// The entry header at an offset, if its checksum holds; what it speaks of may be cut off.
+    pub fn bare_header(&mut self, salt: u64, offset: u64) -> io::Result<Option<EntryHeader>> {
+        let bytes = self.bytes(offset, ENTRY_HEADER_BYTES as usize)?;
+        let bytes = <&[u8; ENTRY_HEADER_BYTES as usize]>::try_from(bytes).ok();
+        Ok(bytes.and_then(|bytes| Some(EntryHeader::decode(salt, bytes)?.0)))
     }
 
     /// The entry header at an offset; its payload lies inside the file but is not looked at.

@@ -7,8 +7,8 @@
 //! - In a file that another file follows, every entry up to that file's first sequence was
 //!   acknowledged, for the next file is begun only then. If they are all there, what follows in
 //!   this file is the leftover of a group that was taken back, and no damage. If not, it is damage.
-//! - In the last file it is damage if a good entry of a *later group* follows, because a group is
-//!   begun only when the one before has been synced. Good entries of the same group prove
+//! - In the last file it is damage if the header of an entry of a *later group* follows, because a
+//!   group is begun only when the one before has been synced. Entries of the same group prove
 //!   nothing: sectors of one unfinished write reach the disk in any order. Without proof it is a
 //!   torn tail.
 //!
@@ -108,20 +108,29 @@ impl FileScan {
                 Found::Entry { .. } => ("the sequence is not the next one", at),
                 Found::Damage { reason, resume } => (reason, resume),
             };
-            let Some((offset, sequence)) = self.after_damage(reader, resume, limit)? else {
-                match limit {
-                    None => self.torn = Some(at),
-                    Some(limit) => {
-                        self.damage(at, reason, self.next..=limit - 1);
-                        self.next = limit;
-                    }
-                }
-                break;
+            let good = self.search(reader, resume, limit)?;
+            let last_seen = match limit {
+                Some(limit) => Some(limit - 1),
+                None => self.durable_after(reader, resume)?,
             };
-            self.damage(at, reason, self.next..=sequence - 1);
-            self.runs.extend(run.take());
-            self.next = sequence;
-            at = offset;
+            match (good, last_seen) {
+                // Nothing proves that the bad entry had been durable.
+                (_, None) => {
+                    self.torn = Some(at);
+                    break;
+                }
+                (None, Some(last)) => {
+                    self.damage(at, reason, self.next..=last);
+                    self.next = last + 1;
+                    break;
+                }
+                (Some((offset, sequence)), Some(_)) => {
+                    self.damage(at, reason, self.next..=sequence - 1);
+                    self.runs.extend(run.take());
+                    self.next = sequence;
+                    at = offset;
+                }
+            }
         }
         self.runs.extend(run);
         if let Some(limit) = limit
@@ -133,53 +142,49 @@ impl FileScan {
         Ok(())
     }
 
-    /// Where the entries go on after a bad one, and with which sequence; nothing when no entry
-    /// follows, or none that proves that the bad one had been durable.
-    fn after_damage(
-        &self,
-        reader: &mut Reader,
-        resume: u64,
-        limit: Option<u64>,
-    ) -> io::Result<Option<(u64, u64)>> {
-        let Some((first, mut end)) = self.search(reader, resume, limit)? else { return Ok(None) };
-        if limit.is_some() {
-            return Ok(Some(first));
-        }
-        let mut found = first;
-        loop {
-            let Found::Entry { header, .. } = reader.header(self.salt, found.0)? else { return Ok(None) };
-            if header.group_first() > self.next {
-                return Ok(Some(first));
-            }
-            match self.search(reader, end, limit)? {
-                Some(following) => (found, end) = following,
-                None => return Ok(None),
-            }
-        }
-    }
-
-    /// The next good entry at or after `from` with a sequence that can stand there: offset and
-    /// sequence, and its end.
+    /// The next good entry at or after `from` with a sequence that can stand there: its offset and
+    /// sequence.
     fn search(
         &self,
         reader: &mut Reader,
         mut from: u64,
         limit: Option<u64>,
-    ) -> io::Result<Option<((u64, u64), u64)>> {
+    ) -> io::Result<Option<(u64, u64)>> {
         while from + ENTRY_HEADER_BYTES <= self.len {
             from = match reader.entry(self.salt, from)? {
-                Found::Entry { header, end, .. } => {
-                    // Every entry in between takes a header at least.
-                    let most = limit.map_or(self.next + from / ENTRY_HEADER_BYTES, |limit| limit - 1);
-                    if header.sequence > self.next && header.sequence <= most {
-                        return Ok(Some(((from, header.sequence), end)));
-                    }
-                    end
+                Found::Entry { header, .. } if self.can_follow(&header, from, limit) => {
+                    return Ok(Some((from, header.sequence)));
                 }
+                Found::Entry { end, .. } => end,
                 Found::Damage { resume, .. } => resume,
             };
         }
         Ok(None)
+    }
+
+    /// Looks through the rest of the last file for the header of an entry of a later group than the
+    /// one that is missing; if there is one, the last sequence seen. The payloads do not matter.
+    fn durable_after(&self, reader: &mut Reader, mut from: u64) -> io::Result<Option<u64>> {
+        let (mut proven, mut last) = (false, 0);
+        while from + ENTRY_HEADER_BYTES <= self.len {
+            let Some(header) = reader.bare_header(self.salt, from)? else {
+                from += 1;
+                continue;
+            };
+            if self.can_follow(&header, from, None) {
+                proven |= header.group_first() > self.next;
+                last = last.max(header.sequence);
+            }
+            from += ENTRY_HEADER_BYTES + u64::from(header.length);
+        }
+        Ok(proven.then_some(last))
+    }
+
+    /// Whether an entry at an offset can be one after the missing one.
+    fn can_follow(&self, header: &EntryHeader, offset: u64, limit: Option<u64>) -> bool {
+        // Every entry in between takes a header at least.
+        let end = limit.unwrap_or(self.next + offset / ENTRY_HEADER_BYTES);
+        header.sequence > self.next && header.sequence < end
     }
 }
 
