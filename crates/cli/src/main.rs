@@ -1,2 +1,117 @@
-//! cli
-fn main(){}
+//! The program `trine`: the only place where the parts are wired together.
+
+mod client;
+mod demo;
+mod load;
+mod logql;
+mod server;
+mod sql;
+mod tail;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Keeps every log line, shows it within milliseconds, answers questions over all of them.
+///
+/// Start with `trine demo`. Client commands talk to a running server (`--server`, by default
+/// http://127.0.0.1:7070).
+///
+/// Exit codes: 0 done, 1 failed or found problems, 2 wrong usage, 130 stopped by Ctrl-C.
+#[derive(Parser)]
+#[command(name = "trine", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: takes logs in, stores them, answers queries
+    Server(server::ServerArgs),
+    /// Run a server in a fresh directory with a live sample, and show what to ask
+    Demo(demo::DemoArgs),
+    /// Send files of OTLP JSON lines (plain, gzip, zstd) to a server
+    Load(load::LoadArgs),
+    /// Ask with SQL
+    Sql(sql::SqlArgs),
+    /// Ask with LogQL
+    Logql(logql::LogqlArgs),
+    /// Follow new lines as they are stored
+    Tail(tail::TailArgs),
+    /// Check every byte that is stored
+    Verify(verify::VerifyArgs),
+    /// Make loads and measure servers with them
+    Bench {
+        #[command(subcommand)]
+        command: trine_bench::cli::BenchCommand,
+    },
+    /// Print completions for a shell; `source <(trine completions bash)`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "trine", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+            Ok(runtime) => {
+                let result = runtime.block_on(run(command));
+                // A blocked read of standard input must not hold up the end.
+                runtime.shutdown_background();
+                result
+            }
+            Err(error) => Err(error.into()),
+        },
+    };
+    match result {
+        Ok(code) => code,
+        // Whoever reads our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("{}error:{} {error:#}", client::RED, client::PLAIN);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Server(args) => server::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Load(args) => load::run(args).await,
+        Command::Sql(args) => sql::run(args).await,
+        Command::Logql(args) => logql::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
+        Command::Verify(args) => verify::run(args).await,
+        Command::Bench { command } => trine_bench::cli::run(command).await.map(|()| ExitCode::SUCCESS),
+        Command::Completions { .. } => unreachable!("BUG: handled before the runtime starts"),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,187 @@
-//! placeholder
+//! The server: sockets in front, [`Store`] behind.
+//!
+//! Everything is served on one HTTP port; OTLP also has its two usual ports. A request goes
+//! `route → tenant → admission → decode → store → answer`; each protocol has its own file.
+
+mod admission;
+mod admin;
+mod asking;
+mod error;
+mod ingest;
+mod jsonlines;
+mod loki;
+mod metrics;
+mod otlp;
+mod sql;
+mod tail;
+mod tenant;
+mod time;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use trine_protocols::Limits;
+use trine_query::{SqlEngine, SqlLimits};
+use trine_store::Store;
+
+use admission::Admission;
+use metrics::Metrics;
+
+/// What the server listens on and what it allows.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Address of the HTTP port that serves everything; port 0 picks one.
+    pub http: SocketAddr,
+    /// Address of OTLP over gRPC; port 0 picks one.
+    pub otlp_grpc: SocketAddr,
+    /// Address of OTLP over HTTP; port 0 picks one.
+    pub otlp_http: SocketAddr,
+    /// Bounds of one request body and its records.
+    pub limits: Limits,
+    /// Most bytes of request bodies in memory at once; further requests wait.
+    pub max_inflight_bytes: usize,
+    /// Longest run time of one query.
+    pub query_timeout: Duration,
+    /// Most memory of one query in bytes.
+    pub query_memory: usize,
+}
+
+/// What every handler sees.
+pub(crate) struct App {
+    pub store: Arc<Store>,
+    pub sql: SqlEngine,
+    pub limits: Limits,
+    pub admission: Admission,
+    pub metrics: Metrics,
+    pub query_timeout: Duration,
+    pub query_memory: usize,
+    /// Turns true when the server stops; endless answers (tail) end then.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// A server that answers until [`Running::stop`].
+pub struct Running {
+    /// Where everything is served.
+    pub http: SocketAddr,
+    /// Where OTLP/gRPC is served.
+    pub otlp_grpc: SocketAddr,
+    /// Where OTLP/HTTP is served.
+    pub otlp_http: SocketAddr,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Longest wait for requests in flight at shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+impl Running {
+    /// Takes no new requests, lets those in flight end, and returns.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        for task in self.tasks {
+            let abort = task.abort_handle();
+            if tokio::time::timeout(SHUTDOWN_GRACE, task).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {what}: {source}; choose another address with {flag}")]
+pub struct BindError {
+    address: SocketAddr,
+    what: &'static str,
+    flag: &'static str,
+    source: io::Error,
+}
+
+/// Binds the three ports and starts to serve.
+pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, BindError> {
+    let bind = async |address: SocketAddr, what, flag| {
+        TcpListener::bind(address).await.map_err(|source| BindError { address, what, flag, source })
+    };
+    let http = bind(config.http, "HTTP", "--http").await?;
+    let otlp_grpc = bind(config.otlp_grpc, "OTLP over gRPC", "--otlp-grpc").await?;
+    let otlp_http = bind(config.otlp_http, "OTLP over HTTP", "--otlp-http").await?;
+
+    let (stop, stopping) = watch::channel(false);
+    let sql_limits = SqlLimits {
+        memory_bytes: config.query_memory,
+        timeout: config.query_timeout,
+        ..SqlLimits::default()
+    };
+    let app = Arc::new(App {
+        sql: SqlEngine::new(store.clone(), sql_limits),
+        store,
+        admission: Admission::new(config.max_inflight_bytes),
+        limits: config.limits,
+        metrics: Metrics::default(),
+        query_timeout: config.query_timeout,
+        query_memory: config.query_memory,
+        stopping: stopping.clone(),
+    });
+    let otlp_grpc_routes = otlp::grpc_routes().with_state(app.clone());
+    let otlp_http_routes = otlp::http_routes().layer(DefaultBodyLimit::disable()).with_state(app.clone());
+    let mut running = Running {
+        http: http.local_addr().unwrap_or(config.http),
+        otlp_grpc: otlp_grpc.local_addr().unwrap_or(config.otlp_grpc),
+        otlp_http: otlp_http.local_addr().unwrap_or(config.otlp_http),
+        stop,
+        tasks: Vec::new(),
+    };
+    for (listener, routes) in
+        [(http, all_routes(app)), (otlp_grpc, otlp_grpc_routes), (otlp_http, otlp_http_routes)]
+    {
+        let mut stopping = stopping.clone();
+        let stopped = async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        running.tasks.push(tokio::spawn(async move {
+            axum::serve(tap_nodelay(listener), routes).with_graceful_shutdown(stopped).await
+        }));
+    }
+    Ok(running)
+}
+
+/// Answers are small and waited for; Nagle's algorithm would hold them back.
+fn tap_nodelay(listener: TcpListener) -> impl axum::serve::Listener<Io = tokio::net::TcpStream, Addr = SocketAddr> {
+    use axum::serve::ListenerExt;
+    listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    })
+}
+
+fn all_routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(admin::index))
+        .route("/ready", get(admin::ready))
+        .route("/health", get(admin::health))
+        .route("/metrics", get(admin::metrics))
+        .route("/api/v1/status", get(admin::status))
+        .route("/api/v1/admin/flush", post(admin::flush))
+        .route("/api/v1/admin/compact", post(admin::compact))
+        .route("/api/v1/admin/verify", post(admin::verify))
+        .route("/api/v1/ingest/jsonlines", post(jsonlines::ingest))
+        .route("/api/v1/sql", get(sql::get).post(sql::post))
+        .route("/api/v1/tail", get(tail::lines))
+        .route("/loki/api/v1/push", post(loki::push))
+        .route("/loki/api/v1/query", get(loki::query).post(loki::query))
+        .route("/loki/api/v1/query_range", get(loki::query_range).post(loki::query_range))
+        .route("/loki/api/v1/labels", get(loki::labels).post(loki::labels))
+        .route("/loki/api/v1/label", get(loki::labels).post(loki::labels))
+        .route("/loki/api/v1/label/{name}/values", get(loki::label_values).post(loki::label_values))
+        .route("/loki/api/v1/series", get(loki::series).post(loki::series))
+        .route("/loki/api/v1/tail", get(tail::websocket))
+        .route("/loki/api/v1/status/buildinfo", get(admin::buildinfo))
+        .merge(otlp::http_routes())
+        .merge(otlp::grpc_routes())
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}

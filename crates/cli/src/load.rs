@@ -1,0 +1,265 @@
+//! `trine load`: files of OTLP JSON lines to a server.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Cursor, IsTerminal, Read},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    client::{Client, Output, PLAIN, ServerOptions, YELLOW},
+    server::Stop,
+};
+
+/// Each line of a file is one OTLP export request of logs, as the OpenTelemetry collector's file
+/// exporter writes them. A file loaded twice within the server's deduplication window is stored once.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Files: plain, gzip or zstd; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// `json` for scripts
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: Output,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+/// Requests under way at a time.
+const CONCURRENCY: usize = 4;
+/// Longest line in bytes; the server's own bound on a body is lower or equal.
+const MAX_LINE_BYTES: usize = 256 << 20;
+/// Complaints printed; the rest are only counted.
+const MAX_COMPLAINTS: u64 = 20;
+/// Longest wait for a server that is full or gone before a line counts as failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    accepted: AtomicU64,
+    rejected: AtomicU64,
+    duplicates: AtomicU64,
+    failed: AtomicU64,
+    complaints: AtomicU64,
+}
+
+/// One line and where it stands.
+struct Request {
+    place: String,
+    body: Vec<u8>,
+}
+
+pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
+    let client = Arc::new(Client::new(&args.server)?);
+    client.send(client.get("/api/v1/status")).await?;
+    let mut stop = Stop::listen()?;
+    let counts = Arc::new(Counts::default());
+    let begun = Instant::now();
+    let bar = progress_bar(&args.files);
+
+    let (send, receive) = mpsc::channel::<Request>(CONCURRENCY);
+    let receive = Arc::new(tokio::sync::Mutex::new(receive));
+    let reading = {
+        let (files, bar) = (args.files.clone(), bar.clone());
+        tokio::task::spawn_blocking(move || files.iter().try_for_each(|file| read_file(file, &send, &bar)))
+    };
+    let workers: Vec<_> = (0..CONCURRENCY)
+        .map(|_| {
+            let (client, counts, receive, bar) = (client.clone(), counts.clone(), receive.clone(), bar.clone());
+            tokio::spawn(async move {
+                loop {
+                    let Some(request) = receive.lock().await.recv().await else { return anyhow::Ok(()) };
+                    send_line(&client, &counts, &bar, request).await?;
+                }
+            })
+        })
+        .collect();
+    let mut aborts: Vec<_> = workers.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+    aborts.push(reading.abort_handle());
+    let all = async {
+        for worker in workers {
+            worker.await??;
+        }
+        drop(receive);
+        reading.await?
+    };
+    let interrupted = tokio::select! {
+        done = all => {
+            // A reader that found its channel closed is not the cause; a worker's error came first.
+            done?;
+            false
+        }
+        () = stop.asked() => {
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+            true
+        }
+    };
+    bar.finish_and_clear();
+    report(&counts, begun.elapsed(), interrupted, args.output);
+    let clean = counts.rejected.load(Relaxed) + counts.failed.load(Relaxed) == 0;
+    Ok(match (interrupted, clean) {
+        (true, _) => ExitCode::from(130),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::FAILURE,
+    })
+}
+
+fn report(counts: &Counts, took: Duration, interrupted: bool, output: Output) {
+    let [requests, accepted, rejected, duplicates, failed] =
+        [&counts.requests, &counts.accepted, &counts.rejected, &counts.duplicates, &counts.failed]
+            .map(|count| count.load(Relaxed));
+    let seconds = took.as_secs_f64();
+    if output != Output::Table {
+        let report = json!({
+            "requests": requests, "accepted_records": accepted, "rejected_records": rejected,
+            "duplicate_requests": duplicates, "failed_requests": failed, "seconds": seconds,
+            "interrupted": interrupted,
+        });
+        println!("{report}");
+        return;
+    }
+    let state = if interrupted { "stopped after" } else { "loaded" };
+    println!("{state} {accepted} records in {requests} requests, {seconds:.1} s");
+    if duplicates > 0 {
+        println!("{duplicates} of the requests were known to the server and not stored again");
+    }
+    if rejected + failed > 0 {
+        println!("{rejected} records were rejected, {failed} requests failed");
+    }
+}
+
+fn progress_bar(files: &[PathBuf]) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let sizes: Option<Vec<u64>> = files.iter().map(|file| Some(file.metadata().ok()?.len())).collect();
+    let (bar, template) = match sizes {
+        Some(sizes) => (
+            ProgressBar::new(sizes.iter().sum()),
+            "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left, {msg}",
+        ),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {bytes_per_sec}, {msg}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is a literal"))
+}
+
+/// The file's lines, unpacked by what its first bytes say.
+fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<Box<dyn BufRead>> {
+    let mut raw: Box<dyn Read> = if file.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?)
+    };
+    let mut magic = Vec::new();
+    raw.by_ref().take(4).read_to_end(&mut magic).with_context(|| format!("cannot read {}", file.display()))?;
+    let raw = bar.wrap_read(Cursor::new(magic.clone()).chain(raw));
+    Ok(match magic.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(raw))),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let mut decoder = zstd::stream::read::Decoder::new(raw)?;
+            // Long windows, as `zstd --long=31` makes them.
+            decoder.window_log_max(31)?;
+            Box::new(BufReader::new(decoder))
+        }
+        _ => Box::new(BufReader::with_capacity(1 << 20, raw)),
+    })
+}
+
+fn read_file(file: &PathBuf, send: &mpsc::Sender<Request>, bar: &ProgressBar) -> anyhow::Result<()> {
+    let mut lines = open(file, bar)?;
+    for number in 1u64.. {
+        let mut body = Vec::new();
+        let place = format!("{}:{number}", file.display());
+        let read = lines.by_ref().take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut body);
+        if read.with_context(|| format!("cannot read {place}"))? == 0 {
+            break;
+        }
+        if body.len() == MAX_LINE_BYTES {
+            bail!("{place} is longer than {MAX_LINE_BYTES} bytes; is this a file of OTLP JSON lines?");
+        }
+        if body.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        if send.blocking_send(Request { place, body }).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Sends one line, again and again while the server is full or away. Fails only when there is no
+/// server any more.
+async fn send_line(client: &Client, counts: &Counts, bar: &ProgressBar, request: Request) -> anyhow::Result<()> {
+    let complain = |what: &str| {
+        if counts.complaints.fetch_add(1, Relaxed) < MAX_COMPLAINTS {
+            bar.suspend(|| anstream::eprintln!("{YELLOW}{}:{PLAIN} {what}", request.place));
+        }
+    };
+    let begun = Instant::now();
+    let mut wait = Duration::from_millis(100);
+    loop {
+        let sent = client
+            .post("/v1/logs")
+            .header("Content-Type", "application/json")
+            .body(request.body.clone())
+            .send()
+            .await;
+        let retry = match sent {
+            Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                response.text().await.unwrap_or_default()
+            }
+            Ok(response) => {
+                counts.requests.fetch_add(1, Relaxed);
+                take_answer(response, counts, &complain).await;
+                bar.set_message(format!("{} records", counts.accepted.load(Relaxed)));
+                return Ok(());
+            }
+            Err(error) => {
+                let error = client.unreachable(&error);
+                if begun.elapsed() > PATIENCE {
+                    return Err(error);
+                }
+                error.to_string()
+            }
+        };
+        if begun.elapsed() > PATIENCE {
+            counts.failed.fetch_add(1, Relaxed);
+            complain(&retry);
+            return Ok(());
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn take_answer(response: reqwest::Response, counts: &Counts, complain: &impl Fn(&str)) {
+    let status = response.status();
+    let header = |name: &str| -> u64 {
+        response.headers().get(name).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0)
+    };
+    counts.accepted.fetch_add(header("x-trine-accepted"), Relaxed);
+    counts.duplicates.fetch_add(header("x-trine-duplicate"), Relaxed);
+    let rejected = header("x-trine-rejected");
+    let answer: Value = response.json().await.unwrap_or_default();
+    if !status.is_success() {
+        counts.failed.fetch_add(1, Relaxed);
+        complain(answer["message"].as_str().unwrap_or(status.as_str()));
+    } else if rejected > 0 {
+        counts.rejected.fetch_add(rejected, Relaxed);
+        complain(answer["partialSuccess"]["errorMessage"].as_str().unwrap_or("records were rejected"));
+    }
+}

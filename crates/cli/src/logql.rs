@@ -1,0 +1,156 @@
+//! `trine logql`.
+
+use std::{io::Write, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+
+use crate::client::{
+    BOLD, Client, Output, PLAIN, RangeOptions, ServerOptions, csv_field, print_stats, show_line, show_time,
+    warn_partial,
+};
+
+/// Order of lines.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum DirectionArg {
+    /// Newest first
+    Backward,
+    /// Oldest first
+    Forward,
+}
+
+/// Examples:
+///   trine logql '{service_name="cart"} |= "timeout"' --from -15m
+///   trine logql 'sum by (level) (count_over_time({}[5m]))' --from -1h --step 5m
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct LogqlArgs {
+    /// A log query or a metric query
+    query: String,
+    #[command(flatten)]
+    range: RangeOptions,
+    /// Evaluate a metric query at these distances, e.g. 1m; without it, once at --to
+    #[arg(long, value_name = "DURATION")]
+    step: Option<String>,
+    /// Most lines of a log query
+    #[arg(long, short, default_value_t = 100)]
+    limit: usize,
+    /// Which end of the range comes first
+    #[arg(long, value_enum, default_value = "backward")]
+    direction: DirectionArg,
+    /// How to print the answer
+    #[arg(long, short, value_enum, default_value = "table")]
+    output: Output,
+    /// Tell on standard error what the query touched
+    #[arg(long)]
+    stats: bool,
+    #[command(flatten)]
+    server: ServerOptions,
+}
+
+pub async fn run(args: LogqlArgs) -> anyhow::Result<ExitCode> {
+    let client = Client::new(&args.server)?;
+    let direction = match args.direction {
+        DirectionArg::Backward => "backward",
+        DirectionArg::Forward => "forward",
+    };
+    // `query_range` refuses nothing; an instant is asked for only where it makes a difference.
+    let instant = args.step.is_none() && !args.query.trim_start().starts_with('{');
+    let mut parameters =
+        vec![("query", args.query.clone()), ("limit", args.limit.to_string()), ("direction", direction.into())];
+    let response = if instant {
+        parameters.extend(args.range.to.clone().map(|to| ("time", to)));
+        client.send(client.get("/loki/api/v1/query").query(&parameters)).await?
+    } else {
+        parameters.extend(args.range.from.clone().map(|from| ("start", from)));
+        parameters.extend(args.range.to.clone().map(|to| ("end", to)));
+        parameters.extend(args.step.clone().map(|step| ("step", step)));
+        client.send(client.get("/loki/api/v1/query_range").query(&parameters)).await?
+    };
+    warn_partial(&response);
+    print_stats(&response, args.stats);
+    let text = response.text().await.context("the answer broke off")?;
+    if args.output == Output::Json {
+        println!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let answer: Value = serde_json::from_str(&text).context("the server's answer is no JSON")?;
+    print(&answer["data"], args.output, args.direction)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints `data` of Loki's answer.
+pub fn print(data: &Value, output: Output, direction: DirectionArg) -> anyhow::Result<()> {
+    let empty = Vec::new();
+    let results = data["result"].as_array().unwrap_or(&empty);
+    let mut out = anstream::stdout().lock();
+    match data["resultType"].as_str() {
+        Some("streams") => print_lines(&mut out, results, output, direction)?,
+        Some("matrix" | "vector") => print_series(&mut out, results, output)?,
+        _ => writeln!(out, "{}", data["result"][1].as_str().unwrap_or(""))?,
+    }
+    Ok(())
+}
+
+fn print_lines(out: &mut impl Write, results: &[Value], output: Output, direction: DirectionArg) -> anyhow::Result<()> {
+    let no_labels = Map::new();
+    let mut lines: Vec<(i64, &Map<String, Value>, &str)> = Vec::new();
+    for stream in results {
+        let labels = stream["stream"].as_object().unwrap_or(&no_labels);
+        for entry in stream["values"].as_array().into_iter().flatten() {
+            let time = entry[0].as_str().and_then(|ns| ns.parse().ok()).unwrap_or(0);
+            lines.push((time, labels, entry[1].as_str().unwrap_or("")));
+        }
+    }
+    // Lines of all streams as one: people read the newest last when they asked for the oldest first.
+    lines.sort_by_key(|line| line.0);
+    if matches!(direction, DirectionArg::Backward) {
+        lines.reverse();
+    }
+    if output == Output::Csv {
+        writeln!(out, "timestamp,labels,line")?;
+    }
+    for (time, labels, line) in lines {
+        match output {
+            Output::Csv => {
+                let labels = csv_field(&Value::from(labels.clone()).to_string());
+                writeln!(out, "{},{labels},{}", show_time(time), csv_field(line))?;
+            }
+            Output::Jsonl => writeln!(out, "{}", json!({"timestamp": time, "labels": labels, "line": line}))?,
+            _ => show_line(out, time, labels, line)?,
+        }
+    }
+    Ok(())
+}
+
+fn print_series(out: &mut impl Write, results: &[Value], output: Output) -> anyhow::Result<()> {
+    if output == Output::Csv {
+        writeln!(out, "timestamp,labels,value")?;
+    }
+    for series in results {
+        let labels = &series["metric"];
+        if output == Output::Table {
+            writeln!(out, "{BOLD}{}{PLAIN}", show_labels(labels))?;
+        }
+        let points = series["values"].as_array().cloned().unwrap_or_else(|| vec![series["value"].clone()]);
+        for point in points {
+            let seconds = point[0].as_f64().unwrap_or(0.0);
+            let value = point[1].as_str().unwrap_or("");
+            let time = show_time((seconds * 1e3).round() as i64 * 1_000_000);
+            match output {
+                Output::Csv => writeln!(out, "{time},{},{value}", csv_field(&labels.to_string()))?,
+                Output::Jsonl => {
+                    writeln!(out, "{}", json!({"timestamp": seconds, "labels": labels, "value": value}))?;
+                }
+                _ => writeln!(out, "  {}  {value}", &time[..time.len().min(23)])?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn show_labels(labels: &Value) -> String {
+    let pairs: Vec<_> = labels.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+    format!("{{{}}}", pairs.join(", "))
+}

@@ -1,0 +1,156 @@
+//! OTLP logs over gRPC and over HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
+
+use std::{pin::Pin, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{StatusCode, header::{CONTENT_TYPE, RETRY_AFTER}},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::{Buf, BufMut, Bytes};
+use tonic::{
+    Status,
+    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    server::{Grpc, UnaryService},
+};
+use trine_protocols::{Compression, otlp};
+
+use crate::{
+    App,
+    error::ApiError,
+    ingest::{Head, ingest_bytes, ingest_http},
+    metrics::Protocol,
+};
+
+/// `POST /v1/logs`.
+pub fn http_routes() -> Router<Arc<App>> {
+    Router::new().route("/v1/logs", post(http_logs))
+}
+
+/// The gRPC method, which is a path under HTTP/2.
+pub fn grpc_routes() -> Router<Arc<App>> {
+    Router::new().route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(grpc_logs))
+}
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+async fn http_logs(State(app): State<Arc<App>>, request: Request) -> Response {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    let json = match essence {
+        JSON => true,
+        PROTOBUF | "application/protobuf" | "application/octet-stream" => false,
+        other => {
+            let message = format!("content type {other:?} is not known; send {PROTOBUF} or {JSON}");
+            return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
+        }
+    };
+    let decode = if json { otlp::decode_logs_json } else { otlp::decode_logs_protobuf };
+    let content_type = [(CONTENT_TYPE, if json { JSON } else { PROTOBUF })];
+    match ingest_http(&app, Protocol::OtlpHttp, request, Compression::None, decode).await {
+        Ok(done) => {
+            let message = done.decoded.error_message();
+            let body = otlp::encode_logs_response(done.decoded.rejected, &message, json);
+            (StatusCode::OK, done.count_headers(), content_type, body).into_response()
+        }
+        Err(error) => {
+            let body = otlp::encode_status(grpc_code(&error) as i32, &error.message, json);
+            let mut response = (error.status, content_type, body).into_response();
+            if let Some(seconds) = error.retry_after {
+                response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            }
+            response
+        }
+    }
+}
+
+fn grpc_code(error: &ApiError) -> tonic::Code {
+    match error.status {
+        StatusCode::SERVICE_UNAVAILABLE if error.retry_after.is_some() => tonic::Code::ResourceExhausted,
+        StatusCode::SERVICE_UNAVAILABLE => tonic::Code::Unavailable,
+        StatusCode::INTERNAL_SERVER_ERROR => tonic::Code::Internal,
+        _ => tonic::Code::InvalidArgument,
+    }
+}
+
+async fn grpc_logs(State(app): State<Arc<App>>, request: Request) -> Response {
+    let max = app.limits.max_body_bytes;
+    let mut grpc = Grpc::new(BytesCodec)
+        .accept_compression_encodings([CompressionEncoding::Gzip, CompressionEncoding::Zstd].into_iter().collect())
+        .max_decoding_message_size(max);
+    grpc.unary(Export(app), request).await.map(axum::body::Body::new)
+}
+
+/// The one method of the logs service.
+struct Export(Arc<App>);
+
+impl UnaryService<Bytes> for Export {
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let app = self.0.clone();
+        Box::pin(async move {
+            let (metadata, _, body) = request.into_parts();
+            let exported = async {
+                // tonic has unpacked the message by now; the header speaks of something else here.
+                let mut headers = metadata.into_headers();
+                headers.remove(axum::http::header::CONTENT_ENCODING);
+                let head = Head::from_headers(&headers, Compression::None)?;
+                ingest_bytes(&app, Protocol::OtlpGrpc, head, body, otlp::decode_logs_protobuf).await
+            };
+            match exported.await {
+                Ok(done) => {
+                    let message = done.decoded.error_message();
+                    let response = otlp::encode_logs_response(done.decoded.rejected, &message, false);
+                    Ok(tonic::Response::new(response.into()))
+                }
+                Err(error) => {
+                    app.metrics.ingest_failed(Protocol::OtlpGrpc);
+                    Err(Status::new(grpc_code(&error), error.message))
+                }
+            }
+        })
+    }
+}
+
+/// Hands message bytes through as they are; our own decoder reads them.
+#[derive(Debug, Clone, Copy, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
