@@ -17,10 +17,15 @@
 mod compression;
 mod decoded;
 mod error;
+mod hints;
+mod intake;
+mod json;
 pub mod jsonlines;
 mod limits;
 pub mod loki;
 pub mod otlp;
+mod render;
+mod wire;
 
 pub use compression::{Compression, decompress};
 pub use decoded::{Decoded, MAX_FIRST_ERRORS, Rejection};

@@ -8,7 +8,8 @@ pub struct Limits {
     /// Most records of one request. Beyond: [`crate::DecodeError::TooManyRecords`]. An empty OTLP
     /// record is 2 bytes on the wire and about 70 in memory, so the body's bound is not enough.
     pub max_records: usize,
-    /// Longest record on the wire, in bytes; a longer one is rejected alone.
+    /// Longest record on the wire, in bytes; a longer one is rejected alone. Values over
+    /// [`Limits::MAX_RECORD_BYTES`] count as that.
     pub max_record_bytes: usize,
     /// Deepest nesting of attribute values and JSON. Deeper values reject their record.
     pub max_depth: usize,
@@ -23,8 +24,8 @@ pub struct Limits {
     /// Most bytes of an instrumentation scope, since its name and attributes are repeated in every
     /// record below it.
     pub max_scope_bytes: usize,
-    /// Most text bytes of the finished batch, repeated scopes and rendered JSON included. Values
-    /// over [`Limits::MAX_EXPANDED_BYTES`] count as that.
+    /// Most bytes of the finished batch, repeated scopes and rendered JSON included. Values over
+    /// [`Limits::MAX_EXPANDED_BYTES`] count as that.
     pub max_expanded_bytes: usize,
 }
 
@@ -32,6 +33,9 @@ impl Limits {
     /// Upper bound of [`Limits::max_expanded_bytes`]: Arrow text columns hold 2 GiB, and the last
     /// record may still grow sixfold when its bytes are escaped as JSON.
     pub const MAX_EXPANDED_BYTES: usize = 1 << 30;
+
+    /// Upper bound of [`Limits::max_record_bytes`], for the same reason.
+    pub const MAX_RECORD_BYTES: usize = 128 << 20;
 }
 
 impl Default for Limits {

@@ -1,40 +1,29 @@
 //! OTLP logs, `ExportLogsServiceRequest` of opentelemetry-proto 1.x
 //! (<https://github.com/open-telemetry/opentelemetry-proto>), and its answers.
+//!
+//! How a record maps, in both encodings:
+//! - resource attributes are the labels of the stream; the resource's schema URL and dropped count
+//!   are not kept;
+//! - the scope's name is `scope_name`; its version and attributes become the record attributes
+//!   `otel.scope.version` and `otel.scope.<key>`, where they are set;
+//! - a body or attribute that is text stays so, numbers and booleans become their plain text, bytes
+//!   become base64, arrays and maps become JSON;
+//! - `time_unix_nano` 0 means not known: the observed time stands in, then the time of arrival;
+//! - a trace or span id of a wrong length or all zero counts as absent and the record is kept, as
+//!   `logs.proto` asks ("receivers SHOULD assume that the log record is not associated with a
+//!   trace if … the field contains an invalid value");
+//! - a dropped count other than 0 becomes the attribute `otel.dropped_attributes_count`.
 
-use trine_model::TenantId;
-use trine_schema::StreamRegistry;
+mod answer;
+mod json;
+mod json_value;
+mod protobuf;
+mod scope;
+mod value;
 
-use crate::{DecodeError, Decoded, Limits};
+pub use answer::{encode_logs_response, encode_status};
+pub use json::decode_logs_json;
+pub use protobuf::decode_logs_protobuf;
 
-/// Decodes an `ExportLogsServiceRequest` in protobuf. `now_ns` (nanoseconds since 1970) stands in
-/// for records that carry no time at all.
-pub fn decode_logs_protobuf(
-    _bytes: &[u8],
-    _tenant: &TenantId,
-    _registry: &StreamRegistry,
-    _now_ns: i64,
-    _limits: &Limits,
-) -> Result<Decoded, DecodeError> {
-    todo!("being written")
-}
-
-/// Decodes an `ExportLogsServiceRequest` in OTLP's JSON encoding.
-pub fn decode_logs_json(
-    _bytes: &[u8],
-    _tenant: &TenantId,
-    _registry: &StreamRegistry,
-    _now_ns: i64,
-    _limits: &Limits,
-) -> Result<Decoded, DecodeError> {
-    todo!("being written")
-}
-
-/// `ExportLogsServiceResponse`; with `rejected == 0` and an empty message it is the plain success.
-pub fn encode_logs_response(_rejected: usize, _message: &str, _json: bool) -> Vec<u8> {
-    todo!("being written")
-}
-
-/// `google.rpc.Status`, the body of OTLP/HTTP errors. `code` is a gRPC code (3 for bad data).
-pub fn encode_status(_code: i32, _message: &str, _json: bool) -> Vec<u8> {
-    todo!("being written")
-}
+/// Attribute that keeps a record's dropped count.
+const DROPPED_COUNT: &str = "otel.dropped_attributes_count";

@@ -1,0 +1,255 @@
+//! Where all decoders put their records: counts, bounds, rejections, and the batch.
+
+use std::borrow::Cow;
+
+use trine_model::TenantId;
+use trine_schema::{Labels, LabelsError, LogBatchBuilder, LogRecord, StreamRef, StreamRegistry};
+
+use crate::{DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, Rejection};
+
+/// Why something is refused, and what to do.
+pub(crate) type Reason = Cow<'static, str>;
+
+/// How far a fault reaches.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The request cannot be read any further.
+    Request(DecodeError),
+    /// This record only.
+    Record(Reason),
+}
+
+impl From<DecodeError> for Fault {
+    fn from(error: DecodeError) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl From<LabelsError> for Fault {
+    fn from(error: LabelsError) -> Self {
+        Self::Record(error.to_string().into())
+    }
+}
+
+/// A fault of one record with a fixed text.
+pub(crate) fn bad(reason: &'static str) -> Fault {
+    Fault::Record(Cow::Borrowed(reason))
+}
+
+/// Keeps equal bytes of different protocols apart in the registry's cache of spellings.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Dialect {
+    OtlpProtobuf = 1,
+    OtlpJson = 2,
+    LokiText = 3,
+    LokiJson = 4,
+    JsonLines = 5,
+}
+
+/// What a row costs besides its text, in bytes; an estimate for [`Limits::max_expanded_bytes`].
+const ROW_BYTES: usize = 64;
+
+/// Offsets of one attribute, in bytes.
+pub(crate) const ATTRIBUTE_BYTES: usize = 8;
+
+/// One request on its way into a batch.
+pub(crate) struct Intake<'r> {
+    pub(crate) builder: LogBatchBuilder,
+    pub(crate) limits: &'r Limits,
+    pub(crate) now_ns: i64,
+    registry: &'r StreamRegistry,
+    tenant: &'r TenantId,
+    position: usize,
+    /// Bytes of the batch that [`LogBatchBuilder::text_bytes`] does not count.
+    other_bytes: usize,
+    max_expanded_bytes: usize,
+    max_record_bytes: usize,
+    rejected: usize,
+    first_errors: Vec<Rejection>,
+}
+
+impl<'r> Intake<'r> {
+    /// `rows` and `bytes` are guesses that spare reallocation.
+    pub(crate) fn new(
+        tenant: &'r TenantId,
+        registry: &'r StreamRegistry,
+        now_ns: i64,
+        limits: &'r Limits,
+        rows: usize,
+        bytes: usize,
+    ) -> Self {
+        Self {
+            builder: LogBatchBuilder::new(tenant.clone(), rows.min(limits.max_records), bytes),
+            limits,
+            now_ns,
+            registry,
+            tenant,
+            position: 0,
+            other_bytes: 0,
+            max_expanded_bytes: limits.max_expanded_bytes.min(Limits::MAX_EXPANDED_BYTES),
+            max_record_bytes: limits.max_record_bytes.min(Limits::MAX_RECORD_BYTES),
+            rejected: 0,
+            first_errors: Vec::new(),
+        }
+    }
+
+    /// The stream of labels that the wire spells as `raw`.
+    pub(crate) fn stream(
+        &self,
+        dialect: Dialect,
+        raw: &[u8],
+        parse: impl FnOnce(&Limits) -> Result<Labels, Fault>,
+    ) -> Result<StreamRef, Fault> {
+        self.registry.intern_raw(self.tenant, dialect as u8, raw, || parse(self.limits))
+    }
+
+    pub(crate) fn registry(&self) -> &'r StreamRegistry {
+        self.registry
+    }
+
+    /// Counts a record before it is decoded. `position` is its number from 1.
+    pub(crate) fn begin(&mut self) -> Result<(), DecodeError> {
+        if self.position >= self.limits.max_records {
+            return Err(DecodeError::TooManyRecords { limit: self.limits.max_records });
+        }
+        if self.builder.text_bytes() + self.other_bytes > self.max_expanded_bytes {
+            return Err(DecodeError::Expanded { limit: self.max_expanded_bytes });
+        }
+        self.position += 1;
+        Ok(())
+    }
+
+    /// For formats that count lines.
+    pub(crate) fn set_position(&mut self, position: usize) {
+        self.position = position;
+    }
+
+    /// Refuses a record that is too long on the wire.
+    pub(crate) fn check_length(&self, bytes: usize) -> Result<(), Fault> {
+        if bytes <= self.max_record_bytes {
+            return Ok(());
+        }
+        let limit = self.max_record_bytes;
+        Err(Fault::Record(format!("the record has {bytes} bytes, {limit} are allowed; shorten it").into()))
+    }
+
+    /// Refuses one attribute too many.
+    pub(crate) fn check_attributes(&self, count: usize) -> Result<(), Fault> {
+        if count <= self.limits.max_attributes_per_record {
+            return Ok(());
+        }
+        let limit = self.limits.max_attributes_per_record;
+        Err(Fault::Record(format!("the record has more than {limit} attributes; send fewer").into()))
+    }
+
+    /// Closes the row that was staged in the builder.
+    pub(crate) fn push(&mut self, record: &LogRecord<'_>, attributes: usize) -> Result<(), Fault> {
+        self.builder.push(record).map_err(|_| bad(BODY_NOT_UTF8))?;
+        self.other_bytes += ROW_BYTES
+            + ATTRIBUTE_BYTES * attributes
+            + record.scope_name.len()
+            + record.severity_text.len()
+            + record.event_name.len();
+        Ok(())
+    }
+
+    /// Closes a record that [`Intake::begin`] began: rejects it when only it is at fault.
+    #[inline]
+    pub(crate) fn settle(&mut self, outcome: Result<(), Fault>) -> Result<(), DecodeError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Fault::Record(reason)) => {
+                self.reject(reason);
+                Ok(())
+            }
+            Err(Fault::Request(error)) => Err(error),
+        }
+    }
+
+    /// Rejects the record that was begun last.
+    #[cold]
+    pub(crate) fn reject(&mut self, reason: Reason) {
+        self.builder.discard();
+        self.rejected += 1;
+        if self.first_errors.len() < MAX_FIRST_ERRORS {
+            self.first_errors.push(Rejection { position: self.position, reason: reason.into_owned() });
+        }
+    }
+
+    /// Rejects records that share a reason (a stream with bad labels); it is told once.
+    pub(crate) fn reject_all(&mut self, records: usize, reason: Reason) -> Result<(), DecodeError> {
+        if records == 0 {
+            return Ok(());
+        }
+        self.begin()?;
+        self.reject(reason);
+        self.rejected += records - 1;
+        self.position += records - 1;
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Decoded {
+        let accepted = self.builder.len();
+        Decoded {
+            batch: (accepted > 0).then(|| self.builder.finish()),
+            accepted,
+            rejected: self.rejected,
+            first_errors: self.first_errors,
+        }
+    }
+}
+
+const BODY_NOT_UTF8: &str = "the body is not valid UTF-8; send text as UTF-8";
+
+/// Length from which the SIMD check is dearer to start than it saves; below, the standard
+/// library's word-wise check is as fast.
+const SIMD_CHECK_BYTES: usize = 64;
+
+/// The bytes as text. `reason` names the field in the record's rejection.
+#[inline]
+pub(crate) fn utf8<'a>(bytes: &'a [u8], reason: &'static str) -> Result<&'a str, Fault> {
+    if bytes.len() < SIMD_CHECK_BYTES {
+        std::str::from_utf8(bytes).map_err(|_| bad(reason))
+    } else {
+        simdutf8::basic::from_utf8(bytes).map_err(|_| bad(reason))
+    }
+}
+
+/// Nanoseconds since 1970 from an unsigned count.
+#[inline]
+pub(crate) fn timestamp(nanoseconds: u64) -> Result<i64, Fault> {
+    i64::try_from(nanoseconds).map_err(|_| {
+        Fault::Record(
+            format!("time {nanoseconds} lies after the year 2262; send nanoseconds since 1970").into(),
+        )
+    })
+}
+
+/// Pairs become labels when they keep the limits.
+pub(crate) fn labels(pairs: Vec<(Box<str>, Box<str>)>, limits: &Limits) -> Result<Labels, Fault> {
+    let refuse = |text: String| Err(Fault::Record(text.into()));
+    if pairs.len() > limits.max_labels_per_stream {
+        let (count, limit) = (pairs.len(), limits.max_labels_per_stream);
+        return refuse(format!(
+            "the stream has {count} labels, {limit} are allowed; send some as attributes"
+        ));
+    }
+    for (name, value) in &pairs {
+        if name.is_empty() {
+            return refuse("a label has no name; name it".into());
+        }
+        if name.len() > limits.max_label_name_bytes {
+            let (got, limit) = (name.len(), limits.max_label_name_bytes);
+            let name: String = name.chars().take(40).collect();
+            return refuse(format!("label name {name:?}… has {got} bytes, {limit} are allowed; shorten it"));
+        }
+        if value.len() > limits.max_label_value_bytes {
+            let (got, limit) = (value.len(), limits.max_label_value_bytes);
+            return refuse(format!(
+                "the value of label {name:?} has {got} bytes, {limit} are allowed; send it as an attribute"
+            ));
+        }
+    }
+    Ok(Labels::new(pairs)?)
+}
