@@ -27,7 +27,7 @@
 //! | while a file is begun, or it could not be begun | no file, or one without a whole header | it has no entry; the sequence in its name still counts, the file before it gets no more entries, and the next try takes its place |
 //! | in a truncation | files from the oldest on are gone | each removal is synced before the next, so no hole appears |
 //! | a sync failed, also the sync of a new file | unknown | the log is poisoned: every append fails until a restart. The sync is never tried again, because the kernel forgets what it failed to write |
-//! | no space left | a part of the group | it is cut off, the append fails with [`WalError::Full`], a later one can work; if the cut fails, the log is poisoned |
+//! | no space left | a part of the group | it is cut off, the append fails with [`WalError::Full`], a later one can work; if the cut fails, the log is poisoned. After a crash the part may be there again, where it counts as a torn tail, or, before another file, as nothing |
 //! | any other failure of a write | a part of the group | poisoned |
 //!
 //! A file with damage is kept in its place as long as entries in it are needed, because the good ones
@@ -120,8 +120,6 @@ struct Active {
     first: u64,
     salt: u64,
     len: u64,
-    /// A group was taken back, and the disk may not know yet.
-    unsynced_cut: bool,
 }
 
 /// The log files of a directory, oldest first.
@@ -319,11 +317,10 @@ impl Wal {
         if let Err(error) = write_all(&mut *active.file, active.len, &mut parts) {
             return Err(self.take_back(&error));
         }
-        if self.config.fsync {
-            if let Err(error) = active.file.sync_data() {
-                return Err(self.poison("syncing", &error));
-            }
-            active.unsynced_cut = false;
+        if self.config.fsync
+            && let Err(error) = active.file.sync_data()
+        {
+            return Err(self.poison("syncing", &error));
         }
         active.len += group_bytes;
         self.next += group.len() as u64;
@@ -403,7 +400,6 @@ impl Wal {
         if !is_full(error) {
             return self.poison("writing", error);
         }
-        active.unsynced_cut = true;
         if let Err(error) = active.file.set_len(active.len) {
             return self.poison("taking back a group for lack of space", &error);
         }
@@ -414,13 +410,6 @@ impl Wal {
     /// a file that was begun may be found after a crash, and then says where the one before it ends.
     fn begin_file(&mut self) -> Result<(), WalError> {
         let first = self.next;
-        if let Some(old) = &mut self.active
-            && old.unsynced_cut
-            && self.config.fsync
-            && let Err(error) = old.file.sync_data()
-        {
-            return Err(self.poison("syncing", &error));
-        }
         if let Some(Active { path, first: old_first, len, .. }) = self.active.take() {
             self.sealed.push_back(Sealed { path, first: old_first, next: first, bytes: len, damaged: false });
         }
@@ -448,7 +437,7 @@ impl Wal {
             self.sealed.pop_back();
         }
         let (salt, len) = (header.salt, FILE_HEADER_BYTES);
-        self.active = Some(Active { file, path, first, salt, len, unsynced_cut: false });
+        self.active = Some(Active { file, path, first, salt, len });
         Ok(())
     }
 

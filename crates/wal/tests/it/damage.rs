@@ -8,7 +8,7 @@ use trine_wal::{Wal, WalError};
 use crate::{DIR, append, open, small_files};
 
 /// Random damages per run of the test.
-const DAMAGES: u64 = 1500;
+const DAMAGES: u64 = 1000;
 
 /// A log of some files; what is in it, and the first sequence of its last group.
 fn filled(disk: &SimDisk, random: &mut Random) -> (BTreeMap<u64, Vec<u8>>, u64) {
@@ -16,7 +16,7 @@ fn filled(disk: &SimDisk, random: &mut Random) -> (BTreeMap<u64, Vec<u8>>, u64) 
     let mut entries = BTreeMap::new();
     let mut last_group = 1;
     for _ in 0..3 + random.below(12) {
-        let group: Vec<Vec<u8>> = (0..1 + random.below(4))
+        let group: Vec<Vec<u8>> = (0..=random.below(4))
             .map(|_| {
                 // Some payloads look like a log themselves.
                 let files = disk.files();
@@ -109,7 +109,7 @@ fn damage_is_named_and_costs_only_what_it_hit() {
         }
     }
     println!("{damaged} with damage, {torn} with a torn tail, {saved} lost few entries in the middle");
-    assert!(damaged > 500 && torn > 50 && saved > 200, "{damaged} {torn} {saved}");
+    assert!(damaged > 400 && torn > 50 && saved > 200, "{damaged} {torn} {saved}");
 }
 
 /// Scenario: one bit in the middle of a synced file flips.

@@ -6,6 +6,7 @@ use trine_testing::SimDisk;
 use trine_wal::{Entry, Wal, WalConfig, WalError};
 
 mod damage;
+mod faults;
 mod real;
 mod simulation;
 

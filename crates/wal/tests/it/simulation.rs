@@ -150,7 +150,7 @@ impl Schedule {
         let random = &mut self.random;
         let sizes: &[u64] = &[1, 30, 300, 2_000, 6_000];
         let most = *random.pick(sizes);
-        let payloads: Vec<Vec<u8>> = (0..1 + random.below(5))
+        let payloads: Vec<Vec<u8>> = (0..=random.below(5))
             .map(|_| {
                 let len = random.below(most);
                 random.bytes(len as usize)
