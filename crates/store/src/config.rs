@@ -5,11 +5,20 @@ use std::{path::PathBuf, time::Duration};
 /// How bodies lie in compacted segments. Segments fresh from a flush always have plain bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BodyEncoding {
-    /// A plain text column; any Parquet reader sees it. Takes about a third more disk.
+    /// A plain text column; any Parquet reader sees it.
     Plain,
     /// Templates and variables, the smallest form. The default.
     #[default]
     Templates,
+}
+
+impl From<BodyEncoding> for trine_segment::BodyEncoding {
+    fn from(body: BodyEncoding) -> Self {
+        match body {
+            BodyEncoding::Plain => Self::Plain,
+            BodyEncoding::Templates => Self::Template,
+        }
+    }
 }
 
 /// Settings of one store. [`StoreConfig::new`] gives the defaults named at each field.
@@ -50,8 +59,6 @@ pub struct StoreConfig {
     pub body_encoding: BodyEncoding,
     /// Most bytes of batches waiting for the log; appenders wait beyond. Default: 16 MiB.
     pub queue_bytes: usize,
-    /// Threads that decode segments for queries. Default: the number of CPUs.
-    pub query_threads: usize,
 }
 
 impl StoreConfig {
@@ -71,7 +78,6 @@ impl StoreConfig {
             segment_bytes: 1 << 30,
             body_encoding: BodyEncoding::default(),
             queue_bytes: 16 << 20,
-            query_threads: std::thread::available_parallelism().map_or(2, usize::from),
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct StoreStatus {
     pub memtable_rows: u64,
     /// Memory of the memtables in bytes.
     pub memtable_bytes: u64,
+    /// Memory of the opened segments' indexes in bytes.
+    pub segment_memory: u64,
     /// Streams known to the process.
     pub streams: u64,
     /// Files that failed a check and were set aside.
@@ -81,6 +83,10 @@ pub struct QuarantinedFile {
     pub reason: String,
     /// Rows it held, as far as is known.
     pub rows: u64,
+    /// Earliest timestamp of its rows; `i64::MIN` when unknown.
+    pub min_timestamp: i64,
+    /// Latest timestamp of its rows; `i64::MAX` when unknown.
+    pub max_timestamp: i64,
 }
 
 /// What `verify` found.

@@ -1,0 +1,251 @@
+//! Upkeep: merging segments, retention, removing files.
+//!
+//! A merge streams its inputs granule by granule into a new segment. Crash cases: before the catalog
+//! transaction the output is an orphan whose rows all lie in other segments, the next open removes
+//! it; after it the inputs are the orphans. The inputs' files go when the last query that reads
+//! them ends.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use arrow::{
+    array::{AsArray, BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+    datatypes::TimestampNanosecondType,
+};
+use trine_schema::logs::column;
+use trine_segment::{SegmentError, WriteOptions, merge_sorted, write_segment};
+
+use crate::{
+    StoreError,
+    catalog::{SegmentRow, Sources},
+    engine::{Engine, Live, millis},
+    files::{SegmentName, day_of},
+    flush::{be_nice, open},
+    plan::{Candidate, Mood, plan},
+};
+
+/// How often retention is applied and old files are looked after.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Without a flush for so long the store counts as quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(10);
+
+/// Pause after a failed merge.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Niceness of the upkeep thread.
+const NICE: i32 = 10;
+
+/// The upkeep thread: runs until the store closes.
+pub(crate) fn run(engine: &Arc<Engine>) {
+    be_nice(NICE);
+    let mut last_flush = Instant::now();
+    let mut not_before = Instant::now();
+    let mut next_retention = Instant::now();
+    while !engine.is_closed() {
+        let (forced, poked) = {
+            let mut upkeep = engine.upkeep.lock();
+            if upkeep.forced.is_empty() && !upkeep.poked {
+                if engine.config.compaction {
+                    engine.upkeep_signal.wait_for(&mut upkeep, TICK);
+                } else {
+                    engine.upkeep_signal.wait(&mut upkeep);
+                }
+            }
+            (std::mem::take(&mut upkeep.forced), std::mem::take(&mut upkeep.poked))
+        };
+        if poked {
+            last_flush = Instant::now();
+        }
+        engine.reap();
+        if !forced.is_empty() {
+            let outcome = guarded(|| retain(engine).and_then(|()| settle(engine)));
+            engine.reap();
+            forced.into_iter().for_each(|done| drop(done.send(outcome.clone())));
+        }
+        if !engine.config.compaction || Instant::now() < not_before {
+            continue;
+        }
+        let mood = if last_flush.elapsed() >= QUIET_AFTER { Mood::Quiet } else { Mood::Busy };
+        let outcome = guarded(|| {
+            if Instant::now() >= next_retention {
+                retain(engine)?;
+                next_retention = Instant::now() + TICK;
+            }
+            merge_next(engine, mood).map(|more| {
+                if more {
+                    engine.upkeep.lock().poked |= mood == Mood::Busy;
+                }
+            })
+        });
+        let failed = outcome.err().filter(|_| !engine.is_closed());
+        if failed.is_some() {
+            not_before = Instant::now() + PAUSE;
+        }
+        engine.health.lock().compaction_failing = failed.map(|e| e.to_string());
+    }
+    engine.upkeep.lock().forced.clear();
+}
+
+fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(StoreError::io("upkeep", "BUG: it panicked; see the log")))
+}
+
+/// Merges until everything has its final shape.
+fn settle(engine: &Arc<Engine>) -> Result<(), StoreError> {
+    while merge_next(engine, Mood::Forced)? {
+        if engine.is_closed() {
+            return Err(StoreError::Closed);
+        }
+    }
+    Ok(())
+}
+
+/// Does one merge if one is due.
+fn merge_next(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
+    let segments = engine.state.read().segments.clone();
+    let candidates: Vec<Candidate> = segments
+        .iter()
+        .map(|live| Candidate {
+            id: live.row.id,
+            day: day_of(live.row.meta.max_timestamp),
+            level: live.row.level,
+            raw_bytes: live.row.meta.raw_bytes,
+            sources: live.row.sources.clone(),
+        })
+        .collect();
+    let Some(ids) = plan(&candidates, engine.config.segment_bytes, mood) else { return Ok(false) };
+    let inputs: Vec<Arc<Live>> = ids
+        .iter()
+        .map(|id| segments.iter().find(|l| l.row.id == *id).expect("planned from these").clone())
+        .collect();
+    drop(segments);
+    merge(engine, &inputs)?;
+    drop(inputs);
+    engine.reap();
+    Ok(true)
+}
+
+fn merge(engine: &Arc<Engine>, inputs: &[Arc<Live>]) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    let cutoff = retention_cutoff(engine);
+    let streams = inputs
+        .iter()
+        .map(|live| -> Box<dyn Iterator<Item = _> + Send> { Box::new(live.segment.sorted_batches()) });
+    let mut merged = merge_sorted(streams.collect(), engine.registry.clone())
+        .map(|batch| {
+            if engine.is_closed() {
+                // Ends the writer early; the file it began is removed.
+                return Err(SegmentError::Contract("the store closes".into()));
+            }
+            batch.and_then(|batch| keep_from(batch, cutoff))
+        })
+        .filter(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0))
+        .peekable();
+    let day = inputs.iter().map(|live| live.row.meta.max_timestamp).max().expect("a merge has inputs");
+    let name = SegmentName {
+        id: engine.next_id.fetch_add(1, Relaxed),
+        level: inputs.iter().map(|live| live.row.level).max().unwrap_or(0).saturating_add(1),
+        sources: Sources::union(inputs.iter().map(|live| &live.row.sources)),
+    };
+    let live = if merged.peek().is_none() {
+        None
+    } else {
+        let path = name.path(day);
+        let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
+        let written =
+            engine.files.write(&path, |file| write_segment(file, &engine.registry, merged, &options));
+        let meta = match written {
+            Ok(meta) => meta,
+            Err(_) if engine.is_closed() => return Err(StoreError::Closed),
+            Err(StoreError::Corrupt { what, reason }) => {
+                // The damaged input leaves; the others are merged at the next try.
+                if let Some(bad) = inputs.iter().find(|live| what.ends_with(&live.row.path)) {
+                    engine.quarantine(&bad.segment, &reason);
+                    return Ok(());
+                }
+                return Err(StoreError::Corrupt { what, reason });
+            }
+            Err(e) => return Err(e),
+        };
+        let row = SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta };
+        Some(Arc::new(open(engine, row)?))
+    };
+    let before: u64 = inputs.iter().map(|live| live.row.meta.rows).sum();
+    let after = live.as_ref().map_or(0, |live| live.row.meta.rows);
+    let ids: Vec<u64> = inputs.iter().map(|live| live.row.id).collect();
+    {
+        let _commit = engine.commit.lock();
+        let state = engine.state.read();
+        let all_there = ids.iter().all(|id| state.segments.iter().any(|live| live.row.id == *id));
+        drop(state);
+        let add: Vec<SegmentRow> = live.iter().map(|live| live.row.clone()).collect();
+        // A query may have found an input damaged meanwhile; then its rows must not come back.
+        let committed = if all_there { engine.catalog.replace(&add, &ids).map(|()| true) } else { Ok(false) };
+        if !matches!(committed, Ok(true)) {
+            if let Some(live) = live {
+                let _ = engine.files.remove(&live.row.path);
+            }
+            return committed.map(drop);
+        }
+        engine.swap_segments(live, &ids);
+    }
+    let counters = &engine.counters;
+    counters.compactions.fetch_add(1, Relaxed);
+    counters.compaction_rows.fetch_add(after, Relaxed);
+    counters.retained_out_rows.fetch_add(before.saturating_sub(after), Relaxed);
+    counters.compaction_ns.fetch_add(begun.elapsed().as_nanos() as u64, Relaxed);
+    Ok(())
+}
+
+/// First timestamp that retention by age keeps.
+fn retention_cutoff(engine: &Engine) -> Option<i64> {
+    let age = engine.config.retention_age?;
+    Some(engine.now_ms().saturating_sub(millis(age)).saturating_mul(1_000_000))
+}
+
+/// The rows at or after the cutoff.
+fn keep_from(batch: RecordBatch, cutoff: Option<i64>) -> Result<RecordBatch, SegmentError> {
+    let Some(cutoff) = cutoff else { return Ok(batch) };
+    let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
+    if times.iter().all(|t| *t >= cutoff) {
+        return Ok(batch);
+    }
+    let keep: BooleanArray = times.iter().map(|t| Some(*t >= cutoff)).collect();
+    Ok(filter_record_batch(&batch, &keep)?)
+}
+
+/// Drops whole segments that are too old, then the oldest until the rest fits.
+fn retain(engine: &Arc<Engine>) -> Result<(), StoreError> {
+    let cutoff = retention_cutoff(engine);
+    let _commit = engine.commit.lock();
+    let mut segments = engine.state.read().segments.as_ref().clone();
+    segments.sort_by_key(|live| (live.row.meta.max_timestamp, live.row.id));
+    let mut bytes: u64 = segments.iter().map(|live| live.row.meta.file_bytes).sum();
+    let mut gone: Vec<&Arc<Live>> = Vec::new();
+    for live in &segments {
+        let too_old = cutoff.is_some_and(|cutoff| live.row.meta.max_timestamp < cutoff);
+        let too_much = engine.config.retention_bytes.is_some_and(|limit| bytes > limit);
+        if !too_old && !too_much {
+            break;
+        }
+        bytes -= live.row.meta.file_bytes;
+        gone.push(live);
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<u64> = gone.iter().map(|live| live.row.id).collect();
+    engine.catalog.replace(&[], &ids)?;
+    let rows = gone.iter().map(|live| live.row.meta.rows).sum();
+    engine.counters.retained_out_segments.fetch_add(ids.len() as u64, Relaxed);
+    engine.counters.retained_out_rows.fetch_add(rows, Relaxed);
+    drop(segments);
+    engine.swap_segments(None, &ids);
+    engine.reap();
+    Ok(())
+}

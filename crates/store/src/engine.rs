@@ -1,0 +1,247 @@
+//! What all threads of a store share, and the locks around it.
+//!
+//! Lock order: `commit`, then `state`, then anything else; nothing blocks on a disk while it holds
+//! `state`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::{Semaphore, oneshot};
+use trine_schema::{LogScan, StreamRegistry};
+use trine_segment::{Segment, Snapshot};
+
+use crate::{
+    QuarantinedFile, StoreConfig, StoreCounters, StoreError,
+    catalog::{Catalog, SegmentRow},
+    dedup::Dedup,
+    files::Files,
+    memtable::Memtable,
+    tail::TailHub,
+    writer::Queue,
+};
+
+/// Wall clock in milliseconds since 1970.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// A segment that queries see.
+pub(crate) struct Live {
+    pub row: SegmentRow,
+    pub segment: Arc<Segment>,
+}
+
+/// What a query sees; a snapshot is taken under one read lock, so a row is seen exactly once.
+pub(crate) struct State {
+    pub active: Memtable,
+    pub flushing: Option<Arc<Memtable>>,
+    pub segments: Arc<Vec<Arc<Live>>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Health {
+    pub poisoned: Option<String>,
+    pub full: Option<String>,
+    /// Why the last flush attempt failed; cleared by a good one.
+    pub flush_failing: Option<String>,
+    pub compaction_failing: Option<String>,
+}
+
+/// A waiting `flush()`: done when this generation is on disk.
+pub(crate) type FlushWaiter = (u64, oneshot::Sender<Result<(), StoreError>>);
+
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    pub forced: Vec<oneshot::Sender<Result<(), StoreError>>>,
+    pub poked: bool,
+}
+
+pub(crate) struct Engine {
+    pub config: StoreConfig,
+    pub registry: Arc<StreamRegistry>,
+    pub clock: Clock,
+    pub files: Files,
+    pub catalog: Catalog,
+    pub state: RwLock<State>,
+    /// Held from a catalog transaction to the change of `state` that shows it.
+    pub commit: Mutex<()>,
+    pub dedup: Dedup,
+    pub tail: TailHub,
+    pub next_id: AtomicU64,
+    /// Bytes that may wait in `queue`, in units of [`crate::writer::QUEUE_UNIT`].
+    pub space: Arc<Semaphore>,
+    pub queue: Mutex<Queue>,
+    /// For the writer: work came, or a flush ended.
+    pub queue_signal: Condvar,
+    /// For the flusher: a memtable is ready. Guards nothing; the state does.
+    pub flush_lock: Mutex<()>,
+    pub flush_signal: Condvar,
+    pub flush_waiters: Mutex<Vec<FlushWaiter>>,
+    pub upkeep: Mutex<Upkeep>,
+    pub upkeep_signal: Condvar,
+    /// Segments that left the state; their files go when no reader holds them any more.
+    pub doomed: Mutex<Vec<Arc<Live>>>,
+    pub quarantined: Mutex<Vec<QuarantinedFile>>,
+    pub health: Mutex<Health>,
+    pub closed: AtomicBool,
+    pub wal_bytes: AtomicU64,
+    pub counters: Counters,
+}
+
+macro_rules! counters {
+    ($($name:ident),*) => {
+        /// [`StoreCounters`] as they run.
+        #[derive(Default)]
+        pub(crate) struct Counters { $(pub $name: AtomicU64),* }
+
+        impl Counters {
+            pub fn read(&self) -> StoreCounters {
+                StoreCounters { $($name: self.$name.load(Relaxed)),* }
+            }
+        }
+    };
+}
+counters!(
+    appended_batches,
+    appended_rows,
+    appended_bytes,
+    duplicate_batches,
+    rejected_batches,
+    wal_groups,
+    wal_written_bytes,
+    wal_sync_ns,
+    flushes,
+    flush_ns,
+    flush_rows,
+    compactions,
+    compaction_ns,
+    compaction_rows,
+    retained_out_segments,
+    retained_out_rows
+);
+
+impl Engine {
+    pub fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    /// Why nothing can be appended, if so.
+    pub fn refusal(&self) -> Option<StoreError> {
+        if self.is_closed() {
+            return Some(StoreError::Closed);
+        }
+        self.health.lock().poisoned.clone().map(StoreError::Poisoned)
+    }
+
+    pub fn dedup_window_ms(&self) -> i64 {
+        millis(self.config.dedup_window)
+    }
+
+    /// Everything that may hold rows of the scan; counts what was excluded.
+    pub fn snapshot(&self, scan: &LogScan) -> Snapshot {
+        let mut memtable = Vec::new();
+        let segments = {
+            let state = self.state.read();
+            state.active.select(scan, &mut memtable);
+            if let Some(flushing) = &state.flushing {
+                flushing.select(scan, &mut memtable);
+            }
+            state.segments.clone()
+        };
+        let wanted = |live: &&Arc<Live>| {
+            let meta = &live.row.meta;
+            meta.tenants.binary_search(&scan.tenant).is_ok()
+                && meta.max_timestamp >= scan.start
+                && (meta.min_timestamp < scan.end || scan.end == i64::MAX)
+        };
+        let wanted: Vec<_> = segments.iter().filter(wanted).map(|live| live.segment.clone()).collect();
+        scan.stats.segments_skipped.fetch_add((segments.len() - wanted.len()) as u64, Relaxed);
+        for file in self.quarantined.lock().iter() {
+            if file.max_timestamp >= scan.start && (file.min_timestamp < scan.end || scan.end == i64::MAX) {
+                let missing = format!("{} is in quarantine: {}", file.name, file.reason);
+                let mut partial = scan.stats.partial.lock();
+                if !partial.contains(&missing) {
+                    partial.push(missing);
+                }
+            }
+        }
+        Snapshot { memtable, segments: wanted }
+    }
+
+    /// Changes the list of segments. The caller holds `commit`.
+    pub fn swap_segments(&self, add: Option<Arc<Live>>, remove: &[u64]) {
+        let mut state = self.state.write();
+        let mut segments: Vec<_> =
+            state.segments.iter().filter(|live| !remove.contains(&live.row.id)).cloned().collect();
+        segments.extend(add);
+        let before = std::mem::replace(&mut state.segments, Arc::new(segments));
+        drop(state);
+        let gone = before.iter().filter(|live| remove.contains(&live.row.id)).cloned();
+        self.doomed.lock().extend(gone);
+    }
+
+    /// Removes files of segments that nobody reads any more. A query holds the [`Segment`], the
+    /// list here holds it through [`Live`] and nobody else does.
+    pub fn reap(&self) {
+        let free: Vec<_> = {
+            let mut doomed = self.doomed.lock();
+            let (free, held) = doomed
+                .drain(..)
+                .partition(|live| Arc::strong_count(live) == 1 && Arc::strong_count(&live.segment) == 1);
+            *doomed = held;
+            free
+        };
+        for live in free {
+            if let Err(e) = self.files.remove(&live.row.path) {
+                self.health.lock().compaction_failing = Some(e.to_string());
+                self.doomed.lock().push(live);
+            }
+        }
+    }
+
+    /// Sets a damaged segment aside: no query sees it any more, its file moves, the catalog knows.
+    pub fn quarantine(&self, segment: &Arc<Segment>, reason: &str) {
+        let _commit = self.commit.lock();
+        let live = {
+            let mut state = self.state.write();
+            let Some(at) = state.segments.iter().position(|live| Arc::ptr_eq(&live.segment, segment)) else {
+                return; // Another reader was faster, or a compaction replaced it.
+            };
+            let mut segments = state.segments.as_ref().clone();
+            let live = segments.remove(at);
+            state.segments = Arc::new(segments);
+            live
+        };
+        self.quarantine_row(&live.row, reason);
+    }
+
+    /// The part of [`Engine::quarantine`] that touches disk and catalog.
+    pub fn quarantine_row(&self, row: &SegmentRow, reason: &str) {
+        let moved = self.files.quarantine_segment(&row.path, reason);
+        let file = QuarantinedFile {
+            name: row.path.replace('/', "_"),
+            reason: reason.to_owned(),
+            rows: row.meta.rows,
+            min_timestamp: row.meta.min_timestamp,
+            max_timestamp: row.meta.max_timestamp,
+        };
+        // When the disk fails here too, the next open finds the damage again.
+        let noted = moved.and_then(|_| self.catalog.quarantine(Some(row.id), &file));
+        if let Err(e) = noted {
+            self.health.lock().compaction_failing = Some(e.to_string());
+        }
+        self.quarantined.lock().push(file);
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

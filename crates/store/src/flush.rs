@@ -1,0 +1,151 @@
+//! Memtable → segment.
+//!
+//! Steps, and what a crash after each leaves:
+//! 1. rows are sorted and written to a temporary file: the next open removes it, the log has the rows;
+//! 2. the file is synced, renamed, its folder synced: an orphan whose log sequences lie above the
+//!    flushed one; the next open removes it, the log has the rows;
+//! 3. one catalog transaction adds the segment, raises the flushed sequence and saves the batch keys:
+//!    the segment counts from here, replay starts behind it;
+//! 4. queries get the segment instead of the memtable, in one exchange under the state lock;
+//! 5. the log is cut: until then it is only longer than needed.
+//!
+//! A failure before step 3 removes the file, keeps the memtable and tries again with growing pauses.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use object_store::path::Path as ObjectPath;
+use trine_segment::{BodyEncoding, Segment, WriteOptions, sort_batches, write_segment};
+
+use crate::{
+    StoreError,
+    catalog::{FlushCommit, SegmentRow, Sources},
+    engine::{Engine, Live},
+    files::{SegmentName, block_on, segment_error},
+    memtable::Memtable,
+};
+
+/// Pauses after failed flushes.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Niceness of the flush thread: behind the threads that serve, before compaction.
+const NICE: i32 = 5;
+
+/// Lowers the calling thread's priority; where that is refused, nothing is lost but smoothness.
+pub(crate) fn be_nice(nice: i32) {
+    let _ = rustix::process::setpriority_process(None, nice);
+}
+
+/// The flush thread: runs until the store closes.
+pub(crate) fn run(engine: &Arc<Engine>) {
+    be_nice(NICE);
+    let mut pause = FIRST_PAUSE;
+    while !engine.is_closed() {
+        let table = engine.state.read().flushing.clone();
+        let Some(table) = table else {
+            let mut lock = engine.flush_lock.lock();
+            if engine.state.read().flushing.is_none() && !engine.is_closed() {
+                engine.flush_signal.wait(&mut lock);
+            }
+            continue;
+        };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| flush(engine, &table)))
+            .unwrap_or_else(|_| Err(StoreError::io("flushing", "BUG: the flush panicked; see the log")));
+        let failed = outcome.as_ref().err().map(ToString::to_string);
+        engine.health.lock().flush_failing.clone_from(&failed);
+        let waiting: Vec<_> = {
+            let mut waiters = engine.flush_waiters.lock();
+            let (ready, rest) = waiters
+                .drain(..)
+                .partition(|(generation, _)| failed.is_some() || *generation <= table.generation);
+            *waiters = rest;
+            ready
+        };
+        waiting.into_iter().for_each(|(_, done)| drop(done.send(outcome.clone())));
+        {
+            let mut queue = engine.queue.lock();
+            if failed.is_none() {
+                queue.truncate = table.sequences.map(|(_, last)| last + 1);
+            }
+            engine.queue_signal.notify_all();
+        }
+        if failed.is_none() {
+            pause = FIRST_PAUSE;
+            engine.upkeep.lock().poked = true;
+            engine.upkeep_signal.notify_all();
+        } else {
+            let mut lock = engine.flush_lock.lock();
+            if !engine.is_closed() {
+                engine.flush_signal.wait_for(&mut lock, pause);
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+    engine.flush_waiters.lock().clear();
+}
+
+/// Writes and commits one generation.
+fn flush(engine: &Engine, table: &Arc<Memtable>) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    let (first, last) = table.sequences.expect("BUG: an empty memtable is not flushed");
+    let live = if table.rows == 0 { None } else { Some(Arc::new(write(engine, table, first, last)?)) };
+    {
+        let _commit = engine.commit.lock();
+        let committed = engine.catalog.commit_flush(&FlushCommit {
+            segment: live.as_ref().map(|live| &live.row),
+            flushed_sequence: last,
+            keys: &table.keys,
+            forget_keys_before_ms: engine.now_ms().saturating_sub(engine.dedup_window_ms()),
+        });
+        if let Err(e) = committed {
+            if let Some(live) = live {
+                let _ = engine.files.remove(&live.row.path);
+            }
+            return Err(e);
+        }
+        let mut state = engine.state.write();
+        state.flushing = None;
+        if let Some(live) = live {
+            Arc::make_mut(&mut state.segments).push(live);
+        }
+    }
+    let counters = &engine.counters;
+    counters.flushes.fetch_add(1, Relaxed);
+    counters.flush_rows.fetch_add(table.rows, Relaxed);
+    counters.flush_ns.fetch_add(begun.elapsed().as_nanos() as u64, Relaxed);
+    Ok(())
+}
+
+fn write(engine: &Engine, table: &Memtable, first: u64, last: u64) -> Result<Live, StoreError> {
+    let sorted =
+        sort_batches(&table.batches(), &engine.registry).map_err(|e| segment_error("sorting a flush", &e))?;
+    let options = WriteOptions { body: BodyEncoding::Plain, ..WriteOptions::default() };
+    let name = SegmentName {
+        id: engine.next_id.fetch_add(1, Relaxed),
+        level: 0,
+        sources: Sources::range(first, last),
+    };
+    let path = name.path(table.max_timestamp());
+    let rows = sorted.into_iter().map(Ok::<_, Infallible>);
+    let meta = engine.files.write(&path, |file| write_segment(file, &engine.registry, rows, &options))?;
+    let row = SegmentRow { id: name.id, path, level: 0, sources: name.sources, meta };
+    open(engine, row)
+}
+
+/// Opens what was just written; a file that cannot be opened is removed again.
+pub(crate) fn open(engine: &Engine, row: SegmentRow) -> Result<Live, StoreError> {
+    let path = ObjectPath::from(row.path.as_str());
+    let opened =
+        block_on(Segment::open(engine.files.objects.clone(), path, &engine.registry, Some(row.meta.clone())));
+    match opened {
+        Ok(segment) => Ok(Live { row, segment: Arc::new(segment) }),
+        Err(e) => {
+            let _ = engine.files.remove(&row.path);
+            Err(segment_error(format!("reading back segment {}", row.path), &e))
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! What one log entry holds.
+//!
+//! Entry kinds:
+//! - *streams*: labels of streams, by the number that the following batches use for them. The flag
+//!   `fresh` says that numbers given before are void: another process wrote them.
+//! - *batch*: one [`LogBatch`] with tenant, batch key and time of arrival. The head is copied, the
+//!   Arrow buffers are handed to the log as they are, so a row costs no copy here. Columns that
+//!   hold nothing (all null, all zero, no attributes) are left out.
+//!
+//! Streams are defined once per memtable generation, before their first use in it, so a log that is
+//! cut at a generation's start is complete. All numbers are little-endian.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, FixedSizeBinaryArray, MapArray, PrimitiveArray, RecordBatch, StringArray,
+        StructArray, new_null_array,
+    },
+    buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
+    datatypes::{ArrowPrimitiveType, DataType, TimestampNanosecondType, UInt8Type, UInt32Type},
+};
+use trine_model::TenantId;
+use trine_schema::{
+    Labels, LogBatch, StreamRef,
+    logs::{column, schema},
+};
+
+const KIND_STREAMS: u8 = 1;
+const KIND_BATCH: u8 = 2;
+/// Version of both kinds.
+const VERSION: u8 = 1;
+
+/// Buffers begin at multiples of this inside an entry, so that replay can use them in place.
+const ALIGN: usize = 8;
+static ZEROS: [u8; ALIGN] = [0; ALIGN];
+
+/// Buffer length that stands for "no validity bitmap".
+const ABSENT: u32 = u32::MAX;
+
+/// A batch on its way into the log.
+pub(crate) struct EncodedBatch {
+    head: Vec<u8>,
+    buffers: Vec<Buffer>,
+}
+
+impl EncodedBatch {
+    /// The parts of the entry, in order, without copying.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        let mut parts = Vec::with_capacity(1 + 2 * self.buffers.len());
+        parts.push(self.head.as_slice());
+        for buffer in &self.buffers {
+            parts.push(buffer.as_slice());
+            let rest = buffer.len() % ALIGN;
+            if rest != 0 {
+                parts.push(&ZEROS[rest..]);
+            }
+        }
+        parts
+    }
+
+    /// Length of the entry in bytes.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.buffers.iter().map(|b| b.len().next_multiple_of(ALIGN)).sum::<usize>()
+    }
+}
+
+/// Why an entry does not decode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("log entry {0}")]
+pub(crate) struct RecordError(pub String);
+
+fn bad(what: impl std::fmt::Display) -> RecordError {
+    RecordError(what.to_string())
+}
+
+struct Writer {
+    lengths: Vec<u32>,
+    buffers: Vec<Buffer>,
+}
+
+impl Writer {
+    fn buffer(&mut self, buffer: Buffer) {
+        self.lengths.push(buffer.len() as u32);
+        self.buffers.push(buffer);
+    }
+
+    fn nulls(&mut self, nulls: Option<&NullBuffer>) {
+        match nulls.filter(|nulls| nulls.null_count() > 0) {
+            Some(nulls) => self.buffer(nulls.inner().sliced()),
+            None => self.lengths.push(ABSENT),
+        }
+    }
+
+    fn primitive<T: ArrowPrimitiveType>(&mut self, array: &ArrayRef) {
+        let array = array.as_primitive::<T>();
+        self.nulls(array.nulls());
+        self.buffer(array.values().inner().clone());
+    }
+
+    /// Offsets that start at zero, and the range of values they cover.
+    fn offsets(&mut self, offsets: &OffsetBuffer<i32>) -> (usize, usize) {
+        let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+        if first == 0 {
+            self.buffer(offsets.inner().inner().clone());
+        } else {
+            self.buffer(Buffer::from_vec(offsets.iter().map(|o| o - first).collect::<Vec<i32>>()));
+        }
+        (first as usize, (last - first) as usize)
+    }
+
+    fn text(&mut self, array: &StringArray) {
+        self.nulls(array.nulls());
+        let (start, length) = self.offsets(array.offsets());
+        self.buffer(array.values().slice_with_length(start, length));
+    }
+
+    fn fixed(&mut self, array: &FixedSizeBinaryArray) {
+        self.nulls(array.nulls());
+        self.buffer(Buffer::from(array.values().clone()));
+    }
+
+    fn map(&mut self, array: &MapArray) {
+        let (start, length) = self.offsets(array.offsets());
+        self.text(&array.keys().as_string::<i32>().slice(start, length));
+        self.text(&array.values().as_string::<i32>().slice(start, length));
+    }
+}
+
+/// Whether a column says anything.
+fn holds_something(position: usize, array: &ArrayRef) -> bool {
+    match position {
+        column::TRACE_FLAGS => array.as_primitive::<UInt32Type>().values().iter().any(|flags| *flags != 0),
+        column::ATTRIBUTES => {
+            let offsets = array.as_map().offsets();
+            offsets[0] != offsets[offsets.len() - 1]
+        }
+        _ => array.null_count() < array.len(),
+    }
+}
+
+/// Prepares a batch for the log; it must have the schema of [`schema`].
+pub(crate) fn encode_batch(batch: &LogBatch, key: Option<u128>, at_ms: i64) -> EncodedBatch {
+    let records = &batch.records;
+    let mut writer = Writer { lengths: Vec::with_capacity(40), buffers: Vec::with_capacity(32) };
+    let mut present = 0u16;
+    for (position, array) in records.columns().iter().enumerate() {
+        if !holds_something(position, array) {
+            continue;
+        }
+        present |= 1 << position;
+        match position {
+            column::STREAM | column::TRACE_FLAGS => writer.primitive::<UInt32Type>(array),
+            column::TIMESTAMP | column::OBSERVED_TIMESTAMP => {
+                writer.primitive::<TimestampNanosecondType>(array)
+            }
+            column::SEVERITY_NUMBER => writer.primitive::<UInt8Type>(array),
+            column::TRACE_ID | column::SPAN_ID => writer.fixed(array.as_fixed_size_binary()),
+            column::ATTRIBUTES => writer.map(array.as_map()),
+            _ => writer.text(array.as_string()),
+        }
+    }
+    let tenant = batch.tenant.as_str().as_bytes();
+    let mut head = Vec::with_capacity(48 + tenant.len() + 4 * writer.lengths.len());
+    head.extend_from_slice(&[KIND_BATCH, VERSION, u8::from(key.is_some()), tenant.len() as u8]);
+    head.extend_from_slice(&at_ms.to_le_bytes());
+    head.extend_from_slice(&key.unwrap_or(0).to_le_bytes());
+    head.extend_from_slice(&(records.num_rows() as u32).to_le_bytes());
+    head.extend_from_slice(&present.to_le_bytes());
+    head.extend_from_slice(&(writer.lengths.len() as u16).to_le_bytes());
+    head.extend_from_slice(tenant);
+    writer.lengths.iter().for_each(|length| head.extend_from_slice(&length.to_le_bytes()));
+    head.resize(head.len().next_multiple_of(ALIGN), 0);
+    EncodedBatch { head, buffers: writer.buffers }
+}
+
+/// Defines streams; `fresh` voids all numbers before.
+pub(crate) fn encode_streams<'a>(
+    fresh: bool,
+    streams: impl Iterator<Item = (StreamRef, &'a TenantId, &'a Labels)>,
+) -> Vec<u8> {
+    let mut out = vec![KIND_STREAMS, VERSION, u8::from(fresh), 0];
+    for (number, tenant, labels) in streams {
+        let (tenant, labels) = (tenant.as_str(), labels.to_json());
+        out.extend_from_slice(&number.to_le_bytes());
+        out.push(tenant.len() as u8);
+        out.extend_from_slice(tenant.as_bytes());
+        out.extend_from_slice(&(labels.len() as u32).to_le_bytes());
+        out.extend_from_slice(labels.as_bytes());
+    }
+    out
+}
+
+/// One entry read back.
+pub(crate) enum Record {
+    Streams {
+        fresh: bool,
+        streams: Vec<(StreamRef, TenantId, Labels)>,
+    },
+    /// The `stream` column holds the writer's numbers.
+    Batch {
+        batch: LogBatch,
+        key: Option<u128>,
+        at_ms: i64,
+    },
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], RecordError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| bad("ends early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        Ok(self.take(N)?.try_into().expect("took N bytes"))
+    }
+
+    fn text(&mut self, length: usize) -> Result<&'a str, RecordError> {
+        std::str::from_utf8(self.take(length)?).map_err(bad)
+    }
+}
+
+/// Reads an entry.
+pub(crate) fn decode(payload: Vec<u8>) -> Result<Record, RecordError> {
+    let mut reader = Reader(&payload);
+    let [kind, version, flag, length] = reader.array()?;
+    if version != VERSION {
+        return Err(bad(format!("has version {version}, this program knows {VERSION}")));
+    }
+    match kind {
+        KIND_STREAMS => {
+            let mut streams = Vec::new();
+            while !reader.0.is_empty() {
+                let number = u32::from_le_bytes(reader.array()?);
+                let [length] = reader.array()?;
+                let tenant = TenantId::new(reader.text(length.into())?).map_err(bad)?;
+                let length = u32::from_le_bytes(reader.array()?);
+                let labels = Labels::from_json(reader.text(length as usize)?);
+                streams.push((
+                    number,
+                    tenant,
+                    labels.ok_or_else(|| bad("holds labels that are no JSON object"))?,
+                ));
+            }
+            Ok(Record::Streams { fresh: flag != 0, streams })
+        }
+        KIND_BATCH => {
+            let at_ms = i64::from_le_bytes(reader.array()?);
+            let key = u128::from_le_bytes(reader.array()?);
+            let rows = u32::from_le_bytes(reader.array()?) as usize;
+            let present = u16::from_le_bytes(reader.array()?);
+            let count = u16::from_le_bytes(reader.array()?);
+            let tenant = TenantId::new(reader.text(length.into())?).map_err(bad)?;
+            let lengths =
+                (0..count).map(|_| Ok(u32::from_le_bytes(reader.array()?))).collect::<Result<Vec<_>, _>>()?;
+            let start = (payload.len() - reader.0.len()).next_multiple_of(ALIGN);
+            let mut buffers =
+                Buffers { payload: Buffer::from_vec(payload), at: start, lengths: lengths.into_iter() };
+            let records = decode_columns(&mut buffers, rows, present)?;
+            let key = (flag & 1 != 0).then_some(key);
+            Ok(Record::Batch { batch: LogBatch { tenant, records }, key, at_ms })
+        }
+        _ => Err(bad(format!("is of unknown kind {kind}"))),
+    }
+}
+
+struct Buffers {
+    payload: Buffer,
+    at: usize,
+    lengths: std::vec::IntoIter<u32>,
+}
+
+impl Buffers {
+    fn next(&mut self) -> Result<Option<Buffer>, RecordError> {
+        let length = self.lengths.next().ok_or_else(|| bad("lists too few buffers"))?;
+        if length == ABSENT {
+            return Ok(None);
+        }
+        let length = length as usize;
+        if self.at + length > self.payload.len() {
+            return Err(bad("ends early"));
+        }
+        let buffer = self.payload.slice_with_length(self.at, length);
+        self.at += length.next_multiple_of(ALIGN);
+        // The entry's own memory may begin anywhere.
+        let aligned = buffer.as_ptr().align_offset(ALIGN) == 0;
+        Ok(Some(if aligned { buffer } else { Buffer::from_slice_ref(buffer.as_slice()) }))
+    }
+
+    fn values(&mut self, bytes: usize) -> Result<Buffer, RecordError> {
+        let buffer = self.next()?.ok_or_else(|| bad("lacks a buffer"))?;
+        if buffer.len() == bytes { Ok(buffer) } else { Err(bad("has a buffer of the wrong length")) }
+    }
+
+    fn nulls(&mut self, rows: usize) -> Result<Option<NullBuffer>, RecordError> {
+        match self.next()? {
+            None => Ok(None),
+            Some(bits) if bits.len() * 8 >= rows => {
+                Ok(Some(NullBuffer::new(BooleanBuffer::new(bits, 0, rows))))
+            }
+            Some(_) => Err(bad("has a validity bitmap that is too short")),
+        }
+    }
+
+    fn offsets(&mut self, rows: usize) -> Result<OffsetBuffer<i32>, RecordError> {
+        let offsets = ScalarBuffer::<i32>::from(self.values((rows + 1) * 4)?);
+        if offsets[0] == 0 && offsets.windows(2).all(|two| two[0] <= two[1]) {
+            Ok(OffsetBuffer::new(offsets))
+        } else {
+            Err(bad("has offsets that fall"))
+        }
+    }
+
+    fn text(&mut self, rows: usize) -> Result<StringArray, RecordError> {
+        let nulls = self.nulls(rows)?;
+        let offsets = self.offsets(rows)?;
+        let values = self.values(offsets[rows] as usize)?;
+        StringArray::try_new(offsets, values, nulls).map_err(bad)
+    }
+
+    fn primitive<T: ArrowPrimitiveType>(&mut self, rows: usize) -> Result<PrimitiveArray<T>, RecordError> {
+        let nulls = self.nulls(rows)?;
+        let values = self.values(rows * size_of::<T::Native>())?;
+        PrimitiveArray::try_new(ScalarBuffer::from(values), nulls).map_err(bad)
+    }
+}
+
+fn decode_columns(buffers: &mut Buffers, rows: usize, present: u16) -> Result<RecordBatch, RecordError> {
+    let schema = schema();
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(column::COUNT);
+    for (position, field) in schema.fields().iter().enumerate() {
+        let there = present & (1 << position) != 0;
+        let array: ArrayRef = match (field.data_type(), there) {
+            (DataType::UInt32, true) => Arc::new(buffers.primitive::<UInt32Type>(rows)?),
+            (DataType::UInt32, false) => Arc::new(PrimitiveArray::<UInt32Type>::from_value(0, rows)),
+            (DataType::UInt8, true) => Arc::new(buffers.primitive::<UInt8Type>(rows)?),
+            (DataType::Timestamp(..), true) => {
+                Arc::new(buffers.primitive::<TimestampNanosecondType>(rows)?.with_timezone("UTC"))
+            }
+            (DataType::FixedSizeBinary(width), true) => {
+                let nulls = buffers.nulls(rows)?;
+                let values = buffers.values(rows * *width as usize)?;
+                Arc::new(FixedSizeBinaryArray::try_new(*width, values, nulls).map_err(bad)?)
+            }
+            (DataType::Map(entries, sorted), _) => {
+                let offsets = if there { buffers.offsets(rows)? } else { OffsetBuffer::new_zeroed(rows) };
+                let pairs = offsets[rows] as usize;
+                let (keys, values) = if there {
+                    (buffers.text(pairs)?, buffers.text(pairs)?)
+                } else {
+                    (StringArray::new_null(0), StringArray::new_null(0))
+                };
+                let DataType::Struct(fields) = entries.data_type() else {
+                    unreachable!("a map holds a struct")
+                };
+                let pairs: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(values)];
+                let pairs = StructArray::try_new(fields.clone(), pairs, None).map_err(bad)?;
+                Arc::new(MapArray::try_new(entries.clone(), offsets, pairs, None, *sorted).map_err(bad)?)
+            }
+            (DataType::Utf8, true) => Arc::new(buffers.text(rows)?),
+            (kind, _) => new_null_array(kind, rows),
+        };
+        columns.push(array);
+    }
+    RecordBatch::try_new(schema, columns).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use trine_model::{SpanId, TraceId};
+    use trine_schema::{LogBatchBuilder, LogRecord};
+
+    use super::*;
+
+    fn batch(rows: u32, rich: bool) -> LogBatch {
+        let mut builder = LogBatchBuilder::new(TenantId::new("t").unwrap(), 4, 64);
+        for i in 0..rows {
+            if rich && i % 3 == 0 {
+                builder.attribute("key", "value");
+                builder.attribute_display("number", i);
+            }
+            builder.body(&format!("line {i} ä"));
+            let record = LogRecord { stream: i, timestamp: i64::from(i) - 5, ..Default::default() };
+            let rich_record = LogRecord {
+                observed_timestamp: (i % 2 == 0).then_some(7),
+                severity_text: "weird",
+                trace_id: (i % 2 == 1).then_some(TraceId([i as u8; 16])),
+                span_id: Some(SpanId([1; 8])),
+                trace_flags: i,
+                event_name: "event",
+                scope_name: if i % 5 == 0 { "scope" } else { "" },
+                ..record
+            };
+            builder.push(if rich { &rich_record } else { &record }).unwrap();
+        }
+        builder.finish()
+    }
+
+    fn round_trip(batch: &LogBatch, skew: bool) -> (LogBatch, Option<u128>, i64) {
+        let encoded = encode_batch(batch, Some(9), -3);
+        let mut payload = encoded.parts().concat();
+        assert_eq!(payload.len(), encoded.len());
+        if skew {
+            // Memory that begins at an odd address.
+            payload.insert(0, 0);
+            payload.remove(0);
+        }
+        match decode(payload).unwrap() {
+            Record::Batch { batch, key, at_ms } => (batch, key, at_ms),
+            Record::Streams { .. } => panic!("a batch became streams"),
+        }
+    }
+
+    #[test]
+    fn batches_come_back_whole_whatever_columns_they_use() {
+        for (rows, rich) in [(0, false), (1, false), (100, false), (100, true)] {
+            let batch = batch(rows, rich);
+            let (back, key, at_ms) = round_trip(&batch, false);
+            assert_eq!((back.tenant, key, at_ms), (batch.tenant, Some(9), -3));
+            assert_eq!(back.records, batch.records, "{rows} rows, rich {rich}");
+        }
+    }
+
+    #[test]
+    fn a_slice_of_a_batch_comes_back_as_the_slice() {
+        let whole = batch(100, true);
+        let slice = LogBatch { records: whole.records.slice(13, 41), ..whole };
+        assert_eq!(round_trip(&slice, true).0.records, slice.records);
+    }
+
+    #[test]
+    fn an_entry_cut_anywhere_is_an_error_and_never_a_panic() {
+        let payload = encode_batch(&batch(20, true), None, 0).parts().concat();
+        for cut in 0..payload.len() - ALIGN {
+            assert!(decode(payload[..cut].to_vec()).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn streams_come_back() {
+        let tenant = TenantId::default();
+        let labels = Labels::from_pairs(&[("a", "1"), ("b", "\"ü\"")]);
+        let payload = encode_streams(true, [(7, &tenant, &labels)].into_iter());
+        let Record::Streams { fresh, streams } = decode(payload).unwrap() else {
+            panic!("streams became a batch")
+        };
+        assert_eq!((fresh, streams), (true, vec![(7, tenant, labels)]));
+    }
+}

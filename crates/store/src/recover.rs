@@ -1,0 +1,374 @@
+//! Opening a data directory after whatever happened to it.
+//!
+//! 1. lock, version;
+//! 2. catalog; when it is damaged or gone, it is set aside and rebuilt from the segment files: the
+//!    file names tell which log sequences are inside, so a file whose sequences all lie in another
+//!    file was merged into that one and is dropped, and the log is replayed behind the highest. Only
+//!    the batch keys of flushed batches are lost that way;
+//! 3. files that the catalog does not list are removed: what was being written, flushes that did not
+//!    commit (the log has their rows), inputs or outputs of merges. A file that is none of these is
+//!    set aside, never deleted;
+//! 4. segments are opened; damaged and missing ones are set aside;
+//! 5. the log is replayed into the memtable.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use hashbrown::HashMap;
+use object_store::path::Path as ObjectPath;
+use parking_lot::{Condvar, Mutex, RwLock};
+use tokio::sync::Semaphore;
+use trine_schema::{LogBatch, StreamRef, StreamRegistry, logs::column};
+use trine_segment::Segment;
+use trine_wal::{DirLock, LockError, Wal, WalConfig, WalError, lock_directory};
+
+use crate::{
+    QuarantinedFile, StoreConfig, StoreError, StoreParts,
+    catalog::{Catalog, Loaded, SegmentRow, Sources},
+    dedup::Dedup,
+    engine::{Counters, Engine, Health, Live, State, Upkeep, millis},
+    files::{Files, SegmentName, block_on},
+    memtable::{MemBatch, Memtable},
+    record::{Record, decode},
+    tail::TailHub,
+    writer::{QUEUE_UNIT, Queue},
+};
+
+/// An engine whose threads do not run yet.
+pub(crate) struct Opened {
+    pub engine: Arc<Engine>,
+    pub wal: Wal,
+    pub lock: DirLock,
+}
+
+/// Size of the append queue in units.
+pub(crate) fn queue_units(config: &StoreConfig) -> usize {
+    (config.queue_bytes / QUEUE_UNIT).clamp(1, u32::MAX as usize >> 3)
+}
+
+/// Takes the directory's lock.
+pub(crate) fn lock(dir: &Path) -> Result<DirLock, StoreError> {
+    lock_directory(dir).map_err(|e| match e {
+        LockError::Held { dir, pid } => StoreError::Locked {
+            holder: pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}")),
+            path: dir,
+            pid,
+        },
+        LockError::Io { dir, source } => StoreError::io(format!("locking {}", dir.display()), source),
+    })
+}
+
+pub(crate) fn open(config: StoreConfig, parts: &StoreParts) -> Result<Opened, StoreError> {
+    let dir = config.dir.clone();
+    std::fs::create_dir_all(&dir).map_err(|e| StoreError::io(format!("creating {}", dir.display()), e))?;
+    let lock = lock(&dir)?;
+    Files::check_version(&dir)?;
+    let files = Files::create(&dir, parts.objects.clone())?;
+    let registry = Arc::new(StreamRegistry::new());
+    files.sweep_local()?;
+    let mut quarantined = Vec::new();
+    let (catalog, loaded) = open_catalog(&files, &registry, &mut quarantined)?;
+    quarantined.extend(loaded.quarantined.into_iter().filter(|file| files.in_quarantine(&file.name)));
+    let highest = sweep(&files, &loaded.segments, loaded.flushed_sequence, &catalog, &mut quarantined)?;
+
+    let window_ms = millis(config.dedup_window);
+    let dedup = Dedup::new(window_ms, config.dedup_keys);
+    loaded.keys.iter().for_each(|(key, at_ms)| dedup.restore(*key, *at_ms));
+
+    let engine = Engine {
+        clock: parts.clock.clone(),
+        files,
+        catalog,
+        state: RwLock::new(State { active: Memtable::new(1), flushing: None, segments: Arc::default() }),
+        commit: Mutex::default(),
+        dedup,
+        tail: TailHub::default(),
+        next_id: AtomicU64::new(highest + 1),
+        space: Arc::new(Semaphore::new(queue_units(&config))),
+        queue: Mutex::new(Queue::default()),
+        queue_signal: Condvar::new(),
+        flush_lock: Mutex::default(),
+        flush_signal: Condvar::new(),
+        flush_waiters: Mutex::default(),
+        upkeep: Mutex::new(Upkeep::default()),
+        upkeep_signal: Condvar::new(),
+        doomed: Mutex::default(),
+        quarantined: Mutex::new(quarantined),
+        health: Mutex::new(Health::default()),
+        closed: false.into(),
+        wal_bytes: AtomicU64::new(0),
+        counters: Counters::default(),
+        config,
+        registry,
+    };
+    open_segments(&engine, loaded.segments)?;
+    let wal = replay(&engine, parts, loaded.flushed_sequence)?;
+    engine.wal_bytes.store(wal.size_bytes(), std::sync::atomic::Ordering::Relaxed);
+    Ok(Opened { engine: Arc::new(engine), wal, lock })
+}
+
+/// A file in quarantine of whose rows nothing is known.
+fn unknown(name: &str, reason: &str) -> QuarantinedFile {
+    let (min_timestamp, max_timestamp) = (i64::MIN, i64::MAX);
+    QuarantinedFile {
+        name: name.to_owned(),
+        reason: reason.to_owned(),
+        rows: 0,
+        min_timestamp,
+        max_timestamp,
+    }
+}
+
+/// Opens the catalog, or rebuilds it.
+fn open_catalog(
+    files: &Files,
+    registry: &StreamRegistry,
+    quarantined: &mut Vec<QuarantinedFile>,
+) -> Result<(Catalog, Loaded), StoreError> {
+    let path = files.dir().join("catalog.db");
+    let journal = files.dir().join("catalog.db-journal");
+    let existed = path.exists();
+    if existed {
+        match Catalog::open(&path) {
+            Ok(opened) => return Ok(opened),
+            Err(StoreError::Corrupt { reason, .. }) => {
+                let name =
+                    format!("catalog-{:08x}.db", crc32c::crc32c(&std::fs::read(&path).unwrap_or_default()));
+                let reason = format!(
+                    "the catalog was damaged ({reason}) and was rebuilt from the segments; batches that were \
+                     flushed before and are sent again now would not be recognised"
+                );
+                files.quarantine_copy(&path, &name, &reason)?;
+                for file in [&path, &journal] {
+                    match std::fs::remove_file(file) {
+                        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(StoreError::io(format!("removing {}", file.display()), e));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    let (segments, flushed) = rebuild(files, registry, quarantined)?;
+    let (catalog, mut loaded) = Catalog::open(&path)?;
+    if !segments.is_empty() {
+        catalog.fill(&segments, flushed)?;
+    }
+    loaded.segments = segments;
+    loaded.flushed_sequence = flushed;
+    Ok((catalog, loaded))
+}
+
+/// What the segment files tell about themselves.
+fn rebuild(
+    files: &Files,
+    registry: &StreamRegistry,
+    quarantined: &mut Vec<QuarantinedFile>,
+) -> Result<(Vec<SegmentRow>, u64), StoreError> {
+    let mut found: Vec<SegmentRow> = Vec::new();
+    for path in files.list()? {
+        let Some(name) = SegmentName::parse(&path) else { continue };
+        let opened = Segment::open(files.objects.clone(), ObjectPath::from(path.as_str()), registry, None);
+        match block_on(opened) {
+            Ok(segment) => {
+                let meta = segment.meta().clone();
+                found.push(SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta });
+            }
+            Err(e) if e.is_corrupt() => {
+                let moved = files.quarantine_segment(&path, &e.to_string())?;
+                quarantined.push(unknown(&moved, &e.to_string()));
+            }
+            Err(e) => return Err(StoreError::io(format!("reading segment {path}"), e)),
+        }
+    }
+    let flushed = found.iter().map(|row| row.sources.last()).max().unwrap_or(0);
+    // Of two with the same sequences the later one was made from the earlier.
+    let merged = |row: &SegmentRow| {
+        found.iter().any(|other| {
+            other.id != row.id
+                && other.sources.covers(&row.sources)
+                && (!row.sources.covers(&other.sources) || other.id > row.id)
+        })
+    };
+    Ok((found.iter().filter(|row| !merged(row)).cloned().collect(), flushed))
+}
+
+/// Removes files that the catalog does not list; returns the highest segment id ever seen.
+fn sweep(
+    files: &Files,
+    segments: &[SegmentRow],
+    flushed: u64,
+    catalog: &Catalog,
+    quarantined: &mut Vec<QuarantinedFile>,
+) -> Result<u64, StoreError> {
+    let mut highest = segments.iter().map(|row| row.id).max().unwrap_or(0);
+    let all = Sources::union(segments.iter().map(|row| &row.sources));
+    for path in files.list()? {
+        let name = SegmentName::parse(&path);
+        highest = highest.max(name.as_ref().map_or(0, |name| name.id));
+        if segments.iter().any(|row| row.path == path) {
+            continue;
+        }
+        match name {
+            // Its rows are in the log, or in listed segments, or were dropped by retention, after
+            // which nothing but the removal of the file was left to do. The catalog was checked as a
+            // whole, so a segment is not missing from it by accident.
+            Some(name)
+                if name.sources.last() > flushed || all.covers(&name.sources) || name.id <= highest =>
+            {
+                files.remove(&path)?;
+            }
+            _ => {
+                let reason = "the file is no segment of this store";
+                let moved = files.quarantine_segment(&path, reason)?;
+                let file = QuarantinedFile {
+                    min_timestamp: i64::MAX,
+                    max_timestamp: i64::MIN,
+                    ..unknown(&moved, reason)
+                };
+                catalog.quarantine(None, &file)?;
+                quarantined.push(file);
+            }
+        }
+    }
+    Ok(highest)
+}
+
+fn open_segments(engine: &Engine, rows: Vec<SegmentRow>) -> Result<(), StoreError> {
+    let mut live = Vec::with_capacity(rows.len());
+    for row in rows {
+        let path = ObjectPath::from(row.path.as_str());
+        let expect = Some(row.meta.clone());
+        match block_on(Segment::open(engine.files.objects.clone(), path, &engine.registry, expect)) {
+            Ok(segment) => live.push(Arc::new(Live { row, segment: Arc::new(segment) })),
+            Err(e) if e.is_corrupt() => engine.quarantine_row(&row, &e.to_string()),
+            Err(e) if is_missing(&e) => engine.quarantine_row(&row, "the file is missing"),
+            Err(e) => return Err(StoreError::io(format!("opening segment {}", row.path), e)),
+        }
+    }
+    engine.state.write().segments = Arc::new(live);
+    Ok(())
+}
+
+fn is_missing(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(e) = cause {
+        let io = e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+        if io || matches!(e.downcast_ref(), Some(object_store::Error::NotFound { .. })) {
+            return true;
+        }
+        cause = e.source();
+    }
+    false
+}
+
+fn wal_error(e: WalError) -> StoreError {
+    match e {
+        WalError::Full { .. } => StoreError::Full("the write-ahead log".into()),
+        WalError::Poisoned { reason } => StoreError::Poisoned(reason),
+        other => StoreError::io("opening the log", other),
+    }
+}
+
+/// Brings back what was acknowledged and not flushed.
+fn replay(engine: &Engine, parts: &StoreParts, flushed: u64) -> Result<Wal, StoreError> {
+    let dir = engine.config.dir.join("wal");
+    let config = WalConfig { fsync: engine.config.fsync, first_needed: flushed + 1, ..WalConfig::default() };
+    let (wal, replay) = Wal::open(parts.disk.clone(), &dir, config).map_err(wal_error)?;
+    for corruption in &replay.recovery().corruptions {
+        let file = corruption.file.file_name().unwrap_or_default().to_string_lossy();
+        let (name, reason) = (format!("wal-{file}"), corruption.to_string());
+        if !engine.files.in_quarantine(&name) {
+            engine.files.quarantine_copy(&corruption.file, &name, &reason)?;
+        }
+        if corruption.lost.is_some() {
+            set_aside(engine, &name, &reason)?;
+        }
+    }
+    let mut numbers: HashMap<StreamRef, StreamRef> = HashMap::new();
+    let mut state = engine.state.write();
+    for entry in replay {
+        let entry = entry.map_err(wal_error)?;
+        let sequence = entry.sequence;
+        if sequence <= flushed {
+            continue;
+        }
+        state.active.cover(sequence);
+        let evidence = entry.payload.clone();
+        let taken = take_in(engine, &mut state.active, &mut numbers, sequence, entry.payload);
+        if let Err(reason) = taken {
+            let name = format!("wal-entry-{sequence}.bin");
+            engine.files.quarantine_bytes(&evidence, &name, &reason)?;
+            set_aside(engine, &name, &reason)?;
+        }
+    }
+    drop(state);
+    Ok(wal)
+}
+
+fn set_aside(engine: &Engine, name: &str, reason: &str) -> Result<(), StoreError> {
+    let file = unknown(name, reason);
+    engine.catalog.quarantine(None, &file)?;
+    let mut quarantined = engine.quarantined.lock();
+    if !quarantined.contains(&file) {
+        quarantined.push(file);
+    }
+    Ok(())
+}
+
+fn take_in(
+    engine: &Engine,
+    active: &mut Memtable,
+    numbers: &mut HashMap<StreamRef, StreamRef>,
+    sequence: u64,
+    payload: Vec<u8>,
+) -> Result<(), String> {
+    match decode(payload).map_err(|e| format!("sequence {sequence}: {e}"))? {
+        Record::Streams { fresh, streams } => {
+            if fresh {
+                numbers.clear();
+            }
+            for (number, tenant, labels) in streams {
+                let here = engine.registry.intern(&tenant, labels).map_err(|e| e.to_string())?;
+                numbers.insert(number, here);
+            }
+        }
+        Record::Batch { batch, key, at_ms } => {
+            let LogBatch { tenant, records } = batch;
+            let records = renumber(&records, numbers).ok_or_else(|| {
+                format!("sequence {sequence}: its streams were defined in a part that is lost")
+            })?;
+            if let Some(key) = key {
+                engine.dedup.restore(key, at_ms);
+            }
+            let key = key.map(|key| (key, at_ms));
+            active.push(&tenant, Arc::new(MemBatch::new(records)), sequence, key);
+            while let Some(folded) = active.fold(&tenant) {
+                active.replace(&folded);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The writer's stream numbers become this process's.
+fn renumber(records: &RecordBatch, numbers: &HashMap<StreamRef, StreamRef>) -> Option<RecordBatch> {
+    let theirs = records.column(column::STREAM).as_primitive::<arrow::datatypes::UInt32Type>();
+    let mut last: Option<(StreamRef, StreamRef)> = None;
+    let mut ours: Vec<u32> = Vec::with_capacity(records.num_rows());
+    for number in theirs.values() {
+        let (_, here) = match last {
+            Some(known) if known.0 == *number => known,
+            _ => *last.insert((*number, *numbers.get(number)?)),
+        };
+        ours.push(here);
+    }
+    let mut columns = records.columns().to_vec();
+    columns[column::STREAM] = Arc::new(UInt32Array::from(ours)) as ArrayRef;
+    Some(RecordBatch::try_new(records.schema(), columns).expect("BUG: only the values of a column changed"))
+}
