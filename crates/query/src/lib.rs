@@ -4,9 +4,15 @@
 //! it is polled and stops when it is dropped. [`output`] turns it into JSON, CSV or Arrow bytes.
 //! This is the only crate that knows DataFusion.
 
+mod columns;
+mod count;
 mod engine;
 mod error;
 pub mod output;
+mod pushdown;
+mod scan;
+mod statement;
+mod top;
 
 pub use engine::{SqlAnswer, SqlBatches, SqlEngine, SqlLimits, SqlRequest};
 pub use error::{Position, SqlError};

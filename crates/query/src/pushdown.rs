@@ -1,0 +1,447 @@
+//! Turns SQL conditions into what [`trine_schema::LogScan`] can apply.
+//!
+//! A condition is *exact* when the scan keeps just the rows for which it is true; else the scan
+//! keeps more and the plan filters again. Nulls: a condition in WHERE that is null drops the row,
+//! while a [`LabelMatcher`] takes a missing label as empty; hence negated matchers on labels that
+//! may be missing are never exact.
+
+use std::{ops::RangeInclusive, sync::Arc};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array},
+    datatypes::{DataType, Field, Schema, TimeUnit},
+};
+use datafusion::{
+    common::{DFSchema, ScalarValue},
+    logical_expr::physical_planning_context::PhysicalPlanningContext,
+    logical_expr::{
+        Between, BinaryExpr, Expr, Like, Operator, execution_props::ExecutionProps, expr::InList,
+    },
+    physical_expr::create_physical_expr,
+};
+use regex::Regex;
+use trine_model::{SpanId, TraceId};
+use trine_schema::{LabelMatch, LabelMatcher, LineFilter, LogFilter, Needle, logs::column};
+
+use crate::columns::{LogColumns, Source, level_names};
+
+/// One condition of a scan.
+#[derive(Debug, Clone)]
+pub(crate) enum Condition {
+    /// From the first nanosecond to before the second; `i64::MAX` means no end.
+    Time(i64, i64),
+    /// On the stream.
+    Stream(LabelMatcher),
+    /// On the row.
+    Row(LogFilter),
+    /// No row passes.
+    Never,
+}
+
+/// What a SQL condition becomes.
+#[derive(Debug, Clone)]
+pub(crate) struct Pushed {
+    /// All must hold.
+    pub(crate) conditions: Vec<Condition>,
+    /// Whether they say the same as the SQL condition.
+    pub(crate) exact: bool,
+}
+
+impl Pushed {
+    fn one(condition: Condition, exact: bool) -> Self {
+        Self { conditions: vec![condition], exact }
+    }
+
+    fn line(needle: Needle, negated: bool, exact: bool) -> Self {
+        Self::one(Condition::Row(LogFilter::Line(LineFilter { any: vec![needle], negated })), exact)
+    }
+}
+
+/// What the scan can take over of this condition; `None` when nothing.
+pub(crate) fn push(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
+    if let Some(pushed) = push_severity(expr, columns) {
+        return Some(pushed);
+    }
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+            match (push(left, columns), push(right, columns)) {
+                (Some(mut left), Some(right)) => {
+                    left.conditions.extend(right.conditions);
+                    left.exact &= right.exact;
+                    Some(left)
+                }
+                (Some(one), None) | (None, Some(one)) => Some(Pushed { exact: false, ..one }),
+                (None, None) => None,
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            either(push(left, columns)?, push(right, columns)?)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            if let Some(pushed) = push_strpos(left, *op, right, columns) {
+                return Some(pushed);
+            }
+            if let Some(source) = column_source(left, columns) {
+                compare(source, *op, literal(right)?)
+            } else {
+                compare(column_source(right, columns)?, op.swap()?, literal(left)?)
+            }
+        }
+        Expr::Not(inner) => negate(push(inner, columns)?),
+        Expr::Like(like) => push_like(like, columns),
+        Expr::InList(InList { expr, list, negated }) => {
+            let Some((name, nullable)) = stream_column(expr, columns) else { return None };
+            let values = list.iter().map(|item| text(literal(item)?)).collect::<Option<Vec<_>>>()?;
+            let any: Vec<String> = values.iter().map(|value| regex::escape(value)).collect();
+            let regex = anchored(&any.join("|"))?;
+            let exact = if *negated { !nullable } else { !nullable || values.iter().all(|v| !v.is_empty()) };
+            let value = if *negated { LabelMatch::NotRegex(regex) } else { LabelMatch::Regex(regex) };
+            Some(Pushed::one(Condition::Stream(LabelMatcher { name, value }), exact))
+        }
+        Expr::Between(Between { expr, negated: false, low, high }) => {
+            let source = column_source(expr, columns)?;
+            let mut from = compare(source, Operator::GtEq, literal(low)?)?;
+            let to = compare(source, Operator::LtEq, literal(high)?)?;
+            from.conditions.extend(to.conditions);
+            from.exact &= to.exact;
+            Some(from)
+        }
+        Expr::IsNull(inner) => {
+            let (name, _) = stream_column(inner, columns)?;
+            let value = LabelMatch::Equal(String::new());
+            Some(Pushed::one(Condition::Stream(LabelMatcher { name, value }), false))
+        }
+        Expr::ScalarFunction(call) => {
+            let source = column_source(call.args.first()?, columns)?;
+            if *source != Source::Stored(column::BODY) {
+                return None;
+            }
+            let argument = text(literal(call.args.get(1)?)?)?;
+            let needle = match (call.func.name(), call.args.len()) {
+                ("contains", 2) => return contains(argument, false),
+                ("starts_with", 2) => Regex::new(&format!("^{}", regex::escape(argument))).ok()?,
+                ("ends_with", 2) => Regex::new(&format!("(?s:{}$)", regex::escape(argument))).ok()?,
+                ("regexp_like", 2) => Regex::new(argument).ok()?,
+                _ => return None,
+            };
+            Some(Pushed::line(Needle::Regex(needle), false, true))
+        }
+        _ => None,
+    }
+}
+
+/// `a OR b`: line filters on the body join their needles, matchers of one label their values.
+fn either(mut left: Pushed, mut right: Pushed) -> Option<Pushed> {
+    let exact = left.exact && right.exact;
+    if left.conditions.len() != 1 || right.conditions.len() != 1 {
+        return None;
+    }
+    match (left.conditions.pop()?, right.conditions.pop()?) {
+        (Condition::Never, other) | (other, Condition::Never) => Some(Pushed::one(other, exact)),
+        (Condition::Row(LogFilter::Line(mut a)), Condition::Row(LogFilter::Line(b)))
+            if !a.negated && !b.negated =>
+        {
+            a.any.extend(b.any);
+            Some(Pushed::one(Condition::Row(LogFilter::Line(a)), exact))
+        }
+        (Condition::Stream(a), Condition::Stream(b)) if a.name == b.name => {
+            let regex = anchored(&format!("{}|{}", alternative(&a.value)?, alternative(&b.value)?))?;
+            let value = LabelMatch::Regex(regex);
+            Some(Pushed::one(Condition::Stream(LabelMatcher { name: a.name, value }), exact))
+        }
+        _ => None,
+    }
+}
+
+fn alternative(value: &LabelMatch) -> Option<String> {
+    match value {
+        LabelMatch::Equal(value) => Some(regex::escape(value)),
+        LabelMatch::Regex(regex) => Some(format!("(?:{})", regex.as_str())),
+        LabelMatch::NotEqual(_) | LabelMatch::NotRegex(_) => None,
+    }
+}
+
+/// `NOT x` for line filters: the body is never null, so the complement is exact where `x` is.
+fn negate(mut pushed: Pushed) -> Option<Pushed> {
+    if !pushed.exact || pushed.conditions.len() != 1 {
+        return None;
+    }
+    match pushed.conditions.pop()? {
+        Condition::Row(LogFilter::Line(mut line)) => {
+            line.negated = !line.negated;
+            Some(Pushed::one(Condition::Row(LogFilter::Line(line)), true))
+        }
+        _ => None,
+    }
+}
+
+fn compare(source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed> {
+    match source {
+        Source::Stored(column::TIMESTAMP) => {
+            let ScalarValue::TimestampNanosecond(Some(at), _) = value else { return None };
+            let after = |at: i64| at.checked_add(1);
+            let (start, end) = match op {
+                Operator::GtEq => (*at, i64::MAX),
+                Operator::Gt => (after(*at)?, i64::MAX),
+                // The end of a scan is exclusive, except that its highest value is no end at all.
+                Operator::Lt if *at != i64::MAX => (i64::MIN, *at),
+                Operator::LtEq => (i64::MIN, after(*at).unwrap_or(i64::MAX)),
+                Operator::Eq => (*at, after(*at).unwrap_or(i64::MAX)),
+                _ => return None,
+            };
+            Some(Pushed::one(Condition::Time(start, end), true))
+        }
+        Source::Stored(column::BODY) => {
+            let value = text(value)?;
+            match op {
+                Operator::Eq => contains(value, false).map(|pushed| Pushed { exact: false, ..pushed }),
+                Operator::RegexMatch => line_regex(value, false, false),
+                Operator::RegexIMatch => line_regex(value, true, false),
+                Operator::RegexNotMatch => line_regex(value, false, true),
+                Operator::RegexNotIMatch => line_regex(value, true, true),
+                _ => None,
+            }
+        }
+        Source::Hex(index) if op == Operator::Eq => {
+            let value = text(value)?;
+            let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+            let length = if *index == column::TRACE_ID { TraceId::LEN * 2 } else { SpanId::LEN * 2 };
+            if value.len() != length || !value.bytes().all(hex) {
+                return Some(Pushed::one(Condition::Never, true));
+            }
+            let filter = if *index == column::TRACE_ID {
+                LogFilter::TraceId(value.parse().ok()?)
+            } else {
+                LogFilter::SpanId(value.parse().ok()?)
+            };
+            Some(Pushed::one(Condition::Row(filter), true))
+        }
+        Source::Attribute(key) if op == Operator::Eq => {
+            let filter = LogFilter::Attribute { key: key.clone(), value: text(value)?.to_owned() };
+            // Which of two equal names counts is the store's choice, so the row is looked at again.
+            Some(Pushed::one(Condition::Row(filter), false))
+        }
+        Source::Label(_) | Source::Service => {
+            let (name, nullable) = label_of(source)?;
+            let value = text(value)?;
+            let inside = |flag: &str| {
+                Regex::new(value).ok()?;
+                anchored(&format!("(?s:.*){flag}(?:{value})(?s:.*)"))
+            };
+            let (value, exact) = match op {
+                Operator::Eq => (LabelMatch::Equal(value.to_owned()), !nullable || !value.is_empty()),
+                Operator::NotEq => (LabelMatch::NotEqual(value.to_owned()), !nullable),
+                Operator::RegexMatch => regex_match(inside("")?, nullable),
+                Operator::RegexIMatch => regex_match(inside("(?i)")?, nullable),
+                Operator::RegexNotMatch => (LabelMatch::NotRegex(inside("")?), !nullable),
+                Operator::RegexNotIMatch => (LabelMatch::NotRegex(inside("(?i)")?), !nullable),
+                _ => return None,
+            };
+            Some(Pushed::one(Condition::Stream(LabelMatcher { name, value }), exact))
+        }
+        _ => None,
+    }
+}
+
+/// A regex that matches the empty text also matches a missing label.
+fn regex_match(regex: Regex, nullable: bool) -> (LabelMatch, bool) {
+    let exact = !nullable || !regex.is_match("");
+    (LabelMatch::Regex(regex), exact)
+}
+
+fn push_like(like: &Like, columns: &LogColumns) -> Option<Pushed> {
+    let pattern = text(literal(&like.pattern)?)?;
+    // Escapes are rare; the plan's own LIKE decides them.
+    if like.escape_char.is_some() || pattern.contains('\\') {
+        return None;
+    }
+    if let Some((name, nullable)) = stream_column(&like.expr, columns) {
+        let flag = if like.case_insensitive { "(?i)" } else { "" };
+        let regex = anchored(&format!("{flag}{}", like_regex(pattern)))?;
+        let (value, exact) = if like.negated {
+            (LabelMatch::NotRegex(regex), !nullable)
+        } else {
+            regex_match(regex, nullable)
+        };
+        return Some(Pushed::one(Condition::Stream(LabelMatcher { name, value }), exact));
+    }
+    if *column_source(&like.expr, columns)? != Source::Stored(column::BODY) {
+        return None;
+    }
+    let inner = pattern.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'));
+    match inner.filter(|inner| !inner.contains(['%', '_'])) {
+        Some("") => None,
+        Some(inner) if !like.case_insensitive => contains(inner, like.negated),
+        Some(inner) => line_regex(&regex::escape(inner), true, like.negated),
+        None => {
+            let flag = if like.case_insensitive { "(?i)" } else { "" };
+            let regex = anchored(&format!("{flag}{}", like_regex(pattern)))?;
+            Some(Pushed::line(Needle::Regex(regex), like.negated, true))
+        }
+    }
+}
+
+/// A LIKE pattern without escapes as a regex, not anchored.
+fn like_regex(pattern: &str) -> String {
+    let mut regex = String::with_capacity(pattern.len() + 8);
+    for c in pattern.chars() {
+        match c {
+            '%' => regex.push_str("(?s:.*)"),
+            '_' => regex.push_str("(?s:.)"),
+            c => regex.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    regex
+}
+
+/// `strpos(body, 'x') > 0` and its relatives.
+fn push_strpos(left: &Expr, op: Operator, right: &Expr, columns: &LogColumns) -> Option<Pushed> {
+    let Expr::ScalarFunction(call) = strip_cast(left) else { return None };
+    if call.func.name() != "strpos" || call.args.len() != 2 {
+        return None;
+    }
+    if *column_source(&call.args[0], columns)? != Source::Stored(column::BODY) {
+        return None;
+    }
+    let needle = text(literal(&call.args[1])?)?;
+    let bound = match literal(right)? {
+        ScalarValue::Int64(Some(n)) => *n,
+        ScalarValue::Int32(Some(n)) => i64::from(*n),
+        _ => return None,
+    };
+    match (op, bound) {
+        (Operator::Gt | Operator::NotEq, 0) | (Operator::GtEq, 1) => contains(needle, false),
+        (Operator::Eq | Operator::LtEq, 0) | (Operator::Lt, 1) => contains(needle, true),
+        _ => None,
+    }
+}
+
+fn contains(needle: &str, negated: bool) -> Option<Pushed> {
+    (!needle.is_empty()).then(|| Pushed::line(Needle::Literal(needle.to_owned()), negated, true))
+}
+
+fn line_regex(pattern: &str, ignore_case: bool, negated: bool) -> Option<Pushed> {
+    let pattern = if ignore_case { format!("(?i){pattern}") } else { pattern.to_owned() };
+    Some(Pushed::line(Needle::Regex(Regex::new(&pattern).ok()?), negated, true))
+}
+
+fn anchored(pattern: &str) -> Option<Regex> {
+    Regex::new(&format!("^(?:{pattern})$")).ok()
+}
+
+/// A condition on nothing but the severity is tried on all 25 severities.
+fn push_severity(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
+    let refs = expr.column_refs();
+    let of_severity = |name: &str| {
+        matches!(columns.source(name), Some(Source::Level | Source::Stored(column::SEVERITY_NUMBER)))
+    };
+    if refs.is_empty() || !refs.iter().all(|column| of_severity(column.name())) {
+        return None;
+    }
+    let passing = passing_severities(expr, columns)?;
+    let (Some(first), Some(last)) = (passing.first(), passing.last()) else {
+        return Some(Pushed::one(Condition::Never, true));
+    };
+    let range: RangeInclusive<u8> = *first..=*last;
+    let exact = passing.len() == range.len();
+    if range == (0..=24) && !exact {
+        return None;
+    }
+    Some(Pushed::one(Condition::Row(LogFilter::Severity(range)), exact))
+}
+
+/// Severity numbers for which the condition is true; `None` when it cannot be told here.
+fn passing_severities(expr: &Expr, columns: &LogColumns) -> Option<Vec<u8>> {
+    if expr.is_volatile() {
+        return None;
+    }
+    let (mut fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
+    for (field, source) in columns.schema.fields().iter().zip(&columns.sources) {
+        match source {
+            Source::Level => arrays.push(Arc::new(level_names())),
+            Source::Stored(column::SEVERITY_NUMBER) => {
+                arrays.push(Arc::new(UInt8Array::from_iter_values(0..=24)))
+            }
+            _ => continue,
+        }
+        fields.push(field.as_ref().clone());
+    }
+    let expr = unqualified(expr)?;
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).ok()?;
+    let schema = DFSchema::try_from(batch.schema()).ok()?;
+    let physical =
+        create_physical_expr(&expr, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
+            .ok()?;
+    let result = physical.evaluate(&batch).ok()?.into_array(batch.num_rows()).ok()?;
+    let result = result.as_boolean_opt()?;
+    Some((0..=24).filter(|n| result.is_valid(usize::from(*n)) && result.value(usize::from(*n))).collect())
+}
+
+fn unqualified(expr: &Expr) -> Option<Expr> {
+    use datafusion::common::{
+        Column,
+        tree_node::{Transformed, TreeNode},
+    };
+    let unqualify = |expr| {
+        Ok(match expr {
+            Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
+            other => Transformed::no(other),
+        })
+    };
+    expr.clone().transform(unqualify).ok().map(|transformed| transformed.data)
+}
+
+fn literal(expr: &Expr) -> Option<&ScalarValue> {
+    match expr {
+        Expr::Literal(value, _) => Some(value),
+        _ => None,
+    }
+}
+
+fn text(value: &ScalarValue) -> Option<&str> {
+    value.try_as_str().flatten()
+}
+
+/// Without casts that change no comparison: between text types and between time zones.
+fn strip_cast(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Cast(cast) => match cast.field.data_type() {
+            DataType::Utf8
+            | DataType::Utf8View
+            | DataType::LargeUtf8
+            | DataType::Int64
+            | DataType::Timestamp(TimeUnit::Nanosecond, _) => strip_cast(&cast.expr),
+            _ => expr,
+        },
+        _ => expr,
+    }
+}
+
+fn column_source<'a>(expr: &Expr, columns: &'a LogColumns) -> Option<&'a Source> {
+    let Expr::Column(column) = strip_cast(expr) else { return None };
+    let source = columns.source(column.name())?;
+    // A cast to or from text is a different value.
+    let kind = |data_type: &DataType| match data_type {
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => 0,
+        DataType::Timestamp(..) => 1,
+        _ => 2,
+    };
+    let own = columns.schema.field_with_name(column.name()).ok()?.data_type();
+    match expr {
+        Expr::Cast(cast) if kind(cast.field.data_type()) != kind(own) => None,
+        _ => Some(source),
+    }
+}
+
+/// Name and whether it may be null, for columns that a [`LabelMatcher`] decides.
+fn label_of(source: &Source) -> Option<(String, bool)> {
+    match source {
+        Source::Service => Some(("service".to_owned(), false)),
+        Source::Label(name) => Some((name.clone(), !matches!(name.as_str(), "service" | "service_name"))),
+        _ => None,
+    }
+}
+
+fn stream_column(expr: &Expr, columns: &LogColumns) -> Option<(String, bool)> {
+    label_of(column_source(expr, columns)?)
+}

@@ -1,0 +1,206 @@
+//! `Tables` in memory: every condition is applied row by row, as its documentation says.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::{concat_batches, take_record_batch},
+    datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
+};
+use async_trait::async_trait;
+use futures::{Stream as FuturesStream, StreamExt, stream};
+use trine_model::{Severity, TenantId};
+use trine_query::{SqlAnswer, SqlEngine, SqlError, SqlLimits, SqlRequest};
+use trine_schema::{
+    Direction, LogBatch, LogCount, LogCountRow, LogFilter, LogScan, RecordBatchStream, ScanError, Stream,
+    StreamRegistry, Tables, TailLag, label_name_eq,
+    logs::{attributes_of, column},
+};
+
+/// Rows a scan hands out at once: few, so that queries see many batches.
+const BATCH_ROWS: usize = 7;
+
+#[derive(Default)]
+pub struct MemoryTables {
+    pub registry: StreamRegistry,
+    pub batches: Vec<LogBatch>,
+    /// How often counts were answered.
+    pub counted: AtomicU64,
+    /// Rows handed out.
+    pub served: AtomicU64,
+    /// Refuses ranges that do not begin and end at whole minutes, as roll-ups by minute would.
+    pub whole_minutes_only: AtomicBool,
+    /// Answers no count at all.
+    pub no_rollups: AtomicBool,
+}
+
+impl MemoryTables {
+    fn matches(&self, scan: &LogScan, batch: &RecordBatch, row: usize) -> bool {
+        let time = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().value(row);
+        let stream = self.stream(batch, row);
+        let fixed = |index: usize| {
+            let ids = batch.column(index).as_fixed_size_binary();
+            ids.is_valid(row).then(|| ids.value(row).to_vec())
+        };
+        scan.in_range(time)
+            && scan.streams.iter().all(|matcher| matcher.matches(&stream))
+            && scan.filters.iter().all(|filter| match filter {
+                LogFilter::Line(line) => {
+                    line.matches(batch.column(column::BODY).as_string::<i32>().value(row))
+                }
+                LogFilter::TraceId(id) => fixed(column::TRACE_ID) == Some(id.0.to_vec()),
+                LogFilter::SpanId(id) => fixed(column::SPAN_ID) == Some(id.0.to_vec()),
+                LogFilter::Severity(range) => range.contains(&severity(batch, row)),
+                LogFilter::Attribute { key, value } => {
+                    attributes_of(batch.column(column::ATTRIBUTES).as_map(), row)
+                        .any(|(have, is)| (have == key || label_name_eq(have, key)) && is == value)
+                }
+            })
+    }
+
+    fn stream(&self, batch: &RecordBatch, row: usize) -> Arc<Stream> {
+        self.registry.get(batch.column(column::STREAM).as_primitive::<UInt32Type>().value(row))
+    }
+
+    fn select(&self, scan: &LogScan) -> RecordBatch {
+        let parts: Vec<RecordBatch> = self
+            .batches
+            .iter()
+            .filter(|batch| batch.tenant == scan.tenant)
+            .map(|batch| {
+                let rows =
+                    (0..batch.records.num_rows()).filter(|row| self.matches(scan, &batch.records, *row));
+                let rows = UInt32Array::from_iter_values(rows.map(|row| row as u32));
+                take_record_batch(&batch.records, &rows).unwrap()
+            })
+            .collect();
+        concat_batches(&trine_schema::logs::schema(), &parts).unwrap()
+    }
+}
+
+fn severity(batch: &RecordBatch, row: usize) -> u8 {
+    batch.column(column::SEVERITY_NUMBER).as_primitive::<UInt8Type>().value(row)
+}
+
+#[async_trait]
+impl Tables for MemoryTables {
+    fn registry(&self) -> &StreamRegistry {
+        &self.registry
+    }
+
+    fn scan_logs(&self, scan: LogScan) -> RecordBatchStream {
+        let mut rows = self.select(&scan);
+        if let Some((direction, count)) = scan.top {
+            let times = rows.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
+            let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
+            order.sort_by_key(|row| times.value(*row as usize));
+            if direction == Direction::Backward {
+                order.reverse();
+            }
+            order.truncate(count);
+            rows = take_record_batch(&rows, &UInt32Array::from(order)).unwrap();
+        }
+        self.served.fetch_add(rows.num_rows() as u64, Relaxed);
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let columns = scan.projection.iter().map(|index| rows.column(*index).clone()).collect();
+        let schema = Arc::new(rows.schema().project(&scan.projection).unwrap());
+        let rows = RecordBatch::try_new_with_options(schema, columns, &options).unwrap();
+        let slices: Vec<_> = (0..rows.num_rows())
+            .step_by(BATCH_ROWS)
+            .map(|start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start)))
+            .collect();
+        stream::iter(slices).map(move |batch| scan.check_deadline().map(|()| batch)).boxed()
+    }
+
+    async fn count_logs(&self, count: LogCount) -> Result<Option<Vec<LogCountRow>>, ScanError> {
+        const MINUTE: i64 = 60_000_000_000;
+        let whole = |at: i64| at == i64::MIN || at == i64::MAX || at % MINUTE == 0;
+        let unfit =
+            self.whole_minutes_only.load(Relaxed) && !(whole(count.scan.start) && whole(count.scan.end));
+        if self.no_rollups.load(Relaxed) || unfit {
+            return Ok(None);
+        }
+        assert!(count.scan.filters.iter().all(|filter| matches!(filter, LogFilter::Severity(_))));
+        self.counted.fetch_add(1, Relaxed);
+        let rows = self.select(&count.scan);
+        let mut counts: BTreeMap<(u32, u8, i64), (u64, u64)> = BTreeMap::new();
+        for row in 0..rows.num_rows() {
+            let stream = rows.column(column::STREAM).as_primitive::<UInt32Type>().value(row);
+            let time = rows.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().value(row);
+            let level = Severity::from_number(i64::from(severity(&rows, row))).level() as u8;
+            let bucket = time - time.rem_euclid(count.bucket_ns);
+            let counted = counts.entry((stream, level, bucket)).or_default();
+            counted.0 += 1;
+            counted.1 += u64::from(time == bucket);
+        }
+        let row = |((stream, level, bucket), (count, at_start))| LogCountRow {
+            stream,
+            level,
+            bucket,
+            count,
+            at_start,
+        };
+        Ok(Some(counts.into_iter().map(row).collect()))
+    }
+
+    async fn streams(&self, scan: LogScan) -> Result<Vec<Arc<Stream>>, ScanError> {
+        let streams = (0..self.registry.len() as u32).map(|stream| self.registry.get(stream));
+        Ok(streams
+            .filter(|stream| stream.tenant == scan.tenant && scan.streams.iter().all(|m| m.matches(stream)))
+            .collect())
+    }
+
+    fn attribute_names(&self, tenant: &TenantId) -> Vec<String> {
+        let mut names = std::collections::BTreeSet::new();
+        for batch in self.batches.iter().filter(|batch| batch.tenant == *tenant) {
+            let map = batch.records.column(column::ATTRIBUTES).as_map();
+            (0..map.len())
+                .for_each(|row| names.extend(attributes_of(map, row).map(|(key, _)| key.to_owned())));
+        }
+        names.into_iter().collect()
+    }
+
+    fn tail_logs(
+        &self,
+        _: &TenantId,
+    ) -> Pin<Box<dyn FuturesStream<Item = Result<LogBatch, TailLag>> + Send>> {
+        stream::empty().boxed()
+    }
+}
+
+pub fn limits() -> SqlLimits {
+    SqlLimits {
+        memory_bytes: 64 << 20,
+        timeout: std::time::Duration::from_secs(20),
+        max_rows: None,
+        target_partitions: 2,
+    }
+}
+
+/// A runtime whose threads have the stack that a server's have.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Runs a query to its end on a worker thread.
+pub fn run(engine: &Arc<SqlEngine>, request: SqlRequest) -> Result<Vec<RecordBatch>, SqlError> {
+    let engine = engine.clone();
+    let runtime = runtime();
+    runtime.block_on(runtime.spawn(async move { collect(engine.query(request).await?).await })).unwrap()
+}
+
+pub async fn collect(answer: SqlAnswer) -> Result<Vec<RecordBatch>, SqlError> {
+    let mut stream = answer.stream;
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.next().await {
+        batches.push(batch?);
+    }
+    Ok(batches)
+}
