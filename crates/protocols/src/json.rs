@@ -490,13 +490,14 @@ mod tests {
             let written = serde_json::to_string(&text).unwrap();
             let mut json = Json::new(&written);
             let read = json.string().unwrap();
-            prop_assert_eq!(read.text(&mut String::new()), text.as_str());
+            let mut buffer = String::new();
+            prop_assert_eq!(read.text(&mut buffer), text.as_str());
             prop_assert!(json.end().is_ok());
         }
 
         #[test]
         fn any_text_is_taken_or_refused_as_serde_json_does(text in "[\\[\\]{},:\"0-9a-c\\-. ]{0,24}") {
-            prop_assert_eq!(skips(&text), serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok());
+            prop_assert_eq!(skips(&text), serde_json::from_str::<serde_json::Value>(&text).is_ok());
         }
     }
 }

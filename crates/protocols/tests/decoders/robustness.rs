@@ -1,0 +1,166 @@
+//! No bytes make a decoder panic, and a cut message is never taken for a whole one.
+
+use proptest::{collection::vec, prelude::*, sample::Index};
+use prost::Message as _;
+use trine_protocols::{
+    DecodeError, Decoded, Limits,
+    jsonlines::{self, FieldNames},
+    loki, otlp,
+};
+
+use crate::rows::{Context, NOW};
+
+/// Every decoder under one face.
+pub const DECODERS: [&str; 5] = ["otlp protobuf", "otlp json", "loki protobuf", "loki json", "json lines"];
+
+pub fn decode(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded, DecodeError> {
+    let Context { tenant, registry, limits } = context;
+    match which {
+        "otlp protobuf" => otlp::decode_logs_protobuf(bytes, tenant, registry, NOW, limits),
+        "otlp json" => otlp::decode_logs_json(bytes, tenant, registry, NOW, limits),
+        "loki protobuf" => loki::decode_push_protobuf(bytes, tenant, registry, NOW, limits),
+        "loki json" => loki::decode_push_json(bytes, tenant, registry, NOW, limits),
+        _ => jsonlines::decode(bytes, &FieldNames::default(), tenant, registry, NOW, limits),
+    }
+}
+
+/// Limits small enough that random messages reach them.
+fn tight() -> Context {
+    Context {
+        limits: Limits {
+            max_records: 5,
+            max_record_bytes: 120,
+            max_depth: 2,
+            max_attributes_per_record: 2,
+            max_labels_per_stream: 2,
+            max_label_name_bytes: 4,
+            max_label_value_bytes: 12,
+            max_scope_bytes: 40,
+            max_expanded_bytes: 900,
+            ..Limits::default()
+        },
+        ..Context::default()
+    }
+}
+
+/// Decodes under wide and tight limits; what comes out must hold together.
+fn survive(which: &str, bytes: &[u8]) {
+    for context in [Context::default(), tight()] {
+        if let Ok(decoded) = decode(which, bytes, &context) {
+            assert_eq!(context.rows(&decoded).len(), decoded.accepted);
+            assert_eq!(decoded.error_message().is_empty(), decoded.rejected == 0);
+            assert!(decoded.first_errors.len() <= decoded.rejected.min(trine_protocols::MAX_FIRST_ERRORS));
+            if let Some(batch) = &decoded.batch {
+                for column in batch.records.columns() {
+                    column.to_data().validate_full().unwrap();
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn random_bytes(bytes in vec(any::<u8>(), 0..200)) {
+        for which in DECODERS {
+            survive(which, &bytes);
+        }
+    }
+
+    #[test]
+    fn random_json(text in "([\\[{][\"a-c:,0-9 ]{0,10}|\"resourceLogs\":\\[|\"streams\":\\[|\"values\":|\"stream\":|[\\]}]){0,10}") {
+        for which in DECODERS {
+            survive(which, text.as_bytes());
+        }
+    }
+
+    /// Flipped, inserted and removed bytes in valid messages.
+    #[test]
+    fn mutated_messages(
+        request in crate::otlp::request(),
+        streams in crate::loki::streams(),
+        edits in vec((any::<Index>(), any::<u8>(), 0..3), 1..6),
+    ) {
+        let messages = [
+            ("otlp protobuf", request.encode_to_vec()),
+            ("otlp json", serde_json::to_vec(&request).unwrap()),
+            ("loki protobuf", crate::loki::protobuf(&streams)),
+        ];
+        for (which, mut bytes) in messages {
+            for (at, byte, edit) in &edits {
+                match edit {
+                    _ if bytes.is_empty() => bytes.push(*byte),
+                    0 => *at.get_mut(&mut bytes) = *byte,
+                    1 => bytes.insert(at.index(bytes.len()), *byte),
+                    _ => {
+                        bytes.remove(at.index(bytes.len()));
+                    }
+                }
+            }
+            survive(which, &bytes);
+        }
+    }
+}
+
+/// A message cut at any offset is refused, except where the cut leaves whole top-level fields
+/// (protobuf) or whole lines (JSON lines).
+#[test]
+fn cut_at_every_offset() {
+    let request = serde_json::json!({"resourceLogs": [
+        {"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "cart"}}]},
+         "scopeLogs": [{"scope": {"name": "s", "version": "1"}, "logRecords": [
+            {"timeUnixNano": "5", "severityText": "INFO", "body": {"stringValue": "hi \"there\" \u{e9}"},
+             "attributes": [{"key": "a", "value": {"arrayValue": {"values": [{"intValue": "1"}, {"doubleValue": 0.5}]}}}],
+             "traceId": "49a51828322183eb20bfe4ace3060000", "spanId": "083e5d40259e7999", "flags": 1}]}]}]});
+    let json = request.to_string();
+    let typed: opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest =
+        serde_json::from_str(&json).unwrap();
+    let entry = vec![("l".to_owned(), "v".to_owned())];
+    let streams = [(entry.clone(), vec![(5, "line".to_owned(), entry)])];
+    let loki = r#"{"streams":[{"stream":{"a":"b"},"values":[["5","line \u00e9",{"m":"x"}]]}]}"#;
+    let messages = [
+        ("otlp protobuf", typed.encode_to_vec()),
+        ("otlp json", json.into_bytes()),
+        ("loki protobuf", crate::loki::protobuf(&streams)),
+        ("loki json", loki.as_bytes().to_vec()),
+        ("json lines", br#"{"time":5,"msg":"x \u00e9","a":{"b":[1]}}"#.to_vec()),
+    ];
+    for (which, bytes) in messages {
+        let context = Context::default();
+        assert_eq!(decode(which, &bytes, &context).unwrap().accepted, 1, "{which}");
+        for end in 1..bytes.len() {
+            match decode(which, &bytes[..end], &context) {
+                Err(DecodeError::Json { offset, .. } | DecodeError::Protobuf { offset, .. }) => {
+                    assert!(offset <= end, "{which} cut at {end} blames {offset}");
+                }
+                Ok(decoded) if which == "json lines" => {
+                    assert_eq!((decoded.accepted, decoded.rejected), (0, 1))
+                }
+                other => panic!("{which} cut at {end}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_of_ten_megabytes_passes_and_one_of_seventeen_is_rejected_alone() {
+    let context = Context::default();
+    for (length, accepted) in [(10 << 20, 2), (17 << 20, 1)] {
+        let body = "x".repeat(length);
+        let messages = [
+            ("otlp json", format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":"{body}"}}}},{{}}]}}]}}]}}"#).into_bytes()),
+            ("loki json", format!(r#"{{"streams":[{{"stream":{{"a":"b"}},"values":[["1","{body}"],["2","x"]]}}]}}"#).into_bytes()),
+            ("loki protobuf", {
+                let labels = vec![("a".to_owned(), "b".to_owned())];
+                crate::loki::protobuf(&[(labels, vec![(1, body.clone(), vec![]), (2, "x".into(), vec![])])])
+            }),
+            ("json lines", format!("{{\"msg\":\"{body}\"}}\n{{\"msg\":\"x\"}}").into_bytes()),
+        ];
+        for (which, bytes) in messages {
+            let decoded = decode(which, &bytes, &context).unwrap();
+            assert_eq!((decoded.accepted, decoded.rejected), (accepted, 2 - accepted), "{which}");
+        }
+    }
+}
