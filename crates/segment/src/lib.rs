@@ -4,12 +4,27 @@
 //! timestamp), and read through [`Segment`]. [`scan`] runs one [`trine_schema::LogScan`] over a
 //! [`Snapshot`] of in-memory batches and segments. The byte layout is in `docs/segment-format.md`.
 
+mod blocks;
+mod codec;
+mod columns;
+mod compaction;
+mod count;
 mod error;
+mod file;
 mod filter;
+mod gather;
+mod granule;
+mod index;
+mod index_builder;
 mod merge;
+mod pages;
+mod plan;
+mod pool;
 mod read;
 mod scan;
 mod sort;
+mod top;
+mod verify;
 mod write;
 
 pub use error::SegmentError;

@@ -1,11 +1,56 @@
 //! Writing a segment.
-use std::io::Write;
+//!
+//! Rows come sorted and are cut into granules and row groups without copying. Per row group the
+//! index notes what it needs, each Parquet column is encoded (constant and small ones as runs by
+//! [`crate::pages`], the rest by Parquet's writer), then the body blocks follow. Index, block table
+//! and footer close the file. A crash leaves a file without a footer, which nothing refers to.
 
-use arrow::array::RecordBatch;
-use trine_model::TenantId;
-use trine_schema::StreamRegistry;
+use std::{io::Write, sync::Arc};
 
-use crate::SegmentError;
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
+};
+use hashbrown::HashMap;
+use parquet::{
+    arrow::{
+        ArrowSchemaConverter,
+        arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves},
+    },
+    basic::{Compression, Encoding, ZstdLevel},
+    file::{
+        metadata::KeyValue,
+        properties::{EnabledStatistics, WriterProperties},
+        writer::SerializedFileWriter,
+    },
+    schema::types::ColumnPath,
+};
+use trine_model::{Level, Severity, TenantId};
+use trine_schema::{StreamRegistry, logs::column};
+
+use crate::{
+    GRANULE_ROWS, SegmentError,
+    blocks::{BlockWriter, TAIL_CRC_MARK},
+    columns::{map_to_stored, stored, stored_of, stored_schema},
+    index::VERSION,
+    index_builder::IndexBuilder,
+    pages::{Dictionary, Run, dictionary_chunk},
+};
+
+/// Key of the footer entry that says where our parts of the file are.
+pub const FOOTER_KEY: &str = "trine.segment";
+/// Bytes of bodies after which a granule ends early, so that one granule always fits in memory.
+const GRANULE_BYTES: usize = 32 << 20;
+/// Bytes of bodies after which a row group ends early.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+/// Size of the pages of plain bodies: small enough that reading few rows decompresses little.
+const BODY_PAGE_BYTES: usize = 256 << 10;
+/// Size at which any other page ends before its granule does.
+const PAGE_BYTES: usize = 16 << 20;
+/// Rows that Parquet's writer takes at once; pages can end only between two of them.
+const WRITE_BATCH_ROWS: usize = 512;
+/// Most values of a column in one row group that are written as a dictionary.
+const MAX_DICTIONARY: usize = 4_096;
 
 /// How bodies are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +68,13 @@ pub struct WriteOptions {
     pub body: BodyEncoding,
     /// zstd level of pages and blocks, 1 to 22.
     pub zstd_level: i32,
-    /// Most rows of one row group; a multiple of [`crate::GRANULE_ROWS`].
+    /// Most rows of one row group, rounded up to whole granules ([`crate::GRANULE_ROWS`]).
     pub row_group_rows: usize,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { body: BodyEncoding::Plain, zstd_level: 1, row_group_rows: 16 * crate::GRANULE_ROWS }
+        Self { body: BodyEncoding::Plain, zstd_level: 1, row_group_rows: 16 * GRANULE_ROWS }
     }
 }
 
@@ -59,7 +104,8 @@ pub struct SegmentMeta {
 }
 
 /// Writes one segment to `file`; the caller syncs it. `rows` are batches of [`trine_schema::logs::schema`]
-/// sorted by [`crate::StreamOrder`] and timestamp; they are pulled one by one, at most one row group is held.
+/// sorted by [`crate::StreamOrder`] and timestamp; they are pulled one by one, at most one row group is
+/// held. No row at all is an error.
 pub fn write_segment<W, E>(
     file: W,
     registry: &StreamRegistry,
@@ -70,6 +116,374 @@ where
     W: Write + Send,
     E: std::error::Error + Send + Sync + 'static,
 {
-    let _ = (file, registry, rows, options);
-    todo!()
+    let mut writer = Writer::new(file, registry, options)?;
+    for batch in rows {
+        writer.push(&batch.map_err(|error| SegmentError::Rows(Box::new(error)))?)?;
+    }
+    writer.finish()
+}
+
+/// Rows of one granule, as slices of the batches they came in.
+#[derive(Default)]
+pub(crate) struct GranuleRows {
+    pub slices: Vec<RecordBatch>,
+    pub rows: usize,
+    bytes: usize,
+}
+
+/// Values of a column as a dictionary and, per page, runs of codes.
+type Encoded<T> = (Vec<T>, Vec<Vec<Run>>);
+
+struct Writer<'a, W: Write + Send> {
+    file: SerializedFileWriter<BlockWriter<W>>,
+    options: &'a WriteOptions,
+    index: IndexBuilder<'a>,
+    encoder: Option<trine_body::Encoder>,
+    /// Full granules of the open row group.
+    group: Vec<GranuleRows>,
+    open: GranuleRows,
+}
+
+impl<'a, W: Write + Send> Writer<'a, W> {
+    fn new(file: W, registry: &'a StreamRegistry, options: &'a WriteOptions) -> Result<Self, SegmentError> {
+        let properties = Arc::new(properties(options)?);
+        let schema = ArrowSchemaConverter::new().with_coerce_types(false).convert(&stored_schema())?;
+        let file = SerializedFileWriter::new(BlockWriter::new(file), schema.root_schema_ptr(), properties)?;
+        let encoder = (options.body == BodyEncoding::Template).then(|| {
+            let options = trine_body::Options { zstd_level: options.zstd_level, ..Default::default() };
+            trine_body::Encoder::new(options)
+        });
+        Ok(Self {
+            file,
+            options,
+            index: IndexBuilder::new(registry, options.body),
+            encoder,
+            group: Vec::new(),
+            open: GranuleRows::default(),
+        })
+    }
+
+    fn push(&mut self, batch: &RecordBatch) -> Result<(), SegmentError> {
+        let ends = &batch.column(column::BODY).as_string::<i32>().value_offsets()[1..];
+        let mut start = 0;
+        while start < batch.num_rows() {
+            let before = if start == 0 { body_start(batch) } else { ends[start - 1] as usize };
+            let room = GRANULE_BYTES.saturating_sub(self.open.bytes);
+            let fitting = ends[start..].partition_point(|end| *end as usize - before <= room);
+            let least = usize::from(self.open.rows == 0);
+            let count = fitting.max(least).min(GRANULE_ROWS - self.open.rows);
+            if count > 0 {
+                self.open.slices.push(batch.slice(start, count));
+                self.open.rows += count;
+                self.open.bytes += ends[start + count - 1] as usize - before;
+                start += count;
+            }
+            if self.open.rows == GRANULE_ROWS || start < batch.num_rows() {
+                self.close_granule()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_granule(&mut self) -> Result<(), SegmentError> {
+        self.group.push(std::mem::take(&mut self.open));
+        let bytes: usize = self.group.iter().map(|granule| granule.bytes).sum();
+        if self.group.len() * GRANULE_ROWS >= self.options.row_group_rows || bytes >= ROW_GROUP_BYTES {
+            self.write_row_group()?;
+        }
+        Ok(())
+    }
+
+    fn write_row_group(&mut self) -> Result<(), SegmentError> {
+        let group = std::mem::take(&mut self.group);
+        for granule in &group {
+            self.index.granule(granule)?;
+        }
+        self.write_columns(&group)?;
+        if let Some(encoder) = &mut self.encoder {
+            let mut blocks = Vec::new();
+            for granule in &group {
+                let start = blocks.len();
+                let lines = granule.slices.iter().flat_map(|slice| {
+                    slice
+                        .column(column::BODY)
+                        .as_string::<i32>()
+                        .iter()
+                        .map(|line| line.unwrap_or("").as_bytes())
+                });
+                let body_index = encoder.encode_block(lines, &mut blocks);
+                let base = self.file.bytes_written() as u64;
+                self.index.body_block(base + start as u64..base + blocks.len() as u64, body_index);
+            }
+            self.file.write_all(&blocks).map_err(io_error)?;
+        }
+        self.index.end_row_group();
+        Ok(())
+    }
+
+    fn write_columns(&mut self, group: &[GranuleRows]) -> Result<(), SegmentError> {
+        let factory = ArrowRowGroupWriterFactory::new(&self.file, stored_schema());
+        let mut generic: Vec<_> = factory
+            .create_column_writers(self.file.flushed_row_groups().len())?
+            .into_iter()
+            .map(Some)
+            .collect();
+        let columns = self.file.schema_descr().columns().to_vec();
+        let level = self.options.zstd_level;
+        let streams = self.index.stream_columns(group)?;
+        let mut row_group = self.file.next_row_group()?;
+        for position in 0..stored::COUNT {
+            let logical = (0..column::COUNT).find(|logical| stored_of(*logical) == Some(position));
+            // Small columns: (dictionary, pages).
+            let small: Option<Encoded<&[u8]>> = match position {
+                stored::TENANT => Some(streams.tenant()),
+                stored::SERVICE => Some(streams.service()),
+                stored::LABELS => Some(streams.labels()),
+                stored::LEVEL => Some(levels(group)),
+                stored::SEVERITY_TEXT | stored::EVENT_NAME | stored::SCOPE_NAME => {
+                    logical.and_then(|logical| texts(group, logical))
+                }
+                stored::BODY if self.options.body == BodyEncoding::Template => Some((vec![], nulls(group))),
+                stored::OBSERVED_TIMESTAMP | stored::TRACE_ID | stored::SPAN_ID => {
+                    logical.filter(|logical| all_null(group, *logical)).map(|_| (vec![], nulls(group)))
+                }
+                stored::ATTRIBUTES if no_attributes(group) => Some((vec![], nulls(group))),
+                _ => None,
+            };
+            let numbers = match position {
+                stored::SEVERITY_NUMBER => Some(severity_numbers(group)),
+                stored::TRACE_FLAGS => trace_flags(group),
+                _ => None,
+            };
+            let leaves =
+                if position == stored::ATTRIBUTES { position..position + 2 } else { position..position + 1 };
+            if let Some((dictionary, pages)) = small {
+                for leaf in leaves {
+                    let dictionary = Dictionary::Text(&dictionary);
+                    let (bytes, close) = dictionary_chunk(&columns[leaf], &dictionary, &pages, level)?;
+                    row_group.append_column(&bytes, close)?;
+                }
+            } else if let Some((dictionary, pages)) = numbers {
+                let dictionary = Dictionary::Numbers(&dictionary);
+                let (bytes, close) = dictionary_chunk(&columns[position], &dictionary, &pages, level)?;
+                row_group.append_column(&bytes, close)?;
+            } else {
+                let logical = logical.expect("BUG: columns of the stream are written as runs");
+                let schema = stored_schema();
+                for slice in group.iter().flat_map(|granule| &granule.slices) {
+                    let mut array: ArrayRef = slice.column(logical).clone();
+                    if position == stored::ATTRIBUTES {
+                        array = map_to_stored(array.as_map());
+                    }
+                    let parts = compute_leaves(schema.field(position), &array)?;
+                    for (leaf, part) in leaves.clone().zip(&parts) {
+                        generic[leaf].as_mut().expect("BUG: a leaf is written once").write(part)?;
+                    }
+                }
+                for leaf in leaves {
+                    let writer = generic[leaf].take().expect("BUG: a leaf is written once");
+                    writer.close()?.append_to_row_group(&mut row_group)?;
+                }
+            }
+        }
+        row_group.close()?;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<SegmentMeta, SegmentError> {
+        if self.open.rows > 0 {
+            let open = std::mem::take(&mut self.open);
+            self.group.push(open);
+        }
+        if !self.group.is_empty() {
+            self.write_row_group()?;
+        }
+        let templates = self.encoder.map(trine_body::Encoder::finish).unwrap_or_default();
+        let index = self.index.finish(templates)?;
+        let encoded = index.encode().map_err(io_error)?;
+        let index_offset = self.file.bytes_written();
+        self.file.write_all(&encoded).map_err(io_error)?;
+        let tail_offset = self.file.bytes_written();
+        self.file.flush().map_err(io_error)?;
+        let table = self.file.inner_mut().begin_tail().map_err(io_error)?;
+        self.file.write_all(&table).map_err(io_error)?;
+        let place = format!(
+            "version={VERSION} index={index_offset}+{} table={tail_offset} {TAIL_CRC_MARK}00000000",
+            encoded.len()
+        );
+        self.file.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), place));
+        self.file.finish()?;
+        let (file_bytes, root) = self.file.into_inner()?.finish().map_err(io_error)?;
+        Ok(crate::read::meta_of(&index, file_bytes, tail_offset as u64, root))
+    }
+}
+
+fn io_error(source: std::io::Error) -> SegmentError {
+    SegmentError::Io { file: "(new)".into(), source }
+}
+
+/// First byte of the batch's bodies in their buffer.
+fn body_start(batch: &RecordBatch) -> usize {
+    batch.column(column::BODY).as_string::<i32>().value_offsets()[0] as usize
+}
+
+fn properties(options: &WriteOptions) -> Result<WriterProperties, SegmentError> {
+    let path = |position: usize| ColumnPath::from(stored_schema().field(position).name().as_str());
+    let (body, timestamp) = (path(stored::BODY), path(stored::TIMESTAMP));
+    let key = ColumnPath::from(vec!["attributes".into(), "key_value".into(), "key".into()]);
+    let value = ColumnPath::from(vec!["attributes".into(), "key_value".into(), "value".into()]);
+    Ok(WriterProperties::builder()
+        .set_created_by(format!("trine {}", env!("CARGO_PKG_VERSION")))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(options.zstd_level)?))
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_column_statistics_enabled(timestamp.clone(), EnabledStatistics::Page)
+        .set_column_encoding(timestamp, Encoding::DELTA_BINARY_PACKED)
+        .set_column_encoding(path(stored::OBSERVED_TIMESTAMP), Encoding::DELTA_BINARY_PACKED)
+        .set_column_encoding(body.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
+        .set_column_data_page_size_limit(body, BODY_PAGE_BYTES)
+        .set_column_dictionary_enabled(key, true)
+        .set_column_dictionary_enabled(value, true)
+        .set_data_page_row_count_limit(GRANULE_ROWS)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_write_batch_size(WRITE_BATCH_ROWS)
+        .build())
+}
+
+fn all_null(group: &[GranuleRows], logical: usize) -> bool {
+    group.iter().flat_map(|granule| &granule.slices).all(|slice| {
+        let array = slice.column(logical);
+        array.null_count() == array.len()
+    })
+}
+
+fn no_attributes(group: &[GranuleRows]) -> bool {
+    group.iter().flat_map(|granule| &granule.slices).all(|slice| {
+        let offsets = slice.column(column::ATTRIBUTES).as_map().value_offsets();
+        offsets.first() == offsets.last()
+    })
+}
+
+/// One run of nulls per page.
+fn nulls(group: &[GranuleRows]) -> Vec<Vec<Run>> {
+    group.iter().map(|granule| vec![(None, granule.rows as u32)]).collect()
+}
+
+/// Lengthens the last run or begins one.
+pub(crate) fn add_run(runs: &mut Vec<Run>, code: Option<u32>, rows: u32) {
+    match runs.last_mut() {
+        Some((last, count)) if *last == code => *count += rows,
+        _ => runs.push((code, rows)),
+    }
+}
+
+/// A column of small numbers, each below 256, as a dictionary.
+fn small_numbers(group: &[GranuleRows], key: impl Fn(u8) -> u8) -> (Vec<u8>, Vec<Vec<Run>>) {
+    let (mut dictionary, mut codes) = (Vec::new(), [None; 256]);
+    let mut page = |granule: &GranuleRows| {
+        let mut runs = Vec::new();
+        for slice in &granule.slices {
+            for number in slice.column(column::SEVERITY_NUMBER).as_primitive::<UInt8Type>().values() {
+                let value = key(*number);
+                let code = *codes[usize::from(value)].get_or_insert_with(|| {
+                    dictionary.push(value);
+                    dictionary.len() as u32 - 1
+                });
+                add_run(&mut runs, Some(code), 1);
+            }
+        }
+        runs
+    };
+    let pages = group.iter().map(&mut page).collect();
+    (dictionary, pages)
+}
+
+fn severity_numbers(group: &[GranuleRows]) -> Encoded<u32> {
+    let (dictionary, pages) = small_numbers(group, |number| number);
+    (dictionary.into_iter().map(u32::from).collect(), pages)
+}
+
+fn levels(group: &[GranuleRows]) -> Encoded<&'static [u8]> {
+    let (dictionary, pages) = small_numbers(group, |number| level_of(number) as u8);
+    (dictionary.into_iter().map(|level| Level::ALL[usize::from(level)].name().as_bytes()).collect(), pages)
+}
+
+/// Level of a severity number.
+pub(crate) fn level_of(number: u8) -> Level {
+    Severity::from_number(i64::from(number)).level()
+}
+
+/// Trace flags as a dictionary; `None` when there are too many different ones.
+fn trace_flags(group: &[GranuleRows]) -> Option<Encoded<u32>> {
+    let (mut dictionary, mut codes) = (Vec::new(), HashMap::new());
+    let mut pages = Vec::with_capacity(group.len());
+    for granule in group {
+        let mut runs = Vec::new();
+        let mut last = None;
+        for slice in &granule.slices {
+            for flags in slice.column(column::TRACE_FLAGS).as_primitive::<UInt32Type>().values() {
+                let code = match last {
+                    Some((same, code)) if same == *flags => code,
+                    _ => *codes.entry(*flags).or_insert_with(|| {
+                        dictionary.push(*flags);
+                        dictionary.len() as u32 - 1
+                    }),
+                };
+                last = Some((*flags, code));
+                add_run(&mut runs, Some(code), 1);
+            }
+        }
+        if dictionary.len() > MAX_DICTIONARY {
+            return None;
+        }
+        pages.push(runs);
+    }
+    Some((dictionary, pages))
+}
+
+/// A text column as a dictionary; `None` when it has too many different values.
+fn texts(group: &[GranuleRows], logical: usize) -> Option<Encoded<&[u8]>> {
+    let (mut dictionary, mut codes): (Vec<&[u8]>, HashMap<&[u8], u32>) = (Vec::new(), HashMap::new());
+    let mut pages = Vec::with_capacity(group.len());
+    for granule in group {
+        let mut runs = Vec::new();
+        for slice in &granule.slices {
+            let array = slice.column(logical).as_string::<i32>();
+            if array.null_count() == array.len() {
+                add_run(&mut runs, None, array.len() as u32);
+                continue;
+            }
+            let mut last: Option<(&[u8], u32)> = None;
+            for value in array {
+                let Some(value) = value.map(str::as_bytes) else {
+                    add_run(&mut runs, None, 1);
+                    continue;
+                };
+                let code = match last {
+                    Some((same, code)) if same == value => code,
+                    _ => *codes.entry(value).or_insert_with(|| {
+                        dictionary.push(value);
+                        dictionary.len() as u32 - 1
+                    }),
+                };
+                last = Some((value, code));
+                add_run(&mut runs, Some(code), 1);
+            }
+            if dictionary.len() > MAX_DICTIONARY {
+                return None;
+            }
+        }
+        pages.push(runs);
+    }
+    Some((dictionary, pages))
+}
+
+/// Timestamps of a slice.
+pub(crate) fn timestamps(batch: &RecordBatch) -> &[i64] {
+    batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values()
+}
+
+/// Stream references of a slice.
+pub(crate) fn stream_refs(batch: &RecordBatch) -> &[u32] {
+    batch.column(column::STREAM).as_primitive::<UInt32Type>().values()
 }

@@ -1,0 +1,106 @@
+//! The Parquet side of a segment: columns as other engines see them, and how ours map onto them.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, ArrayRef, MapArray, StructArray},
+    datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
+};
+use trine_schema::logs::column;
+
+/// Positions of the Parquet columns. All but the map are one leaf, and the map is last.
+pub mod stored {
+    pub const TENANT: usize = 0;
+    pub const SERVICE: usize = 1;
+    pub const LABELS: usize = 2;
+    pub const TIMESTAMP: usize = 3;
+    pub const OBSERVED_TIMESTAMP: usize = 4;
+    pub const SEVERITY_NUMBER: usize = 5;
+    pub const SEVERITY_TEXT: usize = 6;
+    pub const LEVEL: usize = 7;
+    pub const BODY: usize = 8;
+    pub const TRACE_ID: usize = 9;
+    pub const SPAN_ID: usize = 10;
+    pub const TRACE_FLAGS: usize = 11;
+    pub const EVENT_NAME: usize = 12;
+    pub const SCOPE_NAME: usize = 13;
+    /// Leaves 14 (key) and 15 (value).
+    pub const ATTRIBUTES: usize = 14;
+    /// Number of columns.
+    pub const COUNT: usize = 15;
+}
+
+/// The Parquet column behind a column of [`trine_schema::logs::schema`]; none for `stream`.
+pub const fn stored_of(logical: usize) -> Option<usize> {
+    Some(match logical {
+        column::TIMESTAMP => stored::TIMESTAMP,
+        column::OBSERVED_TIMESTAMP => stored::OBSERVED_TIMESTAMP,
+        column::SEVERITY_NUMBER => stored::SEVERITY_NUMBER,
+        column::SEVERITY_TEXT => stored::SEVERITY_TEXT,
+        column::BODY => stored::BODY,
+        column::TRACE_ID => stored::TRACE_ID,
+        column::SPAN_ID => stored::SPAN_ID,
+        column::TRACE_FLAGS => stored::TRACE_FLAGS,
+        column::EVENT_NAME => stored::EVENT_NAME,
+        column::SCOPE_NAME => stored::SCOPE_NAME,
+        column::ATTRIBUTES => stored::ATTRIBUTES,
+        _ => return None,
+    })
+}
+
+fn entries() -> Fields {
+    Fields::from(vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)])
+}
+
+/// The map field with the names that the Parquet specification asks for.
+fn map_field() -> Arc<Field> {
+    Arc::new(Field::new("key_value", DataType::Struct(entries()), false))
+}
+
+/// Arrow schema of the Parquet columns.
+pub fn stored_schema() -> SchemaRef {
+    static SCHEMA: std::sync::OnceLock<SchemaRef> = std::sync::OnceLock::new();
+    let build = || {
+        let time = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
+        Arc::new(Schema::new(vec![
+            Field::new("tenant", DataType::Utf8, false),
+            Field::new("service", DataType::Utf8, false),
+            Field::new("labels", DataType::Utf8, false),
+            Field::new("timestamp", time.clone(), false),
+            Field::new("observed_timestamp", time, true),
+            Field::new("severity_number", DataType::UInt8, false),
+            Field::new("severity_text", DataType::Utf8, true),
+            Field::new("level", DataType::Utf8, false),
+            Field::new("body", DataType::Utf8, true),
+            Field::new("trace_id", DataType::FixedSizeBinary(16), true),
+            Field::new("span_id", DataType::FixedSizeBinary(8), true),
+            Field::new("trace_flags", DataType::UInt32, false),
+            Field::new("event_name", DataType::Utf8, true),
+            Field::new("scope_name", DataType::Utf8, true),
+            Field::new("attributes", DataType::Map(map_field(), false), false),
+        ]))
+    };
+    SCHEMA.get_or_init(build).clone()
+}
+
+fn rename_map(map: &MapArray, field: Arc<Field>) -> ArrayRef {
+    let DataType::Struct(fields) = field.data_type() else {
+        unreachable!("the entries of a map are a struct")
+    };
+    let entries = StructArray::new(fields.clone(), map.entries().columns().to_vec(), None);
+    Arc::new(MapArray::new(field, map.offsets().clone(), entries, map.nulls().cloned(), false))
+}
+
+/// Our map with the names of the Parquet column.
+pub fn map_to_stored(map: &MapArray) -> ArrayRef {
+    rename_map(map, map_field())
+}
+
+/// A map read from Parquet with the names of [`trine_schema::logs::schema`].
+pub fn map_from_stored(map: &MapArray) -> ArrayRef {
+    let schema = trine_schema::logs::schema();
+    let DataType::Map(field, _) = schema.field(column::ATTRIBUTES).data_type() else {
+        unreachable!("attributes are a map")
+    };
+    rename_map(map, field.clone())
+}

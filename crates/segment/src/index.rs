@@ -1,0 +1,414 @@
+//! The index of a segment: streams, granules, time marks, roll-up, attribute names, templates.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use trine_body::BlockIndex;
+
+use crate::{
+    BodyEncoding,
+    codec::{Malformed, Reader, put_bytes, put_varint, put_zigzag},
+};
+
+/// Version of the segment format.
+pub const VERSION: u32 = 1;
+/// A timestamp is kept for every so many rows, so that a time range finds its rows within a stream.
+pub const MARK_ROWS: u32 = 256;
+/// Nanoseconds of a roll-up bucket.
+pub const MINUTE_NS: i64 = 60_000_000_000;
+/// Levels a roll-up tells apart ([`trine_model::Level::ALL`]).
+pub const LEVELS: usize = 7;
+/// zstd level of the index; it is small and read whole.
+const INDEX_ZSTD_LEVEL: i32 = 3;
+/// Most bytes of an index once decompressed.
+const MAX_INDEX_BYTES: usize = 1 << 30;
+/// Set in the level mask of a roll-up entry when numbers of rows at the minute's start follow.
+const HAS_STARTS: u8 = 1 << 7;
+
+/// The rows of one stream.
+#[derive(Debug, Clone)]
+pub struct StreamEntry {
+    /// Position in [`Index::tenants`].
+    pub tenant: u32,
+    /// Canonical labels.
+    pub labels: String,
+    /// Identity across processes.
+    pub id: u128,
+    /// Rows in the file.
+    pub rows: Range<u32>,
+    /// Earliest timestamp.
+    pub min: i64,
+    /// Latest timestamp.
+    pub max: i64,
+    /// Roll-up entries, encoded; empty when the stream has none.
+    pub rollup: Bytes,
+}
+
+/// Rows that are read together.
+#[derive(Debug, Clone)]
+pub struct Granule {
+    /// Rows in the file.
+    pub rows: Range<u32>,
+    /// Parquet row group.
+    pub row_group: u32,
+    /// Earliest timestamp.
+    pub min: i64,
+    /// Latest timestamp.
+    pub max: i64,
+    /// One bit per level that occurs.
+    pub levels: u8,
+    /// Where the body block lies in the file; empty for plain bodies.
+    pub body: Range<u64>,
+    /// Templates and tokens of the body block.
+    pub body_index: Option<BlockIndex>,
+    /// Filter over trace ids; empty when the granule has none.
+    pub traces: Bytes,
+}
+
+/// Everything a query needs to know before it reads rows.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// How bodies are stored.
+    pub body: BodyEncoding,
+    /// Rows in the file.
+    pub rows: u32,
+    /// Bytes of all bodies.
+    pub raw_bytes: u64,
+    /// Tenants, sorted.
+    pub tenants: Vec<String>,
+    /// Streams by row.
+    pub streams: Vec<StreamEntry>,
+    /// Granules by row.
+    pub granules: Vec<Granule>,
+    /// First row of each row group, and the number of rows at the end.
+    pub row_groups: Vec<u32>,
+    /// Timestamps of rows 0, [`MARK_ROWS`], 2 * [`MARK_ROWS`], …
+    pub marks: Vec<i64>,
+    /// Attribute names: tenant, name, rows.
+    pub attributes: Vec<(u32, String, u64)>,
+    /// Serialised [`trine_body::Dictionary`]; empty for plain bodies.
+    pub templates: Vec<u8>,
+}
+
+/// Rows of a minute by level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Minute {
+    /// Minutes since 1970.
+    pub minute: i64,
+    /// Rows by level.
+    pub counts: [u32; LEVELS],
+    /// Rows at the first nanosecond, by level.
+    pub starts: [u32; LEVELS],
+}
+
+/// Appends roll-up entries of one stream, rising by minute.
+pub fn put_minutes(out: &mut Vec<u8>, minutes: &[Minute]) {
+    let mut previous = 0;
+    for entry in minutes {
+        put_zigzag(out, entry.minute - previous);
+        previous = entry.minute;
+        let mut mask = 0u8;
+        (0..LEVELS).filter(|level| entry.counts[*level] > 0).for_each(|level| mask |= 1 << level);
+        let starts = entry.starts != [0; LEVELS];
+        out.push(if starts { mask | HAS_STARTS } else { mask });
+        for level in (0..LEVELS).filter(|level| mask >> level & 1 == 1) {
+            put_varint(out, u64::from(entry.counts[level]));
+            if starts {
+                put_varint(out, u64::from(entry.starts[level]));
+            }
+        }
+    }
+}
+
+/// Reads what [`put_minutes`] wrote.
+pub fn minutes(bytes: &[u8]) -> impl Iterator<Item = Result<Minute, Malformed>> + '_ {
+    let (mut reader, mut previous) = (Reader::new(bytes), 0i64);
+    std::iter::from_fn(move || {
+        (reader.position() < bytes.len()).then(|| {
+            previous = previous.wrapping_add(reader.zigzag("minute")?);
+            let mask = reader.byte("levels of a minute")?;
+            let mut entry = Minute { minute: previous, counts: [0; LEVELS], starts: [0; LEVELS] };
+            for level in (0..LEVELS).filter(|level| mask >> level & 1 == 1) {
+                entry.counts[level] = reader.varint32("rows of a minute")?;
+                if mask & HAS_STARTS != 0 {
+                    entry.starts[level] = reader.varint32("rows at the start of a minute")?;
+                }
+            }
+            Ok(entry)
+        })
+    })
+}
+
+impl Index {
+    /// Serialised and compressed.
+    pub fn encode(&self) -> std::io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        put_varint(&mut out, u64::from(VERSION));
+        out.push(matches!(self.body, BodyEncoding::Template).into());
+        put_varint(&mut out, u64::from(self.rows));
+        put_varint(&mut out, self.raw_bytes);
+        put_varint(&mut out, self.tenants.len() as u64);
+        self.tenants.iter().for_each(|tenant| put_bytes(&mut out, tenant.as_bytes()));
+        put_varint(&mut out, self.streams.len() as u64);
+        for stream in &self.streams {
+            put_varint(&mut out, u64::from(stream.tenant));
+            put_bytes(&mut out, stream.labels.as_bytes());
+            out.extend_from_slice(&stream.id.to_le_bytes());
+            put_varint(&mut out, u64::from(stream.rows.end - stream.rows.start));
+            put_zigzag(&mut out, stream.min);
+            put_varint(&mut out, stream.max.wrapping_sub(stream.min) as u64);
+            put_bytes(&mut out, &stream.rollup);
+        }
+        put_varint(&mut out, self.row_groups.len() as u64);
+        let mut previous = 0;
+        for row in &self.row_groups {
+            put_varint(&mut out, u64::from(row - previous));
+            previous = *row;
+        }
+        put_varint(&mut out, self.granules.len() as u64);
+        let mut previous = 0;
+        for granule in &self.granules {
+            put_varint(&mut out, u64::from(granule.rows.end - granule.rows.start));
+            put_varint(&mut out, u64::from(granule.row_group));
+            put_zigzag(&mut out, granule.min);
+            put_varint(&mut out, granule.max.wrapping_sub(granule.min) as u64);
+            out.push(granule.levels);
+            put_varint(&mut out, granule.body.start - previous);
+            put_varint(&mut out, granule.body.end - granule.body.start);
+            previous = granule.body.end;
+            let mut index = Vec::new();
+            granule.body_index.iter().for_each(|body| body.write(&mut index));
+            put_bytes(&mut out, &index);
+            put_bytes(&mut out, &granule.traces);
+        }
+        put_varint(&mut out, self.marks.len() as u64);
+        let mut previous = 0i64;
+        for mark in &self.marks {
+            put_zigzag(&mut out, mark.wrapping_sub(previous));
+            previous = *mark;
+        }
+        put_varint(&mut out, self.attributes.len() as u64);
+        for (tenant, name, rows) in &self.attributes {
+            put_varint(&mut out, u64::from(*tenant));
+            put_bytes(&mut out, name.as_bytes());
+            put_varint(&mut out, *rows);
+        }
+        put_bytes(&mut out, &self.templates);
+        let mut file = (out.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(&zstd::bulk::compress(&out, INDEX_ZSTD_LEVEL)?);
+        Ok(file)
+    }
+
+    /// Reads what [`Index::encode`] wrote and checks that it hangs together.
+    pub fn decode(file: &[u8]) -> Result<Self, Malformed> {
+        let (length, frame) = file.split_first_chunk::<8>().ok_or(Malformed("length of the index"))?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        if length > MAX_INDEX_BYTES {
+            return Err(Malformed("length of the index"));
+        }
+        let bytes = zstd::bulk::decompress(frame, length).map_err(|_| Malformed("index frame"))?;
+        let bytes = Bytes::from(bytes);
+        let mut reader = Reader::new(&bytes);
+        let shared = |reader: &mut Reader<'_>, what| -> Result<Bytes, Malformed> {
+            let found = reader.bytes(what)?;
+            Ok(bytes.slice(reader.position() - found.len()..reader.position()))
+        };
+        if reader.varint("version")? != u64::from(VERSION) {
+            return Err(Malformed("version of the index"));
+        }
+        let body = match reader.byte("body encoding")? {
+            0 => BodyEncoding::Plain,
+            1 => BodyEncoding::Template,
+            _ => return Err(Malformed("body encoding")),
+        };
+        let rows = reader.varint32("rows")?;
+        let raw_bytes = reader.varint("bytes of bodies")?;
+        let tenants: Vec<String> = (0..reader.count("tenants")?)
+            .map(|_| Ok(reader.text("tenant")?.to_owned()))
+            .collect::<Result<_, _>>()?;
+
+        let mut streams = Vec::new();
+        let mut row = 0u32;
+        for _ in 0..reader.count("streams")? {
+            let tenant = reader.varint32("tenant of a stream")?;
+            let labels = reader.text("labels")?.to_owned();
+            let id = u128::from_le_bytes(reader.array("stream id")?);
+            let end = row.checked_add(reader.varint32("rows of a stream")?).ok_or(Malformed("rows"))?;
+            let min = reader.zigzag("first time of a stream")?;
+            let max = min.wrapping_add(reader.varint("last time of a stream")? as i64);
+            let rollup = shared(&mut reader, "roll-up")?;
+            if tenant as usize >= tenants.len() || max < min {
+                return Err(Malformed("stream"));
+            }
+            streams.push(StreamEntry { tenant, labels, id, rows: row..end, min, max, rollup });
+            row = end;
+        }
+        if row != rows {
+            return Err(Malformed("rows of the streams"));
+        }
+
+        let mut row_groups = Vec::new();
+        let mut row = 0u32;
+        for _ in 0..reader.count("row groups")? {
+            row = row.checked_add(reader.varint32("row group")?).ok_or(Malformed("row group"))?;
+            row_groups.push(row);
+        }
+        if row_groups.first() != Some(&0) || row_groups.last() != Some(&rows) {
+            return Err(Malformed("row groups"));
+        }
+
+        let mut granules = Vec::new();
+        let (mut row, mut position) = (0u32, 0u64);
+        for _ in 0..reader.count("granules")? {
+            let end = row.checked_add(reader.varint32("rows of a granule")?).ok_or(Malformed("rows"))?;
+            let row_group = reader.varint32("row group of a granule")?;
+            let min = reader.zigzag("first time of a granule")?;
+            let max = min.wrapping_add(reader.varint("last time of a granule")? as i64);
+            let levels = reader.byte("levels of a granule")?;
+            let start = position.checked_add(reader.varint("body block")?).ok_or(Malformed("body block"))?;
+            let stop = start.checked_add(reader.varint("body block")?).ok_or(Malformed("body block"))?;
+            let index = reader.bytes("index of a body block")?;
+            let body_index = match index {
+                [] => None,
+                index => Some(BlockIndex::parse(index).map_err(|_| Malformed("index of a body block"))?),
+            };
+            let traces = shared(&mut reader, "trace filter")?;
+            let group = row_group as usize;
+            let inside =
+                group + 1 < row_groups.len() && row_groups[group] <= row && end <= row_groups[group + 1];
+            let has_body = body == BodyEncoding::Template;
+            if !inside
+                || end <= row
+                || max < min
+                || (stop > start) != has_body
+                || body_index.is_some() != has_body
+            {
+                return Err(Malformed("granule"));
+            }
+            let body = start..stop;
+            granules.push(Granule { rows: row..end, row_group, min, max, levels, body, body_index, traces });
+            (row, position) = (end, stop);
+        }
+        if row != rows {
+            return Err(Malformed("rows of the granules"));
+        }
+
+        let mut marks = Vec::new();
+        let mut mark = 0i64;
+        for _ in 0..reader.count("time marks")? {
+            mark = mark.wrapping_add(reader.zigzag("time mark")?);
+            marks.push(mark);
+        }
+        if marks.len() != rows.div_ceil(MARK_ROWS) as usize {
+            return Err(Malformed("time marks"));
+        }
+        let mut attributes = Vec::new();
+        for _ in 0..reader.count("attribute names")? {
+            let tenant = reader.varint32("tenant of an attribute")?;
+            let name = reader.text("attribute name")?.to_owned();
+            attributes.push((tenant, name, reader.varint("rows of an attribute")?));
+        }
+        let templates = reader.bytes("templates")?.to_vec();
+        if reader.position() != bytes.len() {
+            return Err(Malformed("end of the index"));
+        }
+        Ok(Self {
+            body,
+            rows,
+            raw_bytes,
+            tenants,
+            streams,
+            granules,
+            row_groups,
+            marks,
+            attributes,
+            templates,
+        })
+    }
+
+    /// Position of the granule that holds a row.
+    pub fn granule_of(&self, row: u32) -> usize {
+        self.granules.partition_point(|granule| granule.rows.end <= row)
+    }
+
+    /// Rows of a stream that may lie in `start..=last`, and those of them that surely do.
+    pub fn rows_in_time(&self, stream: &StreamEntry, start: i64, last: i64) -> (Range<u32>, Range<u32>) {
+        let rows = stream.rows.clone();
+        if stream.max < start || stream.min > last || start > last {
+            return (rows.start..rows.start, rows.start..rows.start);
+        }
+        // Marks inside the stream, at rows (first + i) * MARK_ROWS.
+        let first = rows.start.div_ceil(MARK_ROWS);
+        let marks = &self.marks[first as usize..rows.end.div_ceil(MARK_ROWS) as usize];
+        let row_of = |position: usize| (first + position as u32) * MARK_ROWS;
+        let (mut may, mut sure) = (rows.clone(), rows.clone());
+        if stream.min < start {
+            let before = marks.partition_point(|time| *time < start);
+            may.start = if before == 0 { rows.start } else { row_of(before - 1) + 1 };
+            sure.start = if before == marks.len() { rows.end } else { row_of(before) };
+        }
+        if stream.max > last {
+            let upto = marks.partition_point(|time| *time <= last);
+            may.end = if upto == marks.len() { rows.end } else { row_of(upto) };
+            sure.end = if upto == 0 { rows.start } else { row_of(upto - 1) + 1 };
+        }
+        may.end = may.end.max(may.start);
+        sure.end = sure.end.max(sure.start);
+        (may, sure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(rows: Range<u32>, times: &[i64]) -> StreamEntry {
+        let (min, max) = (times[rows.start as usize], times[rows.end as usize - 1]);
+        StreamEntry { tenant: 0, labels: String::new(), id: 0, rows, min, max, rollup: Bytes::new() }
+    }
+
+    #[test]
+    fn marks_never_lose_a_row_and_never_promise_too_much() {
+        // Two streams, times with repeats; every range is compared with the plain answer.
+        let times: Vec<i64> = (0..700).map(|i| i / 3).chain((0..900).map(|i| 100 + i / 7)).collect();
+        let marks = times.iter().step_by(MARK_ROWS as usize).copied().collect();
+        let index = Index {
+            body: BodyEncoding::Plain,
+            rows: times.len() as u32,
+            raw_bytes: 0,
+            tenants: vec![],
+            streams: vec![stream(0..700, &times), stream(700..1600, &times)],
+            granules: vec![],
+            row_groups: vec![],
+            marks,
+            attributes: vec![],
+            templates: vec![],
+        };
+        for entry in &index.streams {
+            for start in -2..300 {
+                for last in [start - 1, start, start + 1, start + 40, 500] {
+                    let (may, sure) = index.rows_in_time(entry, start, last);
+                    for row in entry.rows.clone() {
+                        let inside = (start..=last).contains(&times[row as usize]);
+                        assert!(!inside || may.contains(&row), "row {row} lost in {start}..={last}: {may:?}");
+                        assert!(inside || !sure.contains(&row), "row {row} promised in {start}..={last}");
+                    }
+                    assert!(sure.is_empty() || may.start <= sure.start && sure.end <= may.end);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn minutes_come_back() {
+        let entry = |minute, counts, starts| Minute { minute, counts, starts };
+        let all = [
+            entry(-5, [1, 0, 0, 0, 0, 0, 2], [0; LEVELS]),
+            entry(28_000_000, [0, 0, 0, 70_000, 0, 0, 0], [0, 0, 0, 3, 0, 0, 0]),
+        ];
+        let mut out = Vec::new();
+        put_minutes(&mut out, &all);
+        assert_eq!(minutes(&out).collect::<Result<Vec<_>, _>>().unwrap(), all);
+        assert!(minutes(&out[..out.len() - 1]).any(|entry| entry.is_err()));
+    }
+}
