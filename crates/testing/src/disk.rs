@@ -127,7 +127,17 @@ fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     file[offset..end].copy_from_slice(bytes);
 }
 
-fn power_is_off() -> io::Error {
+/// What becomes of an operation that is all or nothing.
+#[cfg(feature = "objects")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Atomic {
+    Done,
+    /// Done, and nobody was told.
+    DoneInTheDark,
+    Lost,
+}
+
+pub(crate) fn power_is_off() -> io::Error {
     io::Error::other("the power is off")
 }
 
@@ -247,6 +257,28 @@ impl SimDisk {
     /// something; from then on everything fails until [`SimDisk::crash`].
     pub fn cut_power_after(&self, operations: u64) {
         self.state().power_cut_after = Some(operations);
+    }
+
+    /// The power goes now.
+    pub fn cut_power(&self) {
+        self.state().power_is_off = true;
+    }
+
+    /// Whether the power is on.
+    pub fn has_power(&self) -> bool {
+        !self.state().power_is_off
+    }
+
+    /// Counts an operation of something else on the same power that changes all or nothing. It
+    /// says whether the power goes in it and, if so, whether the change was made nevertheless.
+    #[cfg(feature = "objects")]
+    pub(crate) fn atomic_operation(&self) -> io::Result<Atomic> {
+        let mut state = self.state();
+        Ok(match (state.power_goes()?, state.random.chance(50)) {
+            (false, _) => Atomic::Done,
+            (true, true) => Atomic::DoneInTheDark,
+            (true, false) => Atomic::Lost,
+        })
     }
 
     /// The sync after the next `syncs` fails, once.

@@ -1,8 +1,13 @@
 //! What tests use to break things on purpose, repeatably: a random source with a seed and a
-//! simulated disk that loses power. Only ever a dev-dependency.
+//! simulated disk that loses power. With the feature `objects` also an object store on the same power.
+//! Only ever a dev-dependency.
 
 mod disk;
+#[cfg(feature = "objects")]
+mod objects;
 mod random;
 
 pub use disk::SimDisk;
+#[cfg(feature = "objects")]
+pub use objects::SimObjects;
 pub use random::Random;
