@@ -8,8 +8,8 @@ use std::{fmt, io::Write as _, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, FixedSizeBinaryArray, MapArray, RecordBatch, StringArray, StructArray,
-        TimestampNanosecondArray, UInt8Array, UInt32Array,
+        ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray, RecordBatch, StringArray,
+        StructArray, TimestampNanosecondArray, UInt8Array, UInt32Array,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
@@ -53,10 +53,7 @@ fn timestamp_type() -> DataType {
 }
 
 fn map_entries() -> Fields {
-    Fields::from(vec![
-        Field::new("keys", DataType::Utf8, false),
-        Field::new("values", DataType::Utf8, true),
-    ])
+    Fields::from(vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Utf8, true)])
 }
 
 fn map_field() -> Field {
@@ -156,49 +153,123 @@ impl TextColumn {
     }
 }
 
-/// Optional text column that stays empty and nearly free until the first value comes.
+/// Which rows of an optional column have a value: a count until the first value comes, then bits.
+struct Validity {
+    rows: usize,
+    bits: Option<BooleanBufferBuilder>,
+}
+
+impl Validity {
+    const fn new() -> Self {
+        Self { rows: 0, bits: None }
+    }
+
+    /// A row without value.
+    fn absent(&mut self) {
+        self.rows += 1;
+        if let Some(bits) = &mut self.bits {
+            bits.append(false);
+        }
+    }
+
+    /// A row with a value. At the first, `backfill` gives the column its place for the rows before.
+    fn present(&mut self, backfill: impl FnOnce(usize)) {
+        let rows = self.rows;
+        let bits = self.bits.get_or_insert_with(|| {
+            backfill(rows);
+            let mut bits = BooleanBufferBuilder::new((rows + 1).next_power_of_two().max(1024));
+            bits.append_n(rows, false);
+            bits
+        });
+        bits.append(true);
+        self.rows += 1;
+    }
+
+    /// Whether a row had a value.
+    fn any(&self) -> bool {
+        self.bits.is_some()
+    }
+
+    fn finish(self) -> NullBuffer {
+        match self.bits {
+            Some(mut bits) => NullBuffer::new(bits.finish()),
+            None => NullBuffer::new_null(self.rows),
+        }
+    }
+}
+
+/// Optional text column; without values it is a count.
 struct OptionalText {
     column: TextColumn,
-    valid: Vec<bool>,
-    any: bool,
+    validity: Validity,
 }
 
 impl OptionalText {
-    fn new(rows: usize) -> Self {
-        Self { column: TextColumn::new(rows, 0), valid: Vec::with_capacity(rows), any: false }
+    fn new() -> Self {
+        Self { column: TextColumn::new(0, 0), validity: Validity::new() }
     }
 
+    #[inline]
     fn push(&mut self, text: &str) {
-        self.column.push(text);
-        self.valid.push(!text.is_empty());
-        self.any |= !text.is_empty();
+        if !text.is_empty() {
+            let offsets = &mut self.column.offsets;
+            self.validity.present(|rows| offsets.resize(rows + 1, 0));
+            self.column.push(text);
+            return;
+        }
+        self.validity.absent();
+        if self.validity.any() {
+            self.column.close();
+        }
     }
 
-    fn finish(self) -> StringArray {
-        self.column.finish(Some(NullBuffer::from(self.valid)))
+    fn finish(mut self) -> StringArray {
+        // Without values the offsets were never written.
+        self.column.offsets.resize(self.validity.rows + 1, 0);
+        self.column.finish(Some(self.validity.finish()))
     }
 }
 
-/// Optional fixed-size id column.
-struct IdColumn<const N: usize> {
-    data: Vec<u8>,
-    valid: Vec<bool>,
+/// Optional column of fixed-size values; without values it is a count.
+struct OptionalFixed<T> {
+    data: Vec<T>,
+    validity: Validity,
 }
 
-impl<const N: usize> IdColumn<N> {
-    fn new(rows: usize) -> Self {
-        Self { data: Vec::with_capacity(rows * N), valid: Vec::with_capacity(rows) }
+impl<T: Copy + Default> OptionalFixed<T> {
+    fn new() -> Self {
+        Self { data: Vec::new(), validity: Validity::new() }
     }
 
-    fn push(&mut self, id: Option<[u8; N]>) {
-        self.data.extend_from_slice(&id.unwrap_or([0; N]));
-        self.valid.push(id.is_some());
+    #[inline]
+    fn push(&mut self, value: Option<T>) {
+        if let Some(value) = value {
+            let data = &mut self.data;
+            self.validity.present(|rows| data.resize(rows, T::default()));
+            self.data.push(value);
+            return;
+        }
+        self.validity.absent();
+        if self.validity.any() {
+            self.data.push(T::default());
+        }
     }
 
-    fn finish(self) -> FixedSizeBinaryArray {
-        let nulls = Some(NullBuffer::from(self.valid));
-        FixedSizeBinaryArray::try_new(N as i32, Buffer::from_vec(self.data), nulls)
-            .expect("BUG: every row pushed N bytes")
+    /// The values, absent ones as default, and which are present.
+    fn finish(mut self) -> (Vec<T>, NullBuffer) {
+        self.data.resize(self.validity.rows, T::default());
+        (self.data, self.validity.finish())
+    }
+}
+
+impl<const N: usize> OptionalFixed<[u8; N]>
+where
+    [u8; N]: Default,
+{
+    fn finish_binary(self) -> FixedSizeBinaryArray {
+        let (data, nulls) = self.finish();
+        FixedSizeBinaryArray::try_new(N as i32, Buffer::from_vec(data.into_flattened()), Some(nulls))
+            .expect("BUG: every row has N bytes")
     }
 }
 
@@ -207,13 +278,12 @@ pub struct LogBatchBuilder {
     tenant: TenantId,
     stream: Vec<u32>,
     timestamp: Vec<i64>,
-    observed: Vec<i64>,
-    observed_valid: Vec<bool>,
+    observed: OptionalFixed<i64>,
     severity_number: Vec<u8>,
     severity_text: OptionalText,
     body: TextColumn,
-    trace_id: IdColumn<16>,
-    span_id: IdColumn<8>,
+    trace_id: OptionalFixed<[u8; 16]>,
+    span_id: OptionalFixed<[u8; 8]>,
     trace_flags: Vec<u32>,
     event_name: OptionalText,
     scope_name: OptionalText,
@@ -238,19 +308,18 @@ impl LogBatchBuilder {
             tenant,
             stream: Vec::with_capacity(rows),
             timestamp: Vec::with_capacity(rows),
-            observed: Vec::with_capacity(rows),
-            observed_valid: Vec::with_capacity(rows),
+            observed: OptionalFixed::new(),
             severity_number: Vec::with_capacity(rows),
-            severity_text: OptionalText::new(rows),
+            severity_text: OptionalText::new(),
             body: TextColumn::new(rows, body_bytes),
-            trace_id: IdColumn::new(rows),
-            span_id: IdColumn::new(rows),
+            trace_id: OptionalFixed::new(),
+            span_id: OptionalFixed::new(),
             trace_flags: Vec::with_capacity(rows),
-            event_name: OptionalText::new(rows),
-            scope_name: OptionalText::new(rows),
+            event_name: OptionalText::new(),
+            scope_name: OptionalText::new(),
             attribute_offsets,
-            attribute_keys: TextColumn::new(rows, 0),
-            attribute_values: TextColumn::new(rows, 0),
+            attribute_keys: TextColumn::new(0, 0),
+            attribute_values: TextColumn::new(0, 0),
             body_unchecked: false,
         }
     }
@@ -311,8 +380,7 @@ impl LogBatchBuilder {
         self.severity_text.push(if told { "" } else { record.severity_text });
         self.stream.push(record.stream);
         self.timestamp.push(record.timestamp);
-        self.observed.push(record.observed_timestamp.unwrap_or(0));
-        self.observed_valid.push(record.observed_timestamp.is_some());
+        self.observed.push(record.observed_timestamp);
         self.severity_number.push(severity.number());
         self.body.close();
         self.trace_id.push(record.trace_id.map(|id| id.0));
@@ -351,10 +419,8 @@ impl LogBatchBuilder {
         );
         let attribute_offsets = OffsetBuffer::new(ScalarBuffer::from(self.attribute_offsets));
         let attributes = MapArray::new(Arc::new(map_field()), attribute_offsets, entries, None, false);
-        let observed = TimestampNanosecondArray::new(
-            ScalarBuffer::from(self.observed),
-            Some(NullBuffer::from(self.observed_valid)),
-        );
+        let (observed, nulls) = self.observed.finish();
+        let observed = TimestampNanosecondArray::new(ScalarBuffer::from(observed), Some(nulls));
         let columns: Vec<ArrayRef> = vec![
             Arc::new(UInt32Array::from(self.stream)),
             Arc::new(TimestampNanosecondArray::from(self.timestamp).with_timezone("UTC")),
@@ -362,8 +428,8 @@ impl LogBatchBuilder {
             Arc::new(UInt8Array::from(self.severity_number)),
             Arc::new(self.severity_text.finish()),
             Arc::new(self.body.finish(None)),
-            Arc::new(self.trace_id.finish()),
-            Arc::new(self.span_id.finish()),
+            Arc::new(self.trace_id.finish_binary()),
+            Arc::new(self.span_id.finish_binary()),
             Arc::new(UInt32Array::from(self.trace_flags)),
             Arc::new(self.event_name.finish()),
             Arc::new(self.scope_name.finish()),
@@ -384,6 +450,8 @@ pub fn attributes_of(map: &MapArray, row: usize) -> impl Iterator<Item = (&str, 
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array as _;
+
     use super::*;
 
     fn builder() -> LogBatchBuilder {
@@ -398,19 +466,59 @@ mod tests {
         b.body("hello ");
         b.body_bytes("wörld".as_bytes());
         let trace = TraceId([1; 16]);
-        b.push(&LogRecord { stream: 3, timestamp: 5, severity_text: "warning", trace_id: Some(trace), ..Default::default() })
-            .unwrap();
-        b.push(&LogRecord { severity: Severity::from_number(9), severity_text: "INFO", ..Default::default() }).unwrap();
+        b.push(&LogRecord {
+            stream: 3,
+            timestamp: 5,
+            severity_text: "warning",
+            trace_id: Some(trace),
+            ..Default::default()
+        })
+        .unwrap();
+        b.push(&LogRecord {
+            severity: Severity::from_number(9),
+            severity_text: "INFO",
+            ..Default::default()
+        })
+        .unwrap();
         let batch = b.finish().records;
         assert_eq!(batch.num_rows(), 2);
         assert_eq!(batch.column(column::BODY).as_string::<i32>().value(0), "hello wörld");
-        assert_eq!(batch.column(column::SEVERITY_NUMBER).as_primitive::<arrow::datatypes::UInt8Type>().value(0), 13);
+        assert_eq!(
+            batch.column(column::SEVERITY_NUMBER).as_primitive::<arrow::datatypes::UInt8Type>().value(0),
+            13
+        );
         let words = batch.column(column::SEVERITY_TEXT).as_string::<i32>();
         assert_eq!(words.value(0), "warning");
         assert!(words.is_null(1), "a word that only repeats the level is not stored");
         let attributes: Vec<_> = attributes_of(batch.column(column::ATTRIBUTES).as_map(), 0).collect();
         assert_eq!(attributes, [("k", "v"), ("n", "7")]);
         assert_eq!(attributes_of(batch.column(column::ATTRIBUTES).as_map(), 1).count(), 0);
+    }
+
+    /// Optional columns begin at any row: before, between and after are nulls.
+    #[test]
+    fn a_late_first_value_leaves_nulls_before_it() {
+        let mut b = builder();
+        let id = TraceId([7; 16]);
+        let rows = [(None, ""), (None, ""), (Some(id), "login"), (None, ""), (Some(id), "logout")];
+        for (trace_id, event_name) in rows {
+            let observed_timestamp = trace_id.map(|_| 9);
+            b.push(&LogRecord { trace_id, event_name, observed_timestamp, ..Default::default() }).unwrap();
+        }
+        let batch = b.finish().records;
+        let (ids, names) = (batch.column(column::TRACE_ID), batch.column(column::EVENT_NAME));
+        let observed = batch.column(column::OBSERVED_TIMESTAMP);
+        for (row, (trace_id, event_name)) in rows.into_iter().enumerate() {
+            assert_eq!(ids.is_valid(row), trace_id.is_some());
+            assert_eq!(observed.is_valid(row), trace_id.is_some());
+            assert_eq!(names.is_valid(row), !event_name.is_empty());
+            assert_eq!(names.as_string::<i32>().value(row), event_name);
+            assert_eq!(ids.as_fixed_size_binary().value(row), trace_id.map_or([0; 16], |id| id.0));
+        }
+        assert_eq!(batch.column(column::SPAN_ID).null_count(), 5);
+        for column in batch.columns() {
+            column.to_data().validate_full().unwrap();
+        }
     }
 
     #[test]

@@ -1,0 +1,155 @@
+//! What every fuzz target runs, and the seeds it starts from.
+
+use trine_model::TenantId;
+use trine_protocols::{
+    Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
+    jsonlines::{self, FieldNames},
+    loki, otlp,
+};
+use trine_schema::StreamRegistry;
+
+/// All targets.
+pub const TARGETS: [&str; 6] =
+    ["otlp_protobuf", "otlp_json", "loki_protobuf", "loki_json", "json_lines", "decompress"];
+
+/// Stands for the time of arrival.
+const NOW_NS: i64 = 1_700_000_000_000_000_000;
+
+/// Limits that small inputs can reach.
+fn tight() -> Limits {
+    Limits {
+        max_body_bytes: 1 << 16,
+        max_records: 8,
+        max_record_bytes: 256,
+        max_depth: 3,
+        max_attributes_per_record: 4,
+        max_labels_per_stream: 4,
+        max_label_name_bytes: 16,
+        max_label_value_bytes: 32,
+        max_scope_bytes: 64,
+        max_expanded_bytes: 4096,
+    }
+}
+
+/// Runs one target on one input, under wide and tight limits. Panics when a promise is broken.
+pub fn run(target: &str, bytes: &[u8]) {
+    let tenant = TenantId::default();
+    for limits in [Limits::default(), tight()] {
+        let registry = StreamRegistry::new();
+        let decoded = match target {
+            "otlp_protobuf" => otlp::decode_logs_protobuf(bytes, &tenant, &registry, NOW_NS, &limits),
+            "otlp_json" => otlp::decode_logs_json(bytes, &tenant, &registry, NOW_NS, &limits),
+            "loki_protobuf" => loki::decode_push_protobuf(bytes, &tenant, &registry, NOW_NS, &limits),
+            "loki_json" => loki::decode_push_json(bytes, &tenant, &registry, NOW_NS, &limits),
+            "json_lines" => {
+                jsonlines::decode(bytes, &FieldNames::default(), &tenant, &registry, NOW_NS, &limits)
+            }
+            "decompress" => return decompression(bytes),
+            _ => panic!("unknown target {target}; one of {TARGETS:?}"),
+        };
+        check(decoded, bytes.len(), &limits);
+    }
+}
+
+fn check(decoded: Result<Decoded, DecodeError>, length: usize, limits: &Limits) {
+    match decoded {
+        Ok(decoded) => {
+            let rows = decoded.batch.as_ref().map_or(0, |batch| batch.records.num_rows());
+            assert_eq!(rows, decoded.accepted);
+            assert!(decoded.accepted + decoded.rejected <= limits.max_records);
+            assert!(decoded.first_errors.len() <= decoded.rejected.min(MAX_FIRST_ERRORS));
+        }
+        Err(DecodeError::Protobuf { offset, .. } | DecodeError::Json { offset, .. }) => {
+            assert!(offset <= length)
+        }
+        Err(_) => {}
+    }
+}
+
+fn decompression(bytes: &[u8]) {
+    let limits = tight();
+    let all = [Compression::Gzip, Compression::Zstd, Compression::Snappy, Compression::Deflate];
+    for compression in all {
+        if let Ok(plain) = decompress(compression, bytes, &limits) {
+            assert!(plain.len() <= limits.max_body_bytes);
+        }
+    }
+}
+
+/// Valid inputs of a target to start from.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let otlp_json = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeLogs":[{"scope":{"name":"s","version":"1","attributes":[{"key":"k","value":{"boolValue":true}}]},"logRecords":[{"timeUnixNano":"5","observedTimeUnixNano":7,"severityNumber":9,"severityText":"INFO","body":{"stringValue":"hi \"\u00e9\ud83d\ude00\""},"attributes":[{"key":"a","value":{"arrayValue":{"values":[{"intValue":"1"},{"doubleValue":0.5},{"bytesValue":"AQI="}]}}},{"key":"m","value":{"kvlistValue":{"values":[{"key":"x","value":{}}]}}}],"droppedAttributesCount":2,"flags":1,"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","eventName":"e"}]}]}]}"#;
+    let loki_json = r#"{"streams":[{"stream":{"app":"a","level":"error"},"values":[["1700000000000000000","line \n",{"trace_id":"49a51828322183eb20bfe4ace3060000","level":"warn","n":1}],[2,"b"]]}]}"#;
+    let lines = "{\"time\":\"2023-01-29T12:00:00.5+01:00\",\"msg\":\"hi\",\"level\":\"warn\",\"service\":\"c\",\"a\":{\"b\":[1,{}]}}\n\n{\"ts\":1674993600.25,\"log\":\"x\\u00e9\",\"trace_id\":\"49a51828322183eb20bfe4ace3060000\",\"n\":null}\r\n";
+    match target {
+        "otlp_protobuf" => {
+            let text = |value: &str| message(&[field(1, value.as_bytes())]);
+            let pair = |key: &str, value: &[u8]| message(&[field(1, key.as_bytes()), field(2, value)]);
+            let array =
+                field(5, &message(&[field(1, &[0x18, 7]), field(1, &[0x21, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f])]));
+            let map = field(6, &field(1, &pair("k", &[0x10, 1])));
+            let record = message(&[
+                vec![0x09, 5, 0, 0, 0, 0, 0, 0, 0, 0x10, 9],
+                field(3, b"INFO"),
+                field(5, &text("hi \u{e9}")),
+                field(6, &pair("a", &array)),
+                field(6, &pair("m", &map)),
+                field(6, &pair("b", &field(7, &[1, 2]))),
+                vec![0x38, 2, 0x45, 1, 0, 0, 0],
+                field(9, &[1; 16]),
+                field(10, &[2; 8]),
+                vec![0x59, 7, 0, 0, 0, 0, 0, 0, 0],
+                field(12, b"e"),
+            ]);
+            let scope = message(&[field(1, b"s"), field(2, b"1"), field(3, &pair("k", &text("v")))]);
+            let resource = field(1, &pair("service.name", &text("cart")));
+            let scope_logs = message(&[field(1, &scope), field(2, &record), field(2, &[])]);
+            let late = message(&[field(2, &record), field(1, &scope)]);
+            vec![
+                field(1, &message(&[field(1, &resource), field(2, &scope_logs)])),
+                field(1, &message(&[field(2, &late), field(1, &resource)])),
+            ]
+        }
+        "loki_protobuf" => {
+            let pair =
+                |name: &str, value: &str| message(&[field(1, name.as_bytes()), field(2, value.as_bytes())]);
+            let entry = message(&[
+                field(1, &[0x08, 5, 0x10, 6]),
+                field(2, b"line"),
+                field(3, &pair("trace_id", "49a51828322183eb20bfe4ace3060000")),
+                field(3, &pair("level", "warn")),
+            ]);
+            vec![field(
+                1,
+                &message(&[field(1, br#"{app="a\n\u00e9", b=`x`}"#), field(2, &entry), vec![0x18, 9]]),
+            )]
+        }
+        "otlp_json" => vec![otlp_json.into()],
+        "loki_json" => vec![loki_json.into()],
+        "json_lines" => vec![lines.into()],
+        // `abc` in gzip, zstd, snappy and zlib.
+        _ => vec![
+            vec![31, 139, 8, 0, 0, 0, 0, 0, 0, 3, 75, 76, 74, 6, 0, 194, 65, 36, 53, 3, 0, 0, 0],
+            vec![40, 181, 47, 253, 32, 3, 25, 0, 0, 97, 98, 99],
+            vec![3, 8, 97, 98, 99],
+            vec![120, 156, 75, 76, 74, 6, 0, 2, 77, 1, 39],
+        ],
+    }
+}
+
+fn message(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.concat()
+}
+
+/// A length-delimited field; seeds are short, so two bytes of length are enough.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    if bytes.len() >= 128 {
+        field.push(bytes.len() as u8 | 0x80);
+        field.push((bytes.len() >> 7) as u8);
+    } else {
+        field.push(bytes.len() as u8);
+    }
+    field.extend_from_slice(bytes);
+    field
+}
