@@ -65,7 +65,7 @@ pub fn verify_directory(dir: &Path) -> Result<VerifyReport, StoreError> {
         let path = ObjectPath::from(row.path.as_str());
         let opened = block_on(Segment::open(files.objects.clone(), path, &registry, Some(row.meta.clone())));
         let verdict = match opened {
-            Ok(segment) => block_on(segment.verify()),
+            Ok(segment) => block_on(Arc::new(segment).verify()),
             Err(e) => Err(e),
         };
         // The report has the line; offline nothing is moved.
