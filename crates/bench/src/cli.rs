@@ -1,18 +1,130 @@
 //! `trine bench …` as clap sees it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::encode::Format;
 use crate::generate::{Corpus, DEFAULT_START_NS, Plan, write_files};
+use crate::harness::kind::{Kind, Protocol};
+use crate::harness::questions::Language;
+use crate::harness::report::{Report, compare};
+use crate::harness::run::{Options, run as measure};
+use crate::peers::clickhouse;
 
 /// The subcommands of `trine bench`.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Make a load and its right answers, as files
     Generate(GenerateArgs),
+    /// Measure a running Trine, VictoriaLogs or Loki
+    Run(Box<RunArgs>),
+    /// Measure ClickHouse on the same load, in a process of its own (needs Python 3)
+    Clickhouse(ClickhouseArgs),
+    /// Print reports of earlier runs side by side, with the ratio of the first to each other
+    Compare(CompareArgs),
+}
+
+/// How a report is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// Where a report goes and what it is compared with.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// How the report is printed
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
+    /// Also write the report, as JSON, to this file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Folder for loads and peers [default: trine-bench in the user's cache folder]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+/// Arguments of `trine bench run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Address of the server
+    #[arg(long, value_name = "URL", env = "TRINE_SERVER", default_value = "http://127.0.0.1:7070")]
+    server: String,
+    /// Which server it is [default: found out by its /metrics]
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Command that starts the server (split at spaces); it is stopped at the end
+    #[arg(long, value_name = "COMMAND")]
+    spawn: Option<String>,
+    /// Process of the server, for CPU and memory; known with --spawn
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Data directory of the server, for bytes on disk
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Tenant, sent as X-Scope-OrgID
+    #[arg(long, env = "TRINE_TENANT")]
+    tenant: Option<String>,
+    /// How to push
+    #[arg(long, value_enum, default_value = "loki")]
+    protocol: Protocol,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Pushes under way at one time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
+    /// How often each question is asked, in turns
+    #[arg(long, default_value_t = 15)]
+    repeats: usize,
+    /// Languages to ask in, of those the server speaks [default: all]
+    #[arg(long, value_enum)]
+    language: Vec<Language>,
+    /// Seconds of steady load during which push to visible is measured; 0 leaves it out
+    #[arg(long, default_value_t = 10)]
+    steady: u64,
+    /// Lines per second of the steady load [default: half of the highest rate]
+    #[arg(long)]
+    rate: Option<f64>,
+    /// The load is there from an earlier run: do not send it again
+    #[arg(long)]
+    skip_ingest: bool,
+    /// Report of a peer to print ratios against; may be repeated
+    #[arg(long, value_name = "FILE")]
+    peer: Vec<PathBuf>,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+/// Arguments of `trine bench clickhouse`.
+#[derive(Debug, Args)]
+pub struct ClickhouseArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Interpreter that has chdb [default: one in the cache folder, installed on first use]
+    #[arg(long, value_name = "FILE")]
+    python: Option<PathBuf>,
+    /// Give the body a token filter
+    #[arg(long)]
+    text_index: bool,
+    /// How often each question is asked
+    #[arg(long, default_value_t = 15)]
+    repeats: usize,
+    #[command(flatten)]
+    report: ReportArgs,
+}
+
+/// Arguments of `trine bench compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Reports written by --save, ours first
+    #[arg(required = true, num_args = 2..)]
+    reports: Vec<PathBuf>,
 }
 
 /// Which load.
@@ -81,10 +193,92 @@ pub fn parse_bytes(text: &str) -> Result<u64> {
     Ok((number * factor) as u64)
 }
 
-/// Runs one subcommand.
+/// Runs one subcommand. A wrong answer is printed with the report and is an error at the end.
 pub async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Generate(args) => tokio::task::spawn_blocking(move || generate(&args)).await?,
+        BenchCommand::Run(args) => {
+            let peers = args.peer.iter().map(|p| read_report(p)).collect::<Result<Vec<_>>>()?;
+            let report = measure(&args.options()?).await?;
+            finish(&report, &peers, &args.report)
+        }
+        BenchCommand::Clickhouse(args) => {
+            let measured = tokio::task::spawn_blocking(move || {
+                let cache = cache_folder(args.report.cache.as_deref())?;
+                let plan = args.plan.plan();
+                let report =
+                    clickhouse(&plan, &cache, args.python.as_deref(), args.repeats, args.text_index)?;
+                anyhow::Ok((report, args.report))
+            });
+            let (report, how) = measured.await??;
+            finish(&report, &[], &how)
+        }
+        BenchCommand::Compare(args) => {
+            let reports = args.reports.iter().map(|p| read_report(p)).collect::<Result<Vec<_>>>()?;
+            print!("{}", compare(&reports[0], &reports[1..]));
+            Ok(())
+        }
+    }
+}
+
+fn finish(report: &Report, peers: &[Report], how: &ReportArgs) -> Result<()> {
+    if let Some(path) = &how.save {
+        let json = serde_json::to_vec_pretty(report)?;
+        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
+    }
+    match how.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(report)?),
+        Output::Table => {
+            print!("{}", report.table());
+            if !peers.is_empty() {
+                print!("\n{}", compare(report, peers));
+            }
+        }
+    }
+    if !report.all_right() {
+        bail!("{} gave a wrong answer; the report says to what", report.name);
+    }
+    Ok(())
+}
+
+fn read_report(path: &Path) -> Result<Report> {
+    let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not a report of --save", path.display()))
+}
+
+/// `given`, or `trine-bench` below `XDG_CACHE_HOME` or `HOME/.cache`.
+fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(given) = given {
+        std::fs::create_dir_all(given).with_context(|| format!("create {}", given.display()))?;
+        // Scripts run elsewhere get paths from here.
+        return given.canonicalize().with_context(|| format!("find {}", given.display()));
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|h| h.join(".cache")));
+    let folder = base.context("no cache folder is known; name one with --cache")?.join("trine-bench");
+    std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    Ok(folder)
+}
+
+impl RunArgs {
+    fn options(&self) -> Result<Options> {
+        Ok(Options {
+            base: self.server.trim_end_matches('/').to_owned(),
+            kind: self.kind,
+            spawn: self.spawn.clone(),
+            pid: self.pid,
+            data_dir: self.data_dir.clone(),
+            tenant: self.tenant.clone(),
+            protocol: self.protocol,
+            plan: self.plan.plan(),
+            cache: cache_folder(self.report.cache.as_deref())?,
+            connections: usize::from(self.connections),
+            repeats: self.repeats,
+            languages: self.language.clone(),
+            steady: Duration::from_secs(self.steady),
+            rate: self.rate,
+            skip_ingest: self.skip_ingest,
+        })
     }
 }
 

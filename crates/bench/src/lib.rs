@@ -6,5 +6,7 @@
 pub mod cli;
 pub mod encode;
 pub mod generate;
+pub mod harness;
+pub mod peers;
 pub mod record;
 pub mod rng;

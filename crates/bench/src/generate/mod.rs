@@ -83,8 +83,8 @@ impl Plan {
                 }
                 Box::new(OtlpFile::new(&[path], self.start_ns)?)
             }
-            // About 770 bytes a request: five lines.
-            Corpus::Shop => Box::new(Shop::new(self.seed, self.start_ns, 1e9 / 3600.0 / 560.0)),
+            // A request writes about 338 bytes: three lines.
+            Corpus::Shop => Box::new(Shop::new(self.seed, self.start_ns, 1e9 / 3600.0 / 338.0)),
         })
     }
 }

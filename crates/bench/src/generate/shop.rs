@@ -73,7 +73,7 @@ struct Request {
 
 impl Shop {
     /// A shop that opens at `start_ns` (Unix nanoseconds) and serves so many requests a second on
-    /// average; each request writes about five lines.
+    /// average; each request writes about three lines.
     pub fn new(seed: u64, start_ns: i64, requests_per_second: f64) -> Self {
         let mut rng = Rng::new(seed);
         let mut labels = Vec::with_capacity(SERVICES.len() * PODS);
