@@ -1,11 +1,12 @@
 //! A question and its answer.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{fmt, pin::Pin, sync::Arc, time::Instant};
 
+use futures::Stream;
 use trine_model::TenantId;
 use trine_schema::{Direction, ScanStats};
 
-use crate::ast::Expr;
+use crate::{LogqlError, ast::Expr};
 
 /// Bounds of one query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,3 +187,6 @@ pub enum Answer {
     /// Of a query that is only a number, at one time.
     Scalar(i64, f64),
 }
+
+/// Lines of a log query in order, in chunks. Dropping it stops the work behind it.
+pub type EntryStream = Pin<Box<dyn Stream<Item = Result<Vec<LabeledEntry>, LogqlError>> + Send>>;
