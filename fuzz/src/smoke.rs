@@ -18,7 +18,6 @@ fn main() -> std::io::Result<()> {
     let seconds = first.map_or(5.0, |text| text.parse().expect("the first argument is a number of seconds"));
     let seed = arguments.next().map_or(1, |text| text.parse().expect("the second argument is an integer"));
     for target in TARGETS {
-        // The default hook has printed where; what is left is to keep the input.
         let mut random = Random(seed.max(1));
         let mut pool = seeds(target);
         let start = Instant::now();

@@ -27,13 +27,15 @@ const SECONDS: f64 = 1.0;
 fn main() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     let mut raw = 0;
-    let (mut loki_proto, mut loki_json, mut lines_json) = (Vec::new(), String::from("{\"streams\":["), String::new());
+    let (mut loki_proto, mut loki_json, mut lines_json) =
+        (Vec::new(), String::from("{\"streams\":["), String::new());
     let mut resource_logs = Vec::new();
     for stream in 0..STREAMS {
         let mut entries = Vec::new();
         let mut values = String::new();
         let mut log_records = Vec::new();
-        let labels = format!("{{app=\"shop\",service_name=\"svc-{stream}\",env=\"prod\",pod=\"svc-{stream}-7d9f8\"}}");
+        let labels =
+            format!("{{app=\"shop\",service_name=\"svc-{stream}\",env=\"prod\",pod=\"svc-{stream}-7d9f8\"}}");
         for line in 0..LINES {
             let n = (stream * LINES + line) as u64;
             let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -42,10 +44,14 @@ fn main() {
             let body = format!(
                 "081109 203615 {} INFO dfs.DataNode$PacketResponder: PacketResponder {} for block blk_{mixed} terminating at \
                  /10.250.{}.{}:50010 after {} ms, state=FINALIZED replicas=3 ok",
-                n % 999, n % 3, mixed % 250, n % 250, mixed % 5000
+                n % 999,
+                n % 3,
+                mixed % 250,
+                n % 250,
+                mixed % 5000
             );
             raw += body.len();
-            let traced = n % 11 == 0;
+            let traced = n.is_multiple_of(11);
             let mut timestamp = Vec::new();
             put(&mut timestamp, 1, time / 1_000_000_000);
             put(&mut timestamp, 2, time % 1_000_000_000);
@@ -70,7 +76,11 @@ fn main() {
                 severity_text: "INFO".into(),
                 body: Some(AnyValue { value: Some(Value::StringValue(body)) }),
                 attributes: vec![text("thread", "main")],
-                trace_id: if traced { u128::from_str_radix(&trace, 16).unwrap().to_be_bytes().to_vec() } else { Vec::new() },
+                trace_id: if traced {
+                    u128::from_str_radix(&trace, 16).unwrap().to_be_bytes().to_vec()
+                } else {
+                    Vec::new()
+                },
                 ..LogRecord::default()
             });
         }
@@ -80,11 +90,15 @@ fn main() {
         bytes(&mut loki_proto, 1, &adapter);
         let comma = if stream > 0 { "," } else { "" };
         write!(loki_json, "{comma}{{\"stream\":{{\"app\":\"shop\",\"service_name\":\"svc-{stream}\"}},\"values\":[{values}]}}").unwrap();
-        let attributes = vec![text("service.name", &format!("svc-{stream}")), text("deployment.environment", "prod")];
+        let attributes =
+            vec![text("service.name", &format!("svc-{stream}")), text("deployment.environment", "prod")];
         resource_logs.push(ResourceLogs {
             resource: Some(Resource { attributes, ..Resource::default() }),
             scope_logs: vec![ScopeLogs {
-                scope: Some(InstrumentationScope { name: "shop.cart".into(), ..InstrumentationScope::default() }),
+                scope: Some(InstrumentationScope {
+                    name: "shop.cart".into(),
+                    ..InstrumentationScope::default()
+                }),
                 log_records,
                 ..ScopeLogs::default()
             }],
@@ -132,7 +146,9 @@ fn main() {
     measure("loki json", loki_json.as_bytes(), &|b| {
         loki::decode_push_json(b, &tenant, &registry, now, &limits).unwrap().accepted
     });
-    measure("otlp json", &otlp_json, &|b| otlp::decode_logs_json(b, &tenant, &registry, now, &limits).unwrap().accepted);
+    measure("otlp json", &otlp_json, &|b| {
+        otlp::decode_logs_json(b, &tenant, &registry, now, &limits).unwrap().accepted
+    });
     measure("json lines", lines_json.as_bytes(), &|b| {
         jsonlines::decode(b, &fields, &tenant, &registry, now, &limits).unwrap().accepted
     });

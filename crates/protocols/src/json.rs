@@ -123,13 +123,11 @@ impl<'a> Json<'a> {
 
     /// Checks that the body is UTF-8.
     pub(crate) fn from_bytes(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        match simdutf8::basic::from_utf8(bytes) {
-            Ok(text) => Ok(Self::new(text)),
-            Err(_) => {
-                let offset = std::str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len);
-                Err(DecodeError::Json { offset, reason: "bytes that are not UTF-8".into() })
-            }
+        if let Ok(text) = simdutf8::basic::from_utf8(bytes) {
+            return Ok(Self::new(text));
         }
+        let offset = std::str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len);
+        Err(DecodeError::Json { offset, reason: "bytes that are not UTF-8".into() })
     }
 
     /// Where the next byte is read.
@@ -399,8 +397,8 @@ fn special(bytes: &[u8], mut at: usize) -> usize {
     const HIGH: u64 = ONES << 7;
     while let Some(chunk) = bytes[at.min(bytes.len())..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
-        let quote = word ^ (ONES * b'"' as u64);
-        let backslash = word ^ (ONES * b'\\' as u64);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
         let hit = (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash)
             | (word.wrapping_sub(ONES * 0x20) & !word);

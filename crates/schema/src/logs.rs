@@ -503,7 +503,7 @@ mod tests {
         let rows = [(None, ""), (None, ""), (Some(id), "login"), (None, ""), (Some(id), "logout")];
         for (trace_id, event_name) in rows {
             let observed_timestamp = trace_id.map(|_| 9);
-            b.push(&LogRecord { trace_id, event_name, observed_timestamp, ..Default::default() }).unwrap();
+            b.push(&LogRecord { observed_timestamp, trace_id, event_name, ..Default::default() }).unwrap();
         }
         let batch = b.finish().records;
         let (ids, names) = (batch.column(column::TRACE_ID), batch.column(column::EVENT_NAME));

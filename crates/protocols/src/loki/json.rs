@@ -165,7 +165,7 @@ impl Decoder<'_> {
                         None => entry.attribute(name, text.text(&mut self.buffer), &mut self.intake)?,
                     },
                     Value::Number(raw) | Value::Nested(_, raw) => {
-                        entry.attribute(name, raw, &mut self.intake)?
+                        entry.attribute(name, raw, &mut self.intake)?;
                     }
                     Value::Bool(true) => entry.attribute(name, "true", &mut self.intake)?,
                     Value::Bool(false) => entry.attribute(name, "false", &mut self.intake)?,

@@ -24,13 +24,16 @@ pub(super) fn parse(text: &str, limits: &Limits) -> Result<Labels, Fault> {
 }
 
 /// Drops empty values, wants at least one label, and checks the limits.
-pub(super) fn finish(mut pairs: Vec<(Box<str>, Box<str>)>, limits: &Limits) -> Result<Labels, Fault> {
+pub(super) fn finish(mut pairs: Pairs, limits: &Limits) -> Result<Labels, Fault> {
     pairs.retain(|(_, value)| !value.is_empty());
     if pairs.is_empty() {
         return Err(crate::intake::bad(NO_LABELS));
     }
     labels(pairs, limits)
 }
+
+/// Names and values.
+type Pairs = Vec<(Box<str>, Box<str>)>;
 
 struct Reader<'a> {
     text: &'a str,
@@ -53,7 +56,7 @@ impl Reader<'_> {
     }
 
     /// One more than `limit` pairs is enough to refuse them.
-    fn pairs(&mut self, limit: usize) -> Result<Vec<(Box<str>, Box<str>)>, &'static str> {
+    fn pairs(&mut self, limit: usize) -> Result<Pairs, &'static str> {
         let mut pairs = Vec::new();
         if !self.take(b'{') {
             return Err("expected {");
@@ -151,6 +154,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value)] // reads better at the calls
     fn check(text: &str, want: Expect) {
         let got = match parse(text, &Limits { max_labels_per_stream: 4, ..Limits::default() }) {
             Ok(labels) => labels.to_json(),
@@ -163,19 +167,51 @@ mod tests {
     #[test]
     fn labels_as_prometheus_reads_them() {
         check(r#"{app="web",env="p"}"#, expect![[r#"{"app":"web","env":"p"}"#]]);
-        check(r#" { b = 'x' , a=`\n` , } "#, expect![[r#"{"a":"\\n","b":"x"}"#]]);
-        check(r#"{a="\u00e9\x41\101\n\"\\","my.label"="v",e=""}"#, expect![[r#"{"a":"éAA\n\"\\","my.label":"v"}"#]]);
+        check(r" { b = 'x' , a=`\n` , } ", expect![[r#"{"a":"\\n","b":"x"}"#]]);
+        check(
+            r#"{a="\u00e9\x41\101\n\"\\","my.label"="v",e=""}"#,
+            expect![[r#"{"a":"éAA\n\"\\","my.label":"v"}"#]],
+        );
         check("{}", expect!["the stream has no labels; send at least one"]);
         check("", expect![[r#"stream labels "" are broken at byte 0: expected {"#]]);
-        check(r#"{a="b"#, expect![[r#"stream labels "{a=\"b" are broken at byte 4: a value without closing quote"#]]);
+        check(
+            r#"{a="b"#,
+            expect![[r#"stream labels "{a=\"b" are broken at byte 4: a value without closing quote"#]],
+        );
         check(r#"{a="b"} x"#, expect![[r#"stream labels "{a=\"b\"} x" are broken at byte 8: text after }"#]]);
-        check(r#"{a=~"b"}"#, expect![[r#"stream labels "{a=~\"b\"}" are broken at byte 3: expected a value in quotes"#]]);
-        check(r#"{9a="b"}"#, expect![[r#"stream labels "{9a=\"b\"}" are broken at byte 1: expected a label name"#]]);
-        check(r#"{a="b" c="d"}"#, expect![[r#"stream labels "{a=\"b\" c=\"d\"}" are broken at byte 7: expected , or } after a value"#]]);
-        check(r#"{a="\q"}"#, expect![[r#"stream labels "{a=\"\\q\"}" are broken at byte 6: an unknown escape"#]]);
-        check(r#"{a="\xff"}"#, expect![[r#"stream labels "{a=\"\\xff\"}" are broken at byte 9: a value that is not UTF-8"#]]);
-        check(r#"{a="\u12"}"#, expect![[r#"stream labels "{a=\"\\u12\"}" are broken at byte 6: an escape with too few digits"#]]);
-        check(r#"{a="1",a="2"}"#, expect![[r#"label "a" is given twice with different values; send each label once"#]]);
-        check(r#"{a="1",b="1",c="1",d="1",e="1",f="1"}"#, expect!["the stream has 5 labels, 4 are allowed; send some as attributes"]);
+        check(
+            r#"{a=~"b"}"#,
+            expect![[r#"stream labels "{a=~\"b\"}" are broken at byte 3: expected a value in quotes"#]],
+        );
+        check(
+            r#"{9a="b"}"#,
+            expect![[r#"stream labels "{9a=\"b\"}" are broken at byte 1: expected a label name"#]],
+        );
+        check(
+            r#"{a="b" c="d"}"#,
+            expect![[
+                r#"stream labels "{a=\"b\" c=\"d\"}" are broken at byte 7: expected , or } after a value"#
+            ]],
+        );
+        check(
+            r#"{a="\q"}"#,
+            expect![[r#"stream labels "{a=\"\\q\"}" are broken at byte 6: an unknown escape"#]],
+        );
+        check(
+            r#"{a="\xff"}"#,
+            expect![[r#"stream labels "{a=\"\\xff\"}" are broken at byte 9: a value that is not UTF-8"#]],
+        );
+        check(
+            r#"{a="\u12"}"#,
+            expect![[r#"stream labels "{a=\"\\u12\"}" are broken at byte 6: an escape with too few digits"#]],
+        );
+        check(
+            r#"{a="1",a="2"}"#,
+            expect![[r#"label "a" is given twice with different values; send each label once"#]],
+        );
+        check(
+            r#"{a="1",b="1",c="1",d="1",e="1",f="1"}"#,
+            expect!["the stream has 5 labels, 4 are allowed; send some as attributes"],
+        );
     }
 }

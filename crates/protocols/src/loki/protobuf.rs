@@ -120,7 +120,7 @@ fn timestamp(mut wire: Wire<'_>) -> Result<i64, Fault> {
 
 /// `LabelPairAdapter`.
 #[inline]
-fn label_pair<'a>(mut wire: Wire<'a>) -> Result<(&'a str, &'a str), Fault> {
+fn label_pair(mut wire: Wire<'_>) -> Result<(&str, &str), Fault> {
     let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
     while let Some(field) = wire.next()? {
         match field {

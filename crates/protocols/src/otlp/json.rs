@@ -107,13 +107,14 @@ impl Decoder<'_> {
                     };
                     stream = Some(self.resource(raw)?);
                 }
-                "scopeLogs" => match &stream {
-                    Some(stream) => self.all_scope_logs(json, stream)?,
-                    None => {
+                "scopeLogs" => {
+                    if let Some(stream) = &stream {
+                        self.all_scope_logs(json, stream)?;
+                    } else {
                         waiting = Some(json.position());
                         json.skip()?;
                     }
-                },
+                }
                 _ => json.skip()?,
             }
         }
@@ -158,13 +159,14 @@ impl Decoder<'_> {
                     }
                     scope = Some(read);
                 }
-                "logRecords" => match &scope {
-                    Some(scope) => self.records(json, stream, scope)?,
-                    None => {
+                "logRecords" => {
+                    if let Some(scope) = &scope {
+                        self.records(json, stream, scope)?;
+                    } else {
                         waiting = Some(json.position());
                         json.skip()?;
                     }
-                },
+                }
                 _ => json.skip()?,
             }
         }

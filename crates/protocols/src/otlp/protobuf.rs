@@ -72,7 +72,7 @@ fn survey(bytes: &[u8]) -> Result<Frames, DecodeError> {
 }
 
 /// All occurrences of a message field; one after the other they are the merged message.
-fn gather<'a>(mut wire: Wire<'a>, number: u32) -> Result<Cow<'a, [u8]>, DecodeError> {
+fn gather(mut wire: Wire<'_>, number: u32) -> Result<Cow<'_, [u8]>, DecodeError> {
     let mut found = Cow::Borrowed(&[][..]);
     while let Some((field, value)) = wire.next()? {
         if let Field::Bytes(part) = value
@@ -197,7 +197,7 @@ impl Decoder<'_> {
             match field {
                 (1, Field::Fixed64(nanoseconds)) => time = nanoseconds,
                 (2, Field::Varint(number)) => {
-                    record.severity = Severity::from_number(i64::from(number as i32))
+                    record.severity = Severity::from_number(i64::from(number as i32));
                 }
                 (3, Field::Bytes(word)) => {
                     record.severity_text =

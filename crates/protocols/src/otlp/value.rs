@@ -28,7 +28,7 @@ pub(super) enum Any<'a> {
 
 /// Reads an `AnyValue`; of several kinds the last one counts.
 #[inline]
-pub(super) fn any<'a>(mut wire: Wire<'a>) -> Result<Any<'a>, Fault> {
+pub(super) fn any(mut wire: Wire<'_>) -> Result<Any<'_>, Fault> {
     let mut value = Any::Empty;
     while let Some(field) = wire.next()? {
         value = match field {
@@ -47,7 +47,7 @@ pub(super) fn any<'a>(mut wire: Wire<'a>) -> Result<Any<'a>, Fault> {
 
 /// Reads a `KeyValue`; the value may be missing.
 #[inline]
-pub(super) fn key_value<'a>(mut wire: Wire<'a>) -> Result<(&'a [u8], Any<'a>), Fault> {
+pub(super) fn key_value(mut wire: Wire<'_>) -> Result<(&[u8], Any<'_>), Fault> {
     let (mut key, mut value): (&[u8], _) = (&[], Any::Empty);
     while let Some(field) = wire.next()? {
         match field {

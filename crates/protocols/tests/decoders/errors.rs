@@ -32,14 +32,54 @@ fn check(which: &str, bytes: impl AsRef<[u8]>, want: Expect) {
 #[test]
 fn broken_protobuf() {
     let which = "otlp protobuf";
-    check(which, [0x0a, 5, 0x12], expect!["400: the body is not a valid protobuf message: a field is longer than what is left at byte 2"]);
-    check(which, [0x80], expect!["400: the body is not a valid protobuf message: a varint that does not end at byte 0"]);
-    check(which, [0xff; 11], expect!["400: the body is not a valid protobuf message: a varint of more than 64 bits at byte 0"]);
-    check(which, [0x00], expect!["400: the body is not a valid protobuf message: a field number outside 1 to 536870911 at byte 0"]);
-    check(which, [0x0f], expect!["400: the body is not a valid protobuf message: an unknown wire type at byte 1"]);
-    check(which, [0x0c], expect!["400: the body is not a valid protobuf message: the end of a group that was not begun at byte 1"]);
-    check(which, [0x0b, 0x08], expect!["400: the body is not a valid protobuf message: a varint that does not end at byte 2"]);
-    check(which, [0x0a, 4, 0x12, 2, 0x12, 1], expect!["400: the body is not a valid protobuf message: a field is longer than what is left at byte 6"]);
+    check(
+        which,
+        [0x0a, 5, 0x12],
+        expect![
+            "400: the body is not a valid protobuf message: a field is longer than what is left at byte 2"
+        ],
+    );
+    check(
+        which,
+        [0x80],
+        expect!["400: the body is not a valid protobuf message: a varint that does not end at byte 0"],
+    );
+    check(
+        which,
+        [0xff; 11],
+        expect!["400: the body is not a valid protobuf message: a varint of more than 64 bits at byte 0"],
+    );
+    check(
+        which,
+        [0x00],
+        expect![
+            "400: the body is not a valid protobuf message: a field number outside 1 to 536870911 at byte 0"
+        ],
+    );
+    check(
+        which,
+        [0x0f],
+        expect!["400: the body is not a valid protobuf message: an unknown wire type at byte 1"],
+    );
+    check(
+        which,
+        [0x0c],
+        expect![
+            "400: the body is not a valid protobuf message: the end of a group that was not begun at byte 1"
+        ],
+    );
+    check(
+        which,
+        [0x0b, 0x08],
+        expect!["400: the body is not a valid protobuf message: a varint that does not end at byte 2"],
+    );
+    check(
+        which,
+        [0x0a, 4, 0x12, 2, 0x12, 1],
+        expect![
+            "400: the body is not a valid protobuf message: a field is longer than what is left at byte 6"
+        ],
+    );
     // Unknown fields of every wire type, a group among them.
     check(
         which,
@@ -75,9 +115,14 @@ fn bad_records_of_otlp_protobuf_are_rejected_alone() {
         &[0x32, 0, 0x32, 0, 0x32, 0],       // too many attributes, below
     ];
     let limits = Limits { max_attributes_per_record: 2, ..Limits::default() };
-    check_limits(limits, "otlp protobuf", &records(&bad), expect![[r#"
+    check_limits(
+        limits,
+        "otlp protobuf",
+        &records(&bad),
+        expect![[r#"
         took 1
-        7 of 8 records were rejected: record 1: the body is not valid UTF-8; send text as UTF-8 or bytes_value; record 2: severity_text is not valid UTF-8; send text as UTF-8; record 3: event_name is not valid UTF-8; send text as UTF-8; record 4: an attribute key is not valid UTF-8; send text as UTF-8; record 5: an attribute value is not valid UTF-8; send text as UTF-8 or bytes_value; record 6: time 9223372036854775808 lies after the year 2262; send nanoseconds since 1970; record 8: the record has more than 2 attributes; send fewer"#]]);
+        7 of 8 records were rejected: record 1: the body is not valid UTF-8; send text as UTF-8 or bytes_value; record 2: severity_text is not valid UTF-8; send text as UTF-8; record 3: event_name is not valid UTF-8; send text as UTF-8; record 4: an attribute key is not valid UTF-8; send text as UTF-8; record 5: an attribute value is not valid UTF-8; send text as UTF-8 or bytes_value; record 6: time 9223372036854775808 lies after the year 2262; send nanoseconds since 1970; record 8: the record has more than 2 attributes; send fewer"#]],
+    );
 }
 
 #[test]
@@ -92,15 +137,30 @@ fn nesting_beyond_the_bound_rejects_the_record() {
     }
     let body = [&[0x2a, value.len() as u8], &value[..]].concat();
     let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{json}}}]}}]}}]}}"#);
-    for (max_depth, want) in [(3, [expect![[r#"
+    for (max_depth, want) in [
+        (
+            3,
+            [
+                expect![[r#"
         took 1
-    "#]], expect![[r#"
+    "#]],
+                expect![[r#"
         took 1
-    "#]]]), (2, [expect![[r#"
+    "#]],
+            ],
+        ),
+        (
+            2,
+            [
+                expect![[r#"
         took 0
-        1 of 1 records were rejected: record 1: a value is nested too deep; flatten it"#]], expect![[r#"
+        1 of 1 records were rejected: record 1: a value is nested too deep; flatten it"#]],
+                expect![[r#"
         took 0
-        1 of 1 records were rejected: record 1: a value is nested too deep; flatten it"#]]])] {
+        1 of 1 records were rejected: record 1: a value is nested too deep; flatten it"#]],
+            ],
+        ),
+    ] {
         let limits = || Limits { max_depth, ..Limits::default() };
         let [first, second] = want;
         check_limits(limits(), "otlp protobuf", &records(&[&body]), first);
@@ -111,13 +171,43 @@ fn nesting_beyond_the_bound_rejects_the_record() {
 #[test]
 fn bad_otlp_json() {
     let which = "otlp json";
-    check(which, "", expect!["400: the body is not valid JSON for this endpoint: expected an object at byte 0"]);
-    check(which, "[]", expect!["400: the body is not valid JSON for this endpoint: expected an object at byte 0"]);
-    check(which, r#"{"resourceLogs":{}}"#, expect!["400: the body is not valid JSON for this endpoint: expected an array at byte 16"]);
-    check(which, r#"{"resourceLogs":[1]}"#, expect!["400: the body is not valid JSON for this endpoint: expected an object at byte 17"]);
-    check(which, r#"{"resourceLogs":[{"resource":7}]}"#, expect!["400: the body is not valid JSON for this endpoint: expected a resource object at byte 29"]);
-    check(which, r#"{"resourceLogs":[]} x"#, expect!["400: the body is not valid JSON for this endpoint: text after the end of the value at byte 20"]);
-    check(which, b"{\"resourceLogs\":\"\xff\"}", expect!["400: the body is not valid JSON for this endpoint: bytes that are not UTF-8 at byte 17"]);
+    check(
+        which,
+        "",
+        expect!["400: the body is not valid JSON for this endpoint: expected an object at byte 0"],
+    );
+    check(
+        which,
+        "[]",
+        expect!["400: the body is not valid JSON for this endpoint: expected an object at byte 0"],
+    );
+    check(
+        which,
+        r#"{"resourceLogs":{}}"#,
+        expect!["400: the body is not valid JSON for this endpoint: expected an array at byte 16"],
+    );
+    check(
+        which,
+        r#"{"resourceLogs":[1]}"#,
+        expect!["400: the body is not valid JSON for this endpoint: expected an object at byte 17"],
+    );
+    check(
+        which,
+        r#"{"resourceLogs":[{"resource":7}]}"#,
+        expect!["400: the body is not valid JSON for this endpoint: expected a resource object at byte 29"],
+    );
+    check(
+        which,
+        r#"{"resourceLogs":[]} x"#,
+        expect![
+            "400: the body is not valid JSON for this endpoint: text after the end of the value at byte 20"
+        ],
+    );
+    check(
+        which,
+        b"{\"resourceLogs\":\"\xff\"}",
+        expect!["400: the body is not valid JSON for this endpoint: bytes that are not UTF-8 at byte 17"],
+    );
     let records = [
         r#"{"timeUnixNano":"soon"}"#,
         r#"{"timeUnixNano":-1}"#,
@@ -135,11 +225,15 @@ fn bad_otlp_json() {
     ];
     for part in records.chunks(7) {
         let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#, part.join(","));
-        let want = if part.len() == 7 { expect![[r#"
+        let want = if part.len() == 7 {
+            expect![[r#"
             took 0
-            7 of 7 records were rejected: record 1: a time is not an unsigned integer of nanoseconds since 1970; record 2: a time is not an unsigned integer of nanoseconds since 1970; record 3: time 18446744073709551615 lies after the year 2262; send nanoseconds since 1970; record 4: severityNumber is a name that OTLP does not know; record 5: severityText is not a string; record 6: a value is not an AnyValue object like {"stringValue":"…"}; record 7: an intValue is not a 64-bit integer"#]] } else { expect![[r#"
+            7 of 7 records were rejected: record 1: a time is not an unsigned integer of nanoseconds since 1970; record 2: a time is not an unsigned integer of nanoseconds since 1970; record 3: time 18446744073709551615 lies after the year 2262; send nanoseconds since 1970; record 4: severityNumber is a name that OTLP does not know; record 5: severityText is not a string; record 6: a value is not an AnyValue object like {"stringValue":"…"}; record 7: an intValue is not a 64-bit integer"#]]
+        } else {
+            expect![[r#"
             took 1
-            5 of 6 records were rejected: record 1: a value does not fit its kind, like {"intValue":true}; record 2: attributes are not an array; record 3: an attribute is not an object like {"key":"…","value":{…}}; record 4: flags are not an unsigned 32-bit integer; record 5: the record is not an object"#]] };
+            5 of 6 records were rejected: record 1: a value does not fit its kind, like {"intValue":true}; record 2: attributes are not an array; record 3: an attribute is not an object like {"key":"…","value":{…}}; record 4: flags are not an unsigned 32-bit integer; record 5: the record is not an object"#]]
+        };
         check(which, json, want);
     }
 }
@@ -159,11 +253,7 @@ fn resources_and_scopes_beyond_the_limits_reject_their_records() {
             format!(r#"{{"key":"{key}","value":{{"stringValue":"{value}"}}}}"#)
         };
         let list = |text: &str| {
-            text.split(',')
-                .filter(|part| !part.is_empty())
-                .map(pair)
-                .collect::<Vec<_>>()
-                .join(",")
+            text.split(',').filter(|part| !part.is_empty()).map(pair).collect::<Vec<_>>().join(",")
         };
         format!(
             r#"{{"resourceLogs":[{{"resource":{{"attributes":[{}]}},"scopeLogs":[{{"scope":{{"attributes":[{}]}},"logRecords":[{{}},{{}}]}}]}},{{"scopeLogs":[{{"logRecords":[{{}}]}}]}}]}}"#,
@@ -172,33 +262,67 @@ fn resources_and_scopes_beyond_the_limits_reject_their_records() {
         )
     };
     let check = |resource, scope, want| {
-        check_limits(limits(), "otlp json", request(resource, scope).as_bytes(), want)
+        check_limits(limits(), "otlp json", request(resource, scope).as_bytes(), want);
     };
-    check("a=1,b=2,c=3", "", expect![[r#"
+    check(
+        "a=1,b=2,c=3",
+        "",
+        expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: the stream has 3 labels, 2 are allowed; send some as attributes"#]]);
-    check("toolong=1", "", expect![[r#"
+        2 of 3 records were rejected: record 1: the stream has 3 labels, 2 are allowed; send some as attributes"#]],
+    );
+    check(
+        "toolong=1",
+        "",
+        expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: label name "toolong"… has 7 bytes, 5 are allowed; shorten it"#]]);
-    check("a=toolong", "", expect![[r#"
+        2 of 3 records were rejected: record 1: label name "toolong"… has 7 bytes, 5 are allowed; shorten it"#]],
+    );
+    check(
+        "a=toolong",
+        "",
+        expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: the value of label "a" has 7 bytes, 5 are allowed; send it as an attribute"#]]);
-    check("=1", "", expect![[r#"
+        2 of 3 records were rejected: record 1: the value of label "a" has 7 bytes, 5 are allowed; send it as an attribute"#]],
+    );
+    check(
+        "=1",
+        "",
+        expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: a resource attribute has no key; name it"#]]);
-    check("a=1,a=2", "", expect![[r#"
+        2 of 3 records were rejected: record 1: a resource attribute has no key; name it"#]],
+    );
+    check(
+        "a=1,a=2",
+        "",
+        expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: label "a" is given twice with different values; send each label once"#]]);
-    check("a=1", "x=1,y=2222222222222222222222222", expect![[r#"
+        2 of 3 records were rejected: record 1: label "a" is given twice with different values; send each label once"#]],
+    );
+    check(
+        "a=1",
+        "x=1,y=2222222222222222222222222",
+        expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: the instrumentation scope has more than 60 bytes; send some as resource attributes"#]]);
+        2 of 3 records were rejected: record 1: the instrumentation scope has more than 60 bytes; send some as resource attributes"#]],
+    );
 }
 
 #[test]
 fn bad_loki_pushes() {
     let which = "loki json";
-    check(which, r#"{"streams":7}"#, expect!["400: the body is not valid JSON for this endpoint: expected an array at byte 11"]);
-    check(which, r#"{"streams":[{"stream":"{}"}]}"#, expect!["400: the body is not valid JSON for this endpoint: a stream's labels are not an object at byte 26"]);
+    check(
+        which,
+        r#"{"streams":7}"#,
+        expect!["400: the body is not valid JSON for this endpoint: expected an array at byte 11"],
+    );
+    check(
+        which,
+        r#"{"streams":[{"stream":"{}"}]}"#,
+        expect![
+            "400: the body is not valid JSON for this endpoint: a stream's labels are not an object at byte 26"
+        ],
+    );
     check(
         which,
         r#"{"streams":[{"stream":{},"values":[["1","a"],["2","b"]]},{"stream":{"a":"b"},"values":[["x","a"],["1"],["1",2],{},["1","a",[]],["1","good"]]},{"values":[["1","a"]]}]}"#,
@@ -223,23 +347,41 @@ fn bad_loki_pushes() {
         stream("{a=\"b\"}", i64::MAX),
         stream("{a=\"1\",a=\"2\"}", 1),
     ];
-    check("loki protobuf", PushRequest { streams }.encode_to_vec(), expect![[r#"
+    check(
+        "loki protobuf",
+        PushRequest { streams }.encode_to_vec(),
+        expect![[r#"
         took 1
-        4 of 5 records were rejected: record 2: the stream has no labels; send at least one; record 3: stream labels "{a=\"b\"" are broken at byte 6: expected , or } after a value; record 4: the time lies outside the years 1677 to 2262; send nanoseconds since 1970; record 5: label "a" is given twice with different values; send each label once"#]]);
+        4 of 5 records were rejected: record 2: the stream has no labels; send at least one; record 3: stream labels "{a=\"b\"" are broken at byte 6: expected , or } after a value; record 4: the time lies outside the years 1677 to 2262; send nanoseconds since 1970; record 5: label "a" is given twice with different values; send each label once"#]],
+    );
     // The line's byte is made invalid.
     let mut bytes = PushRequest { streams: vec![stream("{a=\"b\"}", 1)] }.encode_to_vec();
     let at = bytes.iter().position(|byte| *byte == b'x').unwrap();
     bytes[at] = 0xff;
-    check("loki protobuf", bytes, expect![[r#"
+    check(
+        "loki protobuf",
+        bytes,
+        expect![[r#"
         took 0
-        1 of 1 records were rejected: record 1: the line is not valid UTF-8; send text as UTF-8"#]]);
+        1 of 1 records were rejected: record 1: the line is not valid UTF-8; send text as UTF-8"#]],
+    );
 }
 
 #[test]
 fn requests_beyond_the_limits_are_refused_whole() {
     let limits = Limits { max_records: 2, ..Limits::default() };
-    check_limits(limits.clone(), "otlp protobuf", &records(&[&[], &[], &[]]), expect!["413: the request holds more than 2 records; send smaller batches"]);
-    check_limits(limits, "json lines", b"{}\n{}\n{}", expect!["413: the request holds more than 2 records; send smaller batches"]);
+    check_limits(
+        limits.clone(),
+        "otlp protobuf",
+        &records(&[&[], &[], &[]]),
+        expect!["413: the request holds more than 2 records; send smaller batches"],
+    );
+    check_limits(
+        limits,
+        "json lines",
+        b"{}\n{}\n{}",
+        expect!["413: the request holds more than 2 records; send smaller batches"],
+    );
     // A scope of 5,000 bytes repeated in 100 records.
     let record = vec!["{}"; 100].join(",");
     let json = format!(
@@ -247,9 +389,19 @@ fn requests_beyond_the_limits_are_refused_whole() {
         "s".repeat(5000)
     );
     let limits = Limits { max_expanded_bytes: 400_000, ..Limits::default() };
-    check_limits(limits, "otlp json", json.as_bytes(), expect!["413: the request grows to more than 400000 bytes of text; send smaller batches"]);
+    check_limits(
+        limits,
+        "otlp json",
+        json.as_bytes(),
+        expect!["413: the request grows to more than 400000 bytes of text; send smaller batches"],
+    );
     let limits = Limits { max_record_bytes: 20, ..Limits::default() };
-    check_limits(limits, "json lines", b"{\"msg\":\"much too long\"}\n{}", expect![[r#"
+    check_limits(
+        limits,
+        "json lines",
+        b"{\"msg\":\"much too long\"}\n{}",
+        expect![[r#"
         took 1
-        1 of 2 records were rejected: record 1: the record has 23 bytes, 20 are allowed; shorten it"#]]);
+        1 of 2 records were rejected: record 1: the record has 23 bytes, 20 are allowed; shorten it"#]],
+    );
 }

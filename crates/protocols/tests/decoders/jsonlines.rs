@@ -49,9 +49,13 @@ fn default_names() {
 
 #[test]
 fn the_first_name_of_a_list_wins_and_losers_stay_attributes() {
-    check(&[], r#"{"log":"c","message":"b","_msg":"a","time":1,"_time":2}"#, expect![[r#"
+    check(
+        &[],
+        r#"{"log":"c","message":"b","_msg":"a","time":1,"_time":2}"#,
+        expect![[r#"
         {} 2000000000 0 | a log="c" message="b" time="1"
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn plain(value: Option<&AnyValue>) -> String {
                 .map(|six| (0..6).fold(0, |n, i| n << 1 | six.get(i).copied().unwrap_or(0)))
                 .map(|digit: u8| char::from(ALPHABET[digit as usize]))
                 .collect();
-            while text.len() % 4 != 0 {
+            while !text.len().is_multiple_of(4) {
                 text.push('=');
             }
             text
@@ -333,6 +333,15 @@ fn json_takes_the_spellings_senders_use() {
     assert_eq!(rows, [first, second]);
 }
 
+/// `google.rpc.Status`.
+#[derive(prost::Message)]
+struct Status {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
 #[test]
 fn answers_are_read_by_prost_and_serde() {
     for (rejected, message) in [(0, ""), (3, "record 2: \"bad\"\n"), (0, "a warning")] {
@@ -352,13 +361,6 @@ fn answers_are_read_by_prost_and_serde() {
         }
     }
 
-    #[derive(prost::Message)]
-    struct Status {
-        #[prost(int32, tag = "1")]
-        code: i32,
-        #[prost(string, tag = "2")]
-        message: String,
-    }
     let status = Status::decode(&encode_status(3, "bad\u{1}", false)[..]).unwrap();
     assert_eq!((status.code, status.message.as_str()), (3, "bad\u{1}"));
     let json: serde_json::Value = serde_json::from_slice(&encode_status(3, "bad\u{1}", true)).unwrap();

@@ -136,7 +136,7 @@ fn cut_at_every_offset() {
                     assert!(offset <= end, "{which} cut at {end} blames {offset}");
                 }
                 Ok(decoded) if which == "json lines" => {
-                    assert_eq!((decoded.accepted, decoded.rejected), (0, 1))
+                    assert_eq!((decoded.accepted, decoded.rejected), (0, 1));
                 }
                 other => panic!("{which} cut at {end}: {other:?}"),
             }
