@@ -129,7 +129,8 @@ async fn a_clock_that_goes_back_breaks_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicI64::new(1_000_000_000_000));
     let clock = now.clone();
-    let parts = StoreParts { clock: Arc::new(move || clock.load(Ordering::Relaxed)), ..StoreParts::default() };
+    let parts =
+        StoreParts { clock: Arc::new(move || clock.load(Ordering::Relaxed)), ..StoreParts::default() };
     let key = BatchKey::from_header("one");
     {
         let store = Store::open_with(config(dir.path()), parts.clone()).unwrap();

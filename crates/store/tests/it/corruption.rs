@@ -63,8 +63,10 @@ async fn a_damaged_or_lost_catalog_is_rebuilt_from_the_segments() {
         two_segments(dir.path()).await;
         {
             // A merge whose inputs are still there: what a crash at the wrong moment leaves.
-            let inputs: Vec<_> =
-                segment_files(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+            let inputs: Vec<_> = segment_files(dir.path())
+                .into_iter()
+                .map(|path| (std::fs::read(&path).unwrap(), path))
+                .collect();
             open(dir.path()).compact().await.unwrap();
             inputs.into_iter().for_each(|(bytes, path)| std::fs::write(path, bytes).unwrap());
         }

@@ -55,7 +55,11 @@ async fn of_many_at_once_one_is_stored_and_none_is_told_before_it_is_visible() {
 #[tokio::test]
 async fn deduplication_can_be_switched_off_and_content_keys_follow_the_setting() {
     let dir = tempfile::tempdir().unwrap();
-    let off = StoreConfig { dedup_window: std::time::Duration::ZERO, dedup_by_content: false, ..config(dir.path()) };
+    let off = StoreConfig {
+        dedup_window: std::time::Duration::ZERO,
+        dedup_by_content: false,
+        ..config(dir.path())
+    };
     let store = Store::open(off).unwrap();
     let tenant = trine_model::TenantId::default();
     assert_eq!(store.batch_key(None, &tenant, b"body"), None);

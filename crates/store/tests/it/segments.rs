@@ -30,8 +30,13 @@ async fn rows_move_from_memory_to_one_segment_per_day_and_stay_the_same() {
         append(&store, 5, 3 * DAY..3 * DAY + 100).await;
         store.flush().await.unwrap();
         let all = [
-            (0, 0..1000), (1, 1000..2000), (0, 2000..3000), (1, 3000..4000), (0, 4000..5000),
-            (1, 5000..6000), (5, 3 * DAY..3 * DAY + 100),
+            (0, 0..1000),
+            (1, 1000..2000),
+            (0, 2000..3000),
+            (1, 3000..4000),
+            (0, 4000..5000),
+            (1, 5000..6000),
+            (5, 3 * DAY..3 * DAY + 100),
         ];
         expect(&store, &all).await;
         assert_eq!(segment_files(dir.path()).len(), 7);
@@ -40,7 +45,10 @@ async fn rows_move_from_memory_to_one_segment_per_day_and_stay_the_same() {
         expect(&store, &all).await;
         let files = segment_files(dir.path());
         assert_eq!(files.len(), 2, "{files:?}");
-        assert!(files[0].to_string_lossy().contains("1970-01-01") && files[1].to_string_lossy().contains("1970-01-04"));
+        assert!(
+            files[0].to_string_lossy().contains("1970-01-01")
+                && files[1].to_string_lossy().contains("1970-01-04")
+        );
         let report = store.verify().await;
         assert!(report.is_ok() && report.rows == 6100, "{report:?}");
         drop(store);
@@ -120,7 +128,8 @@ async fn retention_by_age_drops_old_segments_and_old_rows() {
     let dir = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicU64::new(10 * DAY));
     let clock = now.clone();
-    let parts = StoreParts { clock: Arc::new(move || clock.load(SeqCst) as i64 * 1000), ..StoreParts::default() };
+    let parts =
+        StoreParts { clock: Arc::new(move || clock.load(SeqCst) as i64 * 1000), ..StoreParts::default() };
     let age = Some(Duration::from_secs(2 * DAY));
     let store = Store::open_with(StoreConfig { retention_age: age, ..config(dir.path()) }, parts).unwrap();
     for start in [7 * DAY, 8 * DAY - 50, 9 * DAY] {
@@ -151,7 +160,8 @@ async fn retention_by_size_drops_the_oldest_first() {
     store.compact().await.unwrap();
     let bytes = store.status().segment_bytes;
     drop(store);
-    let store = Store::open(StoreConfig { retention_bytes: Some(bytes / 3 * 2 + 100), ..config(dir.path()) }).unwrap();
+    let store = Store::open(StoreConfig { retention_bytes: Some(bytes / 3 * 2 + 100), ..config(dir.path()) })
+        .unwrap();
     store.compact().await.unwrap();
     expect(&store, &[(1, 2 * DAY..2 * DAY + 1000), (1, 3 * DAY..3 * DAY + 1000)]).await;
     assert_eq!(store.status().counters.retained_out_rows, 1000);
@@ -163,7 +173,7 @@ async fn background_work_runs_unasked_by_size_and_by_age() {
     let settings = StoreConfig {
         memtable_bytes: 1 << 20,
         flush_after: Duration::from_millis(200),
-        segment_bytes: 1 << 20,
+        segment_bytes: 600 << 10,
         ..StoreConfig::new(dir.path())
     };
     let store = Store::open(settings).unwrap();
