@@ -10,19 +10,29 @@
 //! what a scan over the lines would; no input makes a reader panic.
 
 mod block;
+mod column;
+mod column_read;
 mod dictionary;
 mod encoder;
 mod error;
 mod index;
+mod ints;
+mod literals;
+mod miner;
 mod options;
 mod query;
 mod rows;
+mod scan;
+mod sections;
+mod trace_bloom;
+mod wire;
 
 pub use block::{Block, Scratch};
 pub use dictionary::Dictionary;
 pub use encoder::Encoder;
 pub use error::BodyError;
-pub use index::{BlockIndex, TraceIdBloom};
+pub use index::BlockIndex;
 pub use options::Options;
 pub use query::{PreparedQuery, Query, Verdict};
 pub use rows::RowSet;
+pub use trace_bloom::TraceIdBloom;

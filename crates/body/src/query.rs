@@ -1,6 +1,24 @@
 //! What to look for, and what can be said without looking at rows.
+//!
+//! A needle is held against every template of a segment once. It lies in the constant text
+//! ([`Plan::Always`]), or it fits into single slots, judged by the bytes that a slot ever held
+//! ([`Plan::Slots`]), or it may cross the border of text and variable ([`Plan::Rebuild`]), or it
+//! cannot occur ([`Plan::Never`]). A regular expression goes by the literals it cannot do without.
 
-use crate::{BlockIndex, BodyError, Dictionary};
+use std::sync::Arc;
+
+use memchr::memmem::Finder;
+
+use crate::{
+    BlockIndex, BodyError, Dictionary,
+    dictionary::{Slot, class},
+    literals::required,
+};
+
+/// Largest compiled regular expression, in bytes.
+const MAX_REGEX_BYTES: usize = 10 << 20;
+/// Steps after which a needle counts as fitting a template.
+const MAX_STEPS: usize = 4096;
 
 /// What is known about the rows of a template or a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,56 +31,264 @@ pub enum Verdict {
     Maybe,
 }
 
-/// A substring or a regular expression to find in lines.
+/// How the rows of a template are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plan {
+    Always,
+    Never,
+    /// The needle can only lie inside one of these slots (one bit each).
+    Slots(u64),
+    Rebuild,
+}
+
+/// A run of letters and digits that a variable must hold.
 #[derive(Debug, Clone)]
-pub struct Query {}
+struct Run {
+    bytes: Vec<u8>,
+    /// Whether the needle shows that the run starts or ends here.
+    left: bool,
+    right: bool,
+}
+
+/// A text that must occur.
+#[derive(Debug, Clone)]
+struct Literal {
+    finder: Finder<'static>,
+    runs: Vec<Run>,
+    classes: u16,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// One of these must occur; nothing when that is not known.
+    literals: Option<Vec<Literal>>,
+    /// Nothing when the one literal is all that is asked for.
+    regex: Option<regex::bytes::Regex>,
+}
+
+/// A substring or a regular expression to find in lines. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Query(Arc<Inner>);
 
 impl Query {
     /// Lines that contain these bytes, case-sensitive.
     pub fn literal(needle: &[u8]) -> Self {
-        let _ = needle;
-        todo!()
+        Self(Arc::new(Inner { literals: Some(vec![Literal::new(needle)]), regex: None }))
     }
 
-    /// Lines in which the regular expression matches somewhere.
+    /// Lines in which the regular expression matches somewhere; syntax and flags of the `regex` crate.
     pub fn regex(pattern: &str) -> Result<Self, BodyError> {
-        let _ = pattern;
-        todo!()
+        let refuse = |error: String| BodyError::Regex(error);
+        let hir = regex_syntax::ParserBuilder::new().utf8(false).build().parse(pattern);
+        let hir = hir.map_err(|error| refuse(error.to_string()))?;
+        let regex = regex::bytes::RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
+        let regex = regex.map_err(|error| refuse(error.to_string()))?;
+        let literals = required(&hir).map(|all| all.iter().map(|one| Literal::new(one)).collect());
+        Ok(Self(Arc::new(Inner { literals, regex: Some(regex) })))
     }
 
     /// Whether a plain line matches.
     pub fn matches(&self, line: &[u8]) -> bool {
-        let _ = line;
-        todo!()
+        match (&self.0.regex, &self.0.literals) {
+            (Some(regex), _) => regex.is_match(line),
+            (None, Some(literals)) => literals.iter().any(|literal| literal.finder.find(line).is_some()),
+            (None, None) => true,
+        }
     }
 
     /// Classifies every template of a segment once.
     pub fn prepare(&self, dictionary: &Dictionary) -> PreparedQuery {
-        let _ = dictionary;
-        todo!()
+        let plans = (0..dictionary.len() as u32).map(|id| self.classify(dictionary, id)).collect();
+        PreparedQuery { query: self.clone(), plans }
+    }
+
+    fn classify(&self, dictionary: &Dictionary, id: u32) -> Plan {
+        let (Some(pieces), slots) = (dictionary.pieces_of(id), dictionary.slots_of(id)) else {
+            return Plan::Never;
+        };
+        if let (Some(regex), []) = (&self.0.regex, slots) {
+            let matches = regex.is_match(dictionary.piece(pieces[0]));
+            return if matches { Plan::Always } else { Plan::Never };
+        }
+        let Some(literals) = &self.0.literals else { return Plan::Rebuild };
+        let template = Template { dictionary, pieces, slots };
+        let mut plan = Plan::Never;
+        for literal in literals {
+            plan = match (plan, template.plan(literal)) {
+                (_, Plan::Never) => plan,
+                (_, found) if self.0.regex.is_none() => found,
+                _ => Plan::Rebuild,
+            };
+        }
+        plan
+    }
+}
+
+impl Literal {
+    fn new(needle: &[u8]) -> Self {
+        let classes = needle.iter().fold(0, |all, &byte| all | class::OF[byte as usize]);
+        let mut runs = Vec::new();
+        let mut at = 0;
+        for part in needle.split(|byte| !byte.is_ascii_alphanumeric()) {
+            let (left, right) = (at > 0, at + part.len() < needle.len());
+            // Letters alone may stand in constant text, unless they are all there is: then the
+            // template has told that they do not.
+            if part.iter().any(u8::is_ascii_digit) || !part.is_empty() && part.len() == needle.len() {
+                runs.push(Run { bytes: part.to_vec(), left, right });
+            }
+            at += part.len() + 1;
+        }
+        Self { finder: Finder::new(needle).into_owned(), runs, classes }
+    }
+
+    fn may_be_in(&self, index: &BlockIndex) -> bool {
+        self.runs.iter().all(|run| index.may_hold(&run.bytes, run.left, run.right))
+    }
+}
+
+/// One template while a needle is held against it.
+struct Template<'a> {
+    dictionary: &'a Dictionary,
+    pieces: &'a [(u32, u32)],
+    slots: &'a [Slot],
+}
+
+impl Template<'_> {
+    fn piece(&self, i: usize) -> &[u8] {
+        self.dictionary.piece(self.pieces[i])
+    }
+
+    fn plan(&self, literal: &Literal) -> Plan {
+        let needle = literal.finder.needle();
+        if (0..self.pieces.len()).any(|i| {
+            let piece = self.piece(i);
+            piece.len() >= needle.len() && literal.finder.find(piece).is_some()
+        }) {
+            return Plan::Always;
+        }
+        let mut inside = 0u64;
+        for (i, slot) in self.slots.iter().enumerate() {
+            if literal.classes & !slot.classes == 0 && slot.longest as usize >= needle.len() {
+                if i >= 64 {
+                    return Plan::Rebuild;
+                }
+                inside |= 1 << i;
+            }
+        }
+        if self.crosses(needle) {
+            Plan::Rebuild
+        } else if inside != 0 {
+            Plan::Slots(inside)
+        } else {
+            Plan::Never
+        }
+    }
+
+    /// Whether the needle may lie across a border of text and variable. Errs towards yes.
+    fn crosses(&self, needle: &[u8]) -> bool {
+        let mut steps = 0;
+        for slot in 0..self.slots.len() {
+            let before = self.piece(slot);
+            let most = before.len().min(needle.len() - 1);
+            // The needle starts in the text before the slot …
+            for len in 1..=most {
+                if before[before.len() - len] == needle[0]
+                    && before[before.len() - len..] == needle[..len]
+                    && self.slot_takes(slot, &needle[len..], &mut steps)
+                {
+                    return true;
+                }
+            }
+            // … or in the slot, and goes on in the text after it.
+            for len in 1..=self.prefix_for(slot, needle).min(needle.len() - 1) {
+                if self.piece_takes(slot + 1, &needle[len..], &mut steps) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// How many bytes at the start of `rest` the slot may hold.
+    fn prefix_for(&self, slot: usize, rest: &[u8]) -> usize {
+        let Slot { classes, longest } = self.slots[slot];
+        let fits = rest.iter().take_while(|&&byte| class::OF[byte as usize] & classes != 0).count();
+        fits.min(longest as usize)
+    }
+
+    /// Whether `rest` may start where the slot starts.
+    fn slot_takes(&self, slot: usize, rest: &[u8], steps: &mut usize) -> bool {
+        *steps += 1;
+        let fits = self.prefix_for(slot, rest);
+        *steps > MAX_STEPS
+            || fits == rest.len()
+            || (0..=fits).any(|len| self.piece_takes(slot + 1, &rest[len..], steps))
+    }
+
+    /// Whether `rest` may start where the piece of text starts.
+    fn piece_takes(&self, piece: usize, rest: &[u8], steps: &mut usize) -> bool {
+        let text = self.piece(piece);
+        if text.len() >= rest.len() {
+            return text.starts_with(rest);
+        }
+        piece < self.slots.len()
+            && rest.starts_with(text)
+            && self.slot_takes(piece, &rest[text.len()..], steps)
     }
 }
 
 /// A [`Query`] against the dictionary of one segment.
 #[derive(Debug, Clone)]
-pub struct PreparedQuery {}
+pub struct PreparedQuery {
+    query: Query,
+    plans: Vec<Plan>,
+}
 
 impl PreparedQuery {
     /// Whether a plain line matches.
+    #[inline]
     pub fn matches(&self, line: &[u8]) -> bool {
-        let _ = line;
-        todo!()
+        self.query.matches(line)
     }
 
     /// What the template alone says about its rows.
     pub fn template(&self, id: u32) -> Verdict {
-        let _ = id;
-        todo!()
+        match self.plan(id) {
+            Plan::Always => Verdict::Always,
+            Plan::Never => Verdict::Never,
+            Plan::Slots(_) | Plan::Rebuild => Verdict::Maybe,
+        }
     }
 
     /// What the index says about the rows of a block (encoded or plain).
     pub fn block(&self, index: &BlockIndex) -> Verdict {
-        let _ = index;
-        todo!()
+        let (mut always, mut never) = (true, true);
+        let mut maybe_rows = false;
+        for &(template, _) in &index.templates {
+            let verdict = self.template(template);
+            always &= verdict == Verdict::Always;
+            never &= verdict != Verdict::Always;
+            maybe_rows |= verdict == Verdict::Maybe;
+        }
+        if always {
+            return Verdict::Always;
+        }
+        if never && (!maybe_rows || !self.may_be_in(index)) { Verdict::Never } else { Verdict::Maybe }
+    }
+
+    fn may_be_in(&self, index: &BlockIndex) -> bool {
+        let literals = self.query.0.literals.as_ref();
+        literals.is_none_or(|literals| literals.iter().any(|literal| literal.may_be_in(index)))
+    }
+
+    pub(crate) fn plan(&self, id: u32) -> Plan {
+        self.plans.get(id as usize).copied().unwrap_or(Plan::Rebuild)
+    }
+
+    /// First place of the needle; only for [`Plan::Slots`], which only a literal gets.
+    #[inline]
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+        let finder = &self.query.0.literals.as_ref()?.first()?.finder;
+        finder.find(bytes).map(|start| (start, start + finder.needle().len()))
     }
 }

@@ -1,0 +1,86 @@
+//! Varints and a reader that never reads past the end.
+
+use crate::BodyError;
+
+/// Appends `value` in 7-bit groups, lowest first (LEB128).
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads front to back; every read is checked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    pos: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, pos: 0 }
+    }
+
+    pub(crate) fn position(&self) -> usize {
+        self.pos
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pos == self.bytes.len()
+    }
+
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.pos).copied()
+    }
+
+    #[inline]
+    pub(crate) fn u8(&mut self) -> Result<u8, BodyError> {
+        let byte = *self.bytes.get(self.pos).ok_or(BodyError::Corrupt("data ends early"))?;
+        self.pos += 1;
+        Ok(byte)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, BodyError> {
+        let four = self.take(4)?;
+        Ok(u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, BodyError> {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(self.take(8)?);
+        Ok(u64::from_le_bytes(eight))
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, BodyError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(BodyError::Corrupt("a number is longer than 64 bits"))
+    }
+
+    /// A varint that must not exceed `max`.
+    #[inline]
+    pub(crate) fn bounded(&mut self, max: usize) -> Result<usize, BodyError> {
+        let value = self.varint()?;
+        match usize::try_from(value) {
+            Ok(value) if value <= max => Ok(value),
+            _ => Err(BodyError::Corrupt("a length is out of bounds")),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], BodyError> {
+        let end = self.pos.checked_add(len).ok_or(BodyError::Corrupt("a length overflows"))?;
+        let bytes = self.bytes.get(self.pos..end).ok_or(BodyError::Corrupt("data ends early"))?;
+        self.pos = end;
+        Ok(bytes)
+    }
+}
