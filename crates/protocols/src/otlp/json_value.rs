@@ -10,6 +10,9 @@ use super::value::TOO_DEEP;
 
 const NOT_A_VALUE: &str = "a value is not an AnyValue object like {\"stringValue\":\"…\"}";
 
+const NOT_A_LIST: &str = "an arrayValue or kvlistValue is not an object with values";
+const NOT_A_PAIR: &str = "an attribute is not an object like {\"key\":\"…\",\"value\":{…}}";
+
 /// One `AnyValue`; containers are remembered by place.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Any<'a> {
@@ -40,26 +43,32 @@ pub(super) fn any<'a>(json: &mut Json<'a>) -> Result<Any<'a>, Fault> {
     let mut first = true;
     while let Some(kind) = json.member(&mut first)? {
         let given = json.value()?;
-        value = match (kind.raw(), given) {
-            (_, Value::Null) => value,
-            ("stringValue", Value::Str(text)) => Any::Text(text),
-            ("boolValue", Value::Bool(truth)) => Any::Bool(truth),
-            ("intValue", Value::Number(digits)) => Any::Number(integer(digits)?),
-            ("intValue", Value::Str(digits)) => Any::Number(integer(digits.raw())?),
-            ("doubleValue", Value::Number(number)) => Any::Number(number),
-            ("doubleValue", Value::Str(number)) => Any::Number(double(number.raw())?),
-            ("arrayValue", Value::Nested(at, _)) => Any::Array(at),
-            ("kvlistValue", Value::Nested(at, _)) => Any::Map(at),
-            ("bytesValue", Value::Str(base64)) => Any::Bytes(base64),
-            (
-                "stringValue" | "boolValue" | "intValue" | "doubleValue" | "arrayValue" | "kvlistValue"
-                | "bytesValue",
-                _,
-            ) => return Err(bad("a value does not fit its kind, like {\"intValue\":true}")),
-            _ => value,
-        };
+        value = known(kind.raw(), given)?.unwrap_or(value);
     }
     Ok(value)
+}
+
+/// A member of an `AnyValue`; `None` when it is null or unknown.
+#[inline]
+fn known<'a>(kind: &str, given: Value<'a>) -> Result<Option<Any<'a>>, Fault> {
+    Ok(Some(match (kind, given) {
+        (_, Value::Null) => return Ok(None),
+        ("stringValue", Value::Str(text)) => Any::Text(text),
+        ("boolValue", Value::Bool(truth)) => Any::Bool(truth),
+        ("intValue", Value::Number(digits)) => Any::Number(integer(digits)?),
+        ("intValue", Value::Str(digits)) => Any::Number(integer(digits.raw())?),
+        ("doubleValue", Value::Number(number)) => Any::Number(number),
+        ("doubleValue", Value::Str(number)) => Any::Number(double(number.raw())?),
+        ("arrayValue", Value::Nested(at, _)) => Any::Array(at),
+        ("kvlistValue", Value::Nested(at, _)) => Any::Map(at),
+        ("bytesValue", Value::Str(base64)) => Any::Bytes(base64),
+        (
+            "stringValue" | "boolValue" | "intValue" | "doubleValue" | "arrayValue" | "kvlistValue"
+            | "bytesValue",
+            _,
+        ) => return Err(bad("a value does not fit its kind, like {\"intValue\":true}")),
+        _ => return Ok(None),
+    }))
 }
 
 fn integer(digits: &str) -> Result<&str, Fault> {
@@ -91,55 +100,129 @@ pub(super) fn text<'s, 'a: 's>(
         Any::Number(number) => Ok(number),
         Any::Bool(truth) => Ok(if truth { "true" } else { "false" }),
         Any::Empty => Ok(""),
-        Any::Array(_) | Any::Map(_) => {
+        Any::Array(at) | Any::Map(at) => {
             buffer.clear();
             let back = json.position();
-            render_json(value, json, buffer, depth)?;
+            json.rewind(at);
+            render_list(matches!(value, Any::Map(_)), json, buffer, depth)?;
             json.rewind(back);
             Ok(buffer)
         }
     }
 }
 
-/// Appends the value as JSON.
-fn render_json<'a>(value: Any<'a>, json: &mut Json<'a>, out: &mut String, depth: usize) -> Result<(), Fault> {
-    match value {
-        Any::Empty => out.push_str("null"),
-        Any::Text(text) | Any::Bytes(text) => render_str(out, text),
-        Any::Number(word @ ("NaN" | "Infinity" | "-Infinity")) => render::json_string(out, word),
-        Any::Number(number) => out.push_str(number),
-        Any::Bool(truth) => out.push_str(if truth { "true" } else { "false" }),
-        Any::Array(_) | Any::Map(_) if depth == 0 => return Err(bad(TOO_DEEP)),
-        Any::Array(at) => {
-            out.push('[');
-            let mut separator = "";
-            values(json, at, |json| {
-                out.push_str(std::mem::replace(&mut separator, ","));
-                let element = any(json)?;
-                let back = json.position();
-                render_json(element, json, out, depth - 1)?;
-                json.rewind(back);
-                Ok(())
-            })?;
-            out.push(']');
+/// Appends the `AnyValue` that is next as JSON, in one pass, so that nesting cannot multiply work.
+fn render_any(json: &mut Json<'_>, out: &mut String, depth: usize) -> Result<(), Fault> {
+    if json.null()? {
+        out.push_str("null");
+        return Ok(());
+    }
+    if json.peek() != b'{' {
+        return Err(bad(NOT_A_VALUE));
+    }
+    json.object()?;
+    let start = out.len();
+    let mut first = true;
+    while let Some(kind) = json.member(&mut first)? {
+        let map = kind.raw() == "kvlistValue";
+        if (map || kind.raw() == "arrayValue") && json.peek() == b'{' {
+            out.truncate(start);
+            render_list(map, json, out, depth)?;
+            continue;
         }
-        Any::Map(at) => {
-            out.push('{');
-            let mut separator = "";
-            values(json, at, |json| {
-                let (key, value) = key_value(json)?;
-                out.push_str(std::mem::replace(&mut separator, ","));
-                render_str(out, key);
-                out.push(':');
-                let back = json.position();
-                render_json(value, json, out, depth - 1)?;
-                json.rewind(back);
-                Ok(())
-            })?;
-            out.push('}');
+        let given = json.value()?;
+        let Some(value) = known(kind.raw(), given)? else { continue };
+        out.truncate(start);
+        match value {
+            Any::Text(text) | Any::Bytes(text) => render_str(out, text),
+            Any::Number(word @ ("NaN" | "Infinity" | "-Infinity")) => render::json_string(out, word),
+            Any::Number(number) => out.push_str(number),
+            Any::Bool(truth) => out.push_str(if truth { "true" } else { "false" }),
+            Any::Empty | Any::Array(_) | Any::Map(_) => return Err(bad(NOT_A_LIST)),
         }
     }
+    if out.len() == start {
+        out.push_str("null");
+    }
     Ok(())
+}
+
+/// Appends the `ArrayValue` or `KeyValueList` that is next as JSON.
+fn render_list(map: bool, json: &mut Json<'_>, out: &mut String, depth: usize) -> Result<(), Fault> {
+    if depth == 0 {
+        return Err(bad(TOO_DEEP));
+    }
+    if json.peek() != b'{' {
+        return Err(bad(NOT_A_LIST));
+    }
+    json.object()?;
+    out.push(if map { '{' } else { '[' });
+    let mut separator = "";
+    let mut first = true;
+    while let Some(name) = json.member(&mut first)? {
+        if name.raw() != "values" || json.peek() != b'[' {
+            json.skip()?;
+            continue;
+        }
+        json.array()?;
+        let mut first = true;
+        while json.element(&mut first)? {
+            out.push_str(std::mem::replace(&mut separator, ","));
+            if map {
+                render_pair(json, out, depth - 1)?;
+            } else {
+                render_any(json, out, depth - 1)?;
+            }
+        }
+    }
+    out.push(if map { '}' } else { ']' });
+    Ok(())
+}
+
+/// Appends the `KeyValue` that is next as a JSON member.
+fn render_pair(json: &mut Json<'_>, out: &mut String, depth: usize) -> Result<(), Fault> {
+    if json.peek() != b'{' {
+        return Err(bad(NOT_A_PAIR));
+    }
+    json.object()?;
+    let start = out.len();
+    let mut key = None;
+    let mut keyed = false;
+    let mut first = true;
+    while let Some(name) = json.member(&mut first)? {
+        match name.raw() {
+            "key" => key = Some(key_text(json.value()?)?),
+            "value" => {
+                out.truncate(start);
+                keyed = key.is_some();
+                if let Some(key) = key {
+                    render_str(out, key);
+                    out.push(':');
+                }
+                render_any(json, out, depth)?;
+            }
+            _ => json.skip()?,
+        }
+    }
+    if out.len() == start {
+        out.push_str("null");
+    }
+    if !keyed {
+        // The value came before its key, or one of them not at all.
+        let mut member = String::new();
+        render_str(&mut member, key.unwrap_or(Str::plain("")));
+        member.push(':');
+        out.insert_str(start, &member);
+    }
+    Ok(())
+}
+
+fn key_text(value: Value<'_>) -> Result<Str<'_>, Fault> {
+    match value {
+        Value::Str(text) => Ok(text),
+        Value::Null => Ok(Str::plain("")),
+        _ => Err(bad("an attribute's key is not a string")),
+    }
 }
 
 /// A string is copied as spelled, which is JSON already.
@@ -156,48 +239,18 @@ fn render_str(out: &mut String, text: Str<'_>) {
     }
 }
 
-/// Runs over the `values` of the `ArrayValue` or `KeyValueList` at a place.
-fn values<'a>(
-    json: &mut Json<'a>,
-    at: usize,
-    mut each: impl FnMut(&mut Json<'a>) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    json.rewind(at);
-    if json.peek() != b'{' {
-        return Err(bad("an arrayValue or kvlistValue is not an object with values"));
-    }
-    json.object()?;
-    let mut first = true;
-    while let Some(name) = json.member(&mut first)? {
-        if name.raw() != "values" || json.peek() != b'[' {
-            json.skip()?;
-            continue;
-        }
-        json.array()?;
-        let mut first = true;
-        while json.element(&mut first)? {
-            each(json)?;
-        }
-    }
-    Ok(())
-}
-
 /// Reads a `KeyValue`; the value may be missing.
 #[inline]
 pub(super) fn key_value<'a>(json: &mut Json<'a>) -> Result<(Str<'a>, Any<'a>), Fault> {
     if json.peek() != b'{' {
-        return Err(bad("an attribute is not an object like {\"key\":\"…\",\"value\":{…}}"));
+        return Err(bad(NOT_A_PAIR));
     }
     json.object()?;
     let (mut key, mut value) = (Str::plain(""), Any::Empty);
     let mut first = true;
     while let Some(name) = json.member(&mut first)? {
         match name.raw() {
-            "key" => match json.value()? {
-                Value::Str(text) => key = text,
-                Value::Null => {}
-                _ => return Err(bad("an attribute's key is not a string")),
-            },
+            "key" => key = key_text(json.value()?)?,
             "value" => value = any(json)?,
             _ => json.skip()?,
         }
