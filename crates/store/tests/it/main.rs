@@ -1,0 +1,11 @@
+//! The store as its users see it. Each module names what it guarantees.
+
+mod append;
+mod corruption;
+mod crash;
+mod damage;
+mod dedup;
+mod full;
+mod kit;
+mod records;
+mod segments;
