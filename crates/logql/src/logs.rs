@@ -228,17 +228,14 @@ impl Pager {
         let read: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let complete = whole || read < rows;
         self.done = complete;
-        let mut last = None;
-        if !complete {
-            let times = batches.iter().flat_map(|batch| {
-                let rows = Rows::new(batch);
-                (0..rows.len).map(move |row| rows.timestamp(row)).collect::<Vec<_>>()
-            });
-            last = match self.direction {
-                Direction::Backward => times.min(),
-                Direction::Forward => times.max(),
-            };
+        let mut span = None::<(i64, i64)>;
+        for batch in batches.iter().filter(|_| !complete) {
+            let rows = Rows::new(batch);
+            for time in (0..rows.len).map(|row| rows.timestamp(row)) {
+                span = Some(span.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
+            }
         }
+        let last = span.map(|(least, most)| if self.direction == Direction::Backward { least } else { most });
         let direction = self.direction;
         let mut found = Vec::new();
         for batch in &batches {
@@ -248,16 +245,12 @@ impl Pager {
         }
         sort(&mut found, direction);
         found.truncate(self.left);
-        if let Some(last) = last {
-            let span = match direction {
-                Direction::Backward => self.end.saturating_sub(last),
-                Direction::Forward => last.saturating_sub(self.start),
-            };
+        if let Some((least, most)) = span {
             match direction {
-                Direction::Backward => self.end = last.saturating_add(1),
-                Direction::Forward => self.start = last,
+                Direction::Backward => self.end = least.saturating_add(1),
+                Direction::Forward => self.start = most,
             }
-            self.width = span.max(1).saturating_mul(WINDOW_GROWTH);
+            self.width = most.saturating_sub(least).max(1).saturating_mul(WINDOW_GROWTH);
         }
         Ok(found)
     }

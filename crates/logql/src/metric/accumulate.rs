@@ -41,11 +41,28 @@ impl Slots {
 
     /// The slot of an instant; `None` in a gap between windows and outside of them.
     pub fn slot(&self, timestamp: i64) -> Option<usize> {
-        let past = timestamp.checked_sub(self.origin)?.checked_sub(1).filter(|past| *past >= 0)?;
-        let (period, within) = ((past / self.step) as usize, past % self.step);
-        let slot = if self.rest == 0 { period } else { 2 * period + usize::from(within >= self.rest) };
+        self.span(timestamp).0
+    }
+
+    /// The slot of an instant, and the first and last instant for which the answer is the same.
+    pub fn span(&self, timestamp: i64) -> (Option<usize>, i64, i64) {
+        let past = match timestamp.checked_sub(self.origin) {
+            Some(past) if past > 0 => past - 1,
+            _ => return (None, timestamp, timestamp),
+        };
+        let period = past / self.step;
+        let within = past - period * self.step;
+        let begin = self.first() + period * self.step;
+        let (slot, from, to) = if self.rest == 0 {
+            (period as usize, begin, begin.saturating_add(self.step - 1))
+        } else if within < self.rest {
+            (2 * period as usize, begin, begin + self.rest - 1)
+        } else {
+            (2 * period as usize + 1, begin + self.rest, begin.saturating_add(self.step - 1))
+        };
         let gap = self.range < self.step && within >= self.range;
-        (!gap && slot < self.window(self.steps - 1).1).then_some(slot)
+        let inside = !gap && slot < self.window(self.steps - 1).1;
+        (inside.then_some(slot), from, to)
     }
 
     /// First slot of a window and the slot behind its last.
@@ -369,7 +386,10 @@ mod tests {
             let mut extremes = SlotSeries::<Extremes>::default();
             let mut bytes = 0;
             for (time, value) in &samples {
-                if let Some(slot) = slots.slot(*time) {
+                let (slot, from, to) = slots.span(*time);
+                prop_assert!(from <= *time && *time <= to);
+                prop_assert!(slots.slot(from) == slot && slots.slot(to) == slot);
+                if let Some(slot) = slot {
                     prop_assert!(*time >= slots.first() && *time <= slots.last());
                     total.slot(slot, &mut bytes).add(*time, *value as f64);
                     extremes.slot(slot, &mut bytes).add(*time, *value as f64);

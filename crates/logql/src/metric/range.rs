@@ -208,7 +208,10 @@ async fn scan_by_stream<A: Accumulator>(
 ) -> Result<(), LogqlError> {
     let bytes = matches!(aggregation.op, RangeOp::BytesRate | RangeOp::BytesOverTime);
     let mut scan = plan.scan.clone();
-    scan.projection = vec![column::STREAM, column::TIMESTAMP];
+    // One number for one window: the scan's range is the window, so counting rows is enough.
+    let rows_only =
+        !bytes && context.grid.steps == 1 && matches!(need, Need::Only(names) if names.is_empty());
+    scan.projection = if rows_only { Vec::new() } else { vec![column::STREAM, column::TIMESTAMP] };
     if severity {
         scan.projection.push(column::SEVERITY_NUMBER);
     }
@@ -222,31 +225,65 @@ async fn scan_by_stream<A: Accumulator>(
     while let Some(batch) = batches.next().await {
         let batch = batch?;
         check.check_deadline()?;
+        if rows_only {
+            if folded.series.is_empty() && batch.num_rows() > 0 {
+                folded.add_series(context, SeriesLabels::default())?;
+            }
+            if batch.num_rows() > 0 {
+                folded.add(0, 0, 0, batch.num_rows() as f64);
+            }
+            continue;
+        }
         let rows = Rows::new(&batch);
-        // Rows of a stream stand together, so most look-ups repeat the last one.
-        let mut last: Option<((StreamRef, u8), u32)> = None;
+        // Rows of a stream stand together and rise in time: runs that share series and slot are
+        // added up before they are stored.
+        let mut run: Option<Run> = None;
         for row in 0..rows.len {
             let timestamp = rows.timestamp(row);
-            let Some(slot) = folded.slots.slot(timestamp) else { continue };
             let key = (rows.stream(row), level_key(rows.severity(row)));
-            let series = match last {
-                Some((last_key, series)) if last_key == key => series,
-                _ => match known.get(&key) {
-                    Some(series) => *series,
-                    None => {
-                        let labels = stream_labels(&mut cache, context, need, key.0, key.1);
-                        let series = folded.add_series(context, labels)?;
-                        known.insert(key, series);
-                        series
-                    }
-                },
+            let value = if bytes { rows.body_len(row) as f64 } else { 1.0 };
+            if let Some(run) = &mut run
+                && run.key == key
+                && (run.from..=run.to).contains(&timestamp)
+            {
+                run.value += value;
+                continue;
+            }
+            store_run(folded, run.take());
+            let (slot, from, to) = folded.slots.span(timestamp);
+            let series = match (slot, known.get(&key)) {
+                // Rows outside of all windows make no series.
+                (None, _) => 0,
+                (_, Some(series)) => *series,
+                (_, None) => {
+                    let labels = stream_labels(&mut cache, context, need, key.0, key.1);
+                    let series = folded.add_series(context, labels)?;
+                    known.insert(key, series);
+                    series
+                }
             };
-            last = Some((key, series));
-            folded.add(series, slot, timestamp, if bytes { rows.body_len(row) as f64 } else { 1.0 });
+            run = Some(Run { key, from, to, slot, series, value });
         }
+        store_run(folded, run);
         folded.check_memory(context)?;
     }
     Ok(())
+}
+
+/// Rows of one series in one slot, added up.
+struct Run {
+    key: (StreamRef, u8),
+    from: i64,
+    to: i64,
+    slot: Option<usize>,
+    series: u32,
+    value: f64,
+}
+
+fn store_run<A: Accumulator>(folded: &mut Folded<A>, run: Option<Run>) {
+    if let Some(Run { slot: Some(slot), series, from, value, .. }) = run {
+        folded.add(series, slot, from, value);
+    }
 }
 
 /// Functions that counts alone can answer.
