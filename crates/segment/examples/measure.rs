@@ -50,7 +50,7 @@ fn mutate(line: &str, random: &mut Random, out: &mut String) {
     for c in line.chars() {
         if c.is_ascii_digit() {
             if !in_digits {
-                change = random.next() % 2 == 0;
+                change = random.next().is_multiple_of(2);
             }
             in_digits = true;
             out.push(if change { char::from(b'0' + (random.next() % 10) as u8) } else { c });

@@ -144,7 +144,7 @@ pub fn count_segment(
         for minute in minutes(&entry.rollup) {
             let minute =
                 minute.map_err(|bad| segment.file.corrupt(0, format!("{} cannot be read", bad.0)))?;
-            let first_ns = minute.minute.saturating_mul(MINUTE_NS);
+            let first_ns = minute.number.saturating_mul(MINUTE_NS);
             let last_ns = first_ns.saturating_add(MINUTE_NS - 1);
             if last_ns < scan.start || first_ns > last {
                 continue;

@@ -5,10 +5,12 @@ use std::{
     io::{self, Read},
     ops::Range,
     os::unix::fs::FileExt,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -162,19 +164,9 @@ impl SegmentFile {
         Ok((file, tail, places))
     }
 
-    /// Path in the object store.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Bytes of memory the checksums take.
     pub fn memory(&self) -> usize {
         self.crcs.len() * size_of::<u32>()
-    }
-
-    /// Number of data blocks.
-    pub fn blocks(&self) -> usize {
-        self.crcs.len()
     }
 
     /// An error that names this file.
@@ -191,8 +183,8 @@ impl SegmentFile {
     }
 
     /// The tail as it is on disk now.
-    pub async fn read_tail(&self, offset: u64) -> Result<Bytes, SegmentError> {
-        self.fetch(offset..self.length).await
+    pub fn read_tail(&self, offset: u64) -> Result<Bytes, SegmentError> {
+        self.fetch_now(offset..self.length)
     }
 
     /// Unchecked bytes, while opening.
@@ -215,36 +207,67 @@ impl SegmentFile {
                     .map_err(|error| self.short(error, range.start))?;
                 Ok(Bytes::from(bytes))
             }
-            Source::Store(store, path) => futures::executor::block_on(store.get_range(path, range))
+            Source::Store(store, path) => block_on(store.get_range(path, range))
                 .map_err(|source| SegmentError::Store { file: self.name.clone(), source }),
         }
     }
 
     /// Whole blocks that cover `range`, each checked, and the position of the first.
     pub fn read_blocks(&self, range: Range<u64>) -> Result<(u64, Bytes), SegmentError> {
+        let aligned = self.aligned(&range)?;
+        let bytes = self.fetch_now(aligned.clone())?;
+        self.check_blocks(aligned.start, &bytes)?;
+        Ok((aligned.start, bytes))
+    }
+
+    /// Checked bytes, without blocking the thread where the store need not.
+    pub async fn read(&self, range: Range<u64>) -> Result<Bytes, SegmentError> {
+        let aligned = self.aligned(&range)?;
+        let bytes = self.fetch(aligned.clone()).await?;
+        self.check_blocks(aligned.start, &bytes)?;
+        Ok(bytes.slice((range.start - aligned.start) as usize..(range.end - aligned.start) as usize))
+    }
+
+    /// The blocks that cover a range of the data.
+    fn aligned(&self, range: &Range<u64>) -> Result<Range<u64>, SegmentError> {
         if range.end > self.data_bytes || range.start > range.end {
-            return Err(self.corrupt(
-                range.start,
-                format!("{} bytes were to be read here", range.end.saturating_sub(range.start)),
-            ));
+            let what = format!("{} bytes were to be read here", range.end.saturating_sub(range.start));
+            return Err(self.corrupt(range.start, what));
         }
-        let first = range.start / BLOCK_BYTES as u64;
-        let start = first * BLOCK_BYTES as u64;
-        let end = range.end.next_multiple_of(BLOCK_BYTES as u64).min(self.data_bytes);
-        let bytes = self.fetch_now(start..end)?;
-        for (block, crc) in bytes.chunks(BLOCK_BYTES).zip(&self.crcs[first as usize..]) {
+        let start = range.start / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        Ok(start..range.end.next_multiple_of(BLOCK_BYTES as u64).min(self.data_bytes))
+    }
+
+    fn check_blocks(&self, start: u64, bytes: &[u8]) -> Result<(), SegmentError> {
+        let first = (start / BLOCK_BYTES as u64) as usize;
+        for (number, (block, crc)) in bytes.chunks(BLOCK_BYTES).zip(&self.crcs[first..]).enumerate() {
             if crc32c::crc32c(block) != *crc {
-                let at = start + (block.as_ptr() as usize - bytes.as_ptr() as usize) as u64;
+                let at = start + (number * BLOCK_BYTES) as u64;
                 return Err(self.corrupt(at, "the checksum of a 64 KiB block does not fit".into()));
             }
         }
-        Ok((start, bytes))
+        Ok(())
     }
+}
 
-    /// Checked bytes.
-    pub fn read(&self, range: Range<u64>) -> Result<Bytes, SegmentError> {
-        let (start, bytes) = self.read_blocks(range.clone())?;
-        Ok(bytes.slice((range.start - start) as usize..(range.end - start) as usize))
+/// Wakes a waiting thread.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on a thread that has nothing else to do; also where an executor already runs.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
 

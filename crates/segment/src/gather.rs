@@ -87,7 +87,9 @@ fn is_empty_map(map: &MapArray) -> bool {
 
 fn copied<T: Copy>(slices: &[&[T]], pieces: &[Piece], rows: usize) -> Vec<T> {
     let mut out = Vec::with_capacity(rows);
-    pieces.iter().for_each(|piece| out.extend_from_slice(&slices[piece.batch][piece.start..piece.end]));
+    for piece in pieces {
+        out.extend_from_slice(&slices[piece.batch][piece.start..piece.end]);
+    }
     out
 }
 
@@ -127,7 +129,7 @@ fn text(arrays: &[&ArrayRef], pieces: &[Piece], rows: usize) -> Result<ArrayRef,
 }
 
 fn generic(arrays: &[&ArrayRef], pieces: &[Piece], rows: usize) -> Result<ArrayRef, ArrowError> {
-    let data: Vec<_> = arrays.iter().map(|array| array.to_data()).collect();
+    let data: Vec<_> = arrays.iter().map(Array::to_data).collect();
     let mut out = MutableArrayData::new(data.iter().collect(), false, rows);
     for piece in pieces {
         out.try_extend(piece.batch, piece.start, piece.end)?;

@@ -94,7 +94,7 @@ pub struct Index {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Minute {
     /// Minutes since 1970.
-    pub minute: i64,
+    pub number: i64,
     /// Rows by level.
     pub counts: [u32; LEVELS],
     /// Rows at the first nanosecond, by level.
@@ -105,8 +105,8 @@ pub struct Minute {
 pub fn put_minutes(out: &mut Vec<u8>, minutes: &[Minute]) {
     let mut previous = 0;
     for entry in minutes {
-        put_zigzag(out, entry.minute - previous);
-        previous = entry.minute;
+        put_zigzag(out, entry.number - previous);
+        previous = entry.number;
         let mut mask = 0u8;
         (0..LEVELS).filter(|level| entry.counts[*level] > 0).for_each(|level| mask |= 1 << level);
         let starts = entry.starts != [0; LEVELS];
@@ -127,7 +127,7 @@ pub fn minutes(bytes: &[u8]) -> impl Iterator<Item = Result<Minute, Malformed>> 
         (reader.position() < bytes.len()).then(|| {
             previous = previous.wrapping_add(reader.zigzag("minute")?);
             let mask = reader.byte("levels of a minute")?;
-            let mut entry = Minute { minute: previous, counts: [0; LEVELS], starts: [0; LEVELS] };
+            let mut entry = Minute { number: previous, counts: [0; LEVELS], starts: [0; LEVELS] };
             for level in (0..LEVELS).filter(|level| mask >> level & 1 == 1) {
                 entry.counts[level] = reader.varint32("rows of a minute")?;
                 if mask & HAS_STARTS != 0 {
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn minutes_come_back() {
-        let entry = |minute, counts, starts| Minute { minute, counts, starts };
+        let entry = |number, counts, starts| Minute { number, counts, starts };
         let all = [
             entry(-5, [1, 0, 0, 0, 0, 0, 2], [0; LEVELS]),
             entry(28_000_000, [0, 0, 0, 70_000, 0, 0, 0], [0, 0, 0, 3, 0, 0, 0]),

@@ -167,7 +167,7 @@ impl<'a> IndexBuilder<'a> {
             if *time > open.minute_last || open.minutes.is_empty() {
                 let minute = time.div_euclid(MINUTE_NS);
                 open.minute_last = minute.saturating_mul(MINUTE_NS).saturating_add(MINUTE_NS - 1);
-                open.minutes.push(Minute { minute, counts: [0; LEVELS], starts: [0; LEVELS] });
+                open.minutes.push(Minute { number: minute, counts: [0; LEVELS], starts: [0; LEVELS] });
             }
             let minute = open.minutes.last_mut().expect("BUG: a minute was begun");
             let level = level_of(*severity) as usize;
@@ -232,7 +232,7 @@ impl<'a> IndexBuilder<'a> {
     }
 
     /// Tenant, service and labels of the row group as runs.
-    pub fn stream_columns(&self, group: &[GranuleRows]) -> Result<StreamColumns, SegmentError> {
+    pub fn stream_columns(&self, group: &[GranuleRows]) -> StreamColumns {
         let mut columns = StreamColumns { streams: Vec::new(), labels: Vec::new(), pages: Vec::new() };
         let mut last = None;
         for granule in group {
@@ -250,7 +250,7 @@ impl<'a> IndexBuilder<'a> {
             }
             columns.pages.push(runs);
         }
-        Ok(columns)
+        columns
     }
 
     /// The finished index.

@@ -214,10 +214,10 @@ fn may_match(granule: &Granule, scan: &LogScan, work: &mut Work) -> bool {
                 }
                 severity_holds &= granule.levels & !all == 0;
             }
-            LogFilter::TraceId(id) => {
-                if granule.traces.is_empty() || !TraceIdBloom::may_contain(&granule.traces, &id.0) {
-                    return false;
-                }
+            LogFilter::TraceId(id)
+                if granule.traces.is_empty() || !TraceIdBloom::may_contain(&granule.traces, &id.0) =>
+            {
+                return false;
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use std::sync::{
 use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
-    file::metadata::{PageIndexPolicy, ParquetMetaDataReader},
+    file::metadata::{PageIndexPolicy, ParquetMetaDataReader, RowGroupMetaData},
 };
 use trine_body::Dictionary;
 use trine_model::TenantId;
@@ -72,7 +72,7 @@ impl Segment {
     ) -> Result<Self, SegmentError> {
         let (file, tail, places) = SegmentFile::open(store, &path, expect.as_ref()).await?;
         let malformed = |what: &str| file.corrupt(places.index.start, format!("{what} cannot be read"));
-        let encoded = file.read(places.index.clone())?;
+        let encoded = file.read(places.index.clone()).await?;
         let mut index = Index::decode(&encoded).map_err(|found| malformed(found.0))?;
         let templates = match index.body {
             crate::BodyEncoding::Plain => None,
@@ -100,7 +100,7 @@ impl Segment {
         if parquet.schema().fields() != stored_schema().fields() {
             return Err(file.corrupt(places.tail_offset, "the columns are not those of this format".into()));
         }
-        let groups = parquet.metadata().row_groups().iter().map(|group| group.num_rows());
+        let groups = parquet.metadata().row_groups().iter().map(RowGroupMetaData::num_rows);
         let ours = index.row_groups.windows(2).map(|two| i64::from(two[1] - two[0]));
         if !groups.eq(ours) {
             return Err(
@@ -199,7 +199,7 @@ impl Segment {
         let mut parts = std::collections::BTreeMap::<String, u64>::new();
         for segment in segments {
             let mut columns = 0;
-            for column in segment.parquet.metadata().row_groups().iter().flat_map(|group| group.columns()) {
+            for column in segment.parquet.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
                 *parts.entry(column.column_path().string()).or_default() += column.compressed_size() as u64;
                 columns += column.compressed_size() as u64;
             }

@@ -83,7 +83,7 @@ pub fn sort_batches(
         for (_, batch, row) in rows {
             match sorted.last_mut() {
                 Some(last) if last.batch == batch && last.end == row && last.end > last.start => {
-                    last.end = row + 1
+                    last.end = row + 1;
                 }
                 _ => sorted.push(Piece { batch, start: row, end: row + 1 }),
             }

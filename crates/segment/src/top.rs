@@ -313,7 +313,9 @@ impl Search {
     ) -> Result<Option<RecordBatch>, ScanError> {
         let set = |domain: u32| {
             let mut set = RowSet::new(domain);
-            rows.iter().for_each(|row| set.insert(*row));
+            for row in rows {
+                set.insert(*row);
+            }
             set
         };
         self.shared.check().map_err(scan_error)?;

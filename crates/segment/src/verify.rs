@@ -6,6 +6,7 @@ use arrow::{
     array::{Array, AsArray, RecordBatch},
     datatypes::UInt8Type,
 };
+use futures::channel::oneshot;
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 use trine_body::TraceIdBloom;
 use trine_schema::logs::column;
@@ -15,6 +16,7 @@ use crate::{
     blocks::{BLOCK_BYTES, BlockTable},
     columns::stored,
     index::{LEVELS, MARK_ROWS, MINUTE_NS, Minute, minutes},
+    pool,
     write::{level_of, timestamps},
 };
 
@@ -22,17 +24,26 @@ use crate::{
 const STEP_BLOCKS: u64 = 64;
 
 impl Segment {
-    /// Checks every block, the root, and the index against the rows; blocks the thread for about
-    /// two seconds per GB of raw text.
+    /// Checks every block, the root, and the index against the rows. Runs on a thread of the scan
+    /// pool for seconds per GB of raw text.
     pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
-        self.verify_blocks().await?;
-        self.verify_streams()?;
-        self.verify_rows()
+        let (sender, receiver) = oneshot::channel();
+        let segment = self.clone();
+        pool::spawn(move || {
+            let checks = || {
+                segment.verify_blocks()?;
+                segment.verify_streams()?;
+                segment.verify_rows()
+            };
+            let _ = sender.send(checks());
+        });
+        let stopped = |_| SegmentError::Contract("checking a segment panicked; see the log".into());
+        receiver.await.map_err(stopped)?
     }
 
-    async fn verify_blocks(&self) -> Result<(), SegmentError> {
+    fn verify_blocks(&self) -> Result<(), SegmentError> {
         let meta = self.meta();
-        let tail = self.file.read_tail(meta.tail_offset).await?;
+        let tail = self.file.read_tail(meta.tail_offset)?;
         if *blake3::hash(&tail).as_bytes() != meta.root {
             return Err(self
                 .file
@@ -152,12 +163,12 @@ impl RowCheck<'_> {
             return Err(self.segment.differs(self.row, "the times of its stream"));
         }
         self.last = time;
-        if self.row % MARK_ROWS == 0 && index.marks[(self.row / MARK_ROWS) as usize] != time {
+        if self.row.is_multiple_of(MARK_ROWS) && index.marks[(self.row / MARK_ROWS) as usize] != time {
             return Err(self.segment.differs(self.row, "its time mark"));
         }
         let minute = time.div_euclid(MINUTE_NS);
-        if self.minutes.last().is_none_or(|last| last.minute != minute) {
-            self.minutes.push(Minute { minute, counts: [0; LEVELS], starts: [0; LEVELS] });
+        if self.minutes.last().is_none_or(|last| last.number != minute) {
+            self.minutes.push(Minute { number: minute, counts: [0; LEVELS], starts: [0; LEVELS] });
         }
         if let Some(open) = self.minutes.last_mut() {
             open.counts[level] += 1;

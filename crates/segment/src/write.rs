@@ -230,7 +230,7 @@ impl<'a, W: Write + Send> Writer<'a, W> {
             .collect();
         let columns = self.file.schema_descr().columns().to_vec();
         let level = self.options.zstd_level;
-        let streams = self.index.stream_columns(group)?;
+        let streams = self.index.stream_columns(group);
         let mut row_group = self.file.next_row_group()?;
         for position in 0..stored::COUNT {
             let logical = (0..column::COUNT).find(|logical| stored_of(*logical) == Some(position));
@@ -312,7 +312,6 @@ impl<'a, W: Write + Send> Writer<'a, W> {
             encoded.len()
         );
         self.file.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), place));
-        self.file.finish()?;
         let (file_bytes, root) = self.file.into_inner()?.finish().map_err(io_error)?;
         Ok(crate::read::meta_of(&index, file_bytes, tail_offset as u64, root))
     }
