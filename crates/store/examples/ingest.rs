@@ -21,6 +21,7 @@ const ROWS: usize = 5_000;
 const PRODUCERS: u64 = 4;
 const STREAMS: u64 = 600;
 
+#[allow(clippy::many_single_char_names)]
 /// One of a dozen line shapes with fresh variables; about 170 bytes.
 fn line(out: &mut String, n: u64) {
     use std::fmt::Write;

@@ -141,8 +141,11 @@ fn sql(doing: &str) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
     }
 }
 
+/// What [`StoreError::Corrupt`] calls the catalog.
+pub(crate) const CATALOG: &str = "the catalog";
+
 pub(crate) fn corrupt(reason: impl Into<String>) -> StoreError {
-    StoreError::Corrupt { what: "the catalog".into(), reason: reason.into() }
+    StoreError::Corrupt { what: CATALOG.into(), reason: reason.into() }
 }
 
 impl Catalog {
@@ -180,6 +183,13 @@ impl Catalog {
             Ok(out)
         };
         run().map_err(sql(doing))
+    }
+
+    /// How far the log is flushed; asked after a commit whose outcome is unknown.
+    pub fn flushed_sequence(&self) -> Result<u64, StoreError> {
+        let connection = self.connection.lock();
+        let query = "SELECT value FROM meta WHERE name = 'flushed_sequence'";
+        connection.query_row(query, [], |row| row.get::<_, i64>(0)).map(|n| n as u64).map_err(sql("read"))
     }
 
     pub fn commit_flush(&self, commit: &FlushCommit<'_>) -> Result<(), StoreError> {

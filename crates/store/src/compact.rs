@@ -48,7 +48,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
     while !engine.is_closed() {
         let (forced, poked) = {
             let mut upkeep = engine.upkeep.lock();
-            if upkeep.forced.is_empty() && !upkeep.poked {
+            if upkeep.forced.is_empty() && !upkeep.poked && !engine.is_closed() {
                 if engine.config.compaction {
                     engine.upkeep_signal.wait_for(&mut upkeep, TICK);
                 } else {
@@ -64,7 +64,9 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         if !forced.is_empty() {
             let outcome = guarded(|| retain(engine).and_then(|()| settle(engine)));
             engine.reap();
-            forced.into_iter().for_each(|done| drop(done.send(outcome.clone())));
+            for done in forced {
+                drop(done.send(outcome.clone()));
+            }
         }
         if !engine.config.compaction || Instant::now() < not_before {
             continue;

@@ -435,13 +435,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::create(dir.path(), None).unwrap();
         let failed: Result<(), _> = files.write("2026-01-01/1-L0-1-1.parquet", |out| {
-            out.write_all(&[1; 3 << 20]).unwrap();
+            out.write_all(&vec![1; 3 << 20]).unwrap();
             let full = io::Error::from(io::ErrorKind::StorageFull);
             Err(SegmentError::Io { file: "(new)".into(), source: full })
         });
         assert!(matches!(failed, Err(StoreError::Full(_))), "{failed:?}");
         assert_eq!(files.list().unwrap(), Vec::<String>::new());
-        files.write("2026-01-01/1-L0-1-1.parquet", |out| Ok(out.write_all(b"abc").unwrap())).unwrap();
+        files
+            .write("2026-01-01/1-L0-1-1.parquet", |out| {
+                out.write_all(b"abc").unwrap();
+                Ok(())
+            })
+            .unwrap();
         assert_eq!(files.list().unwrap(), ["2026-01-01/1-L0-1-1.parquet"]);
         assert!(files.sweep_local().unwrap().is_empty(), "a temporary file was left");
         assert_eq!(fs::read(dir.path().join("segments/2026-01-01/1-L0-1-1.parquet")).unwrap(), b"abc");

@@ -65,7 +65,9 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             *waiters = rest;
             ready
         };
-        waiting.into_iter().for_each(|(_, done)| drop(done.send(outcome.clone())));
+        for (_, done) in waiting {
+            drop(done.send(outcome.clone()));
+        }
         {
             let mut queue = engine.queue.lock();
             if failed.is_none() {
@@ -101,7 +103,9 @@ fn flush(engine: &Engine, table: &Arc<Memtable>) -> Result<(), StoreError> {
             keys: &table.keys,
             forget_keys_before_ms: engine.now_ms().saturating_sub(engine.dedup_window_ms()),
         });
-        if let Err(e) = committed {
+        // A commit may fail after it took effect; then its segment must stay.
+        let took_effect = committed.is_err() && engine.catalog.flushed_sequence().is_ok_and(|at| at == last);
+        if let (Err(e), false) = (committed, took_effect) {
             if let Some(live) = live {
                 let _ = engine.files.remove(&live.row.path);
             }

@@ -117,7 +117,7 @@ impl Writer {
 
     fn fixed(&mut self, array: &FixedSizeBinaryArray) {
         self.nulls(array.nulls());
-        self.buffer(Buffer::from(array.values().clone()));
+        self.buffer(array.values().clone());
     }
 
     fn map(&mut self, array: &MapArray) {
@@ -152,7 +152,7 @@ pub(crate) fn encode_batch(batch: &LogBatch, key: Option<u128>, at_ms: i64) -> E
         match position {
             column::STREAM | column::TRACE_FLAGS => writer.primitive::<UInt32Type>(array),
             column::TIMESTAMP | column::OBSERVED_TIMESTAMP => {
-                writer.primitive::<TimestampNanosecondType>(array)
+                writer.primitive::<TimestampNanosecondType>(array);
             }
             column::SEVERITY_NUMBER => writer.primitive::<UInt8Type>(array),
             column::TRACE_ID | column::SPAN_ID => writer.fixed(array.as_fixed_size_binary()),

@@ -27,7 +27,7 @@ use trine_wal::{DirLock, LockError, Wal, WalConfig, WalError, lock_directory};
 
 use crate::{
     QuarantinedFile, StoreConfig, StoreError, StoreParts,
-    catalog::{Catalog, Loaded, SegmentRow, Sources},
+    catalog::{CATALOG, Catalog, Loaded, SegmentRow, corrupt},
     dedup::Dedup,
     engine::{Counters, Engine, Health, Live, State, Upkeep, millis},
     files::{Files, SegmentName, block_on},
@@ -66,13 +66,25 @@ pub(crate) fn open(config: StoreConfig, parts: &StoreParts) -> Result<Opened, St
     std::fs::create_dir_all(&dir).map_err(|e| StoreError::io(format!("creating {}", dir.display()), e))?;
     let lock = lock(&dir)?;
     Files::check_version(&dir)?;
-    let files = Files::create(&dir, parts.objects.clone())?;
+    let opened = match open_locked(config.clone(), parts) {
+        Err(StoreError::Corrupt { what, reason }) if what == CATALOG => {
+            set_catalog_aside(&Files::create(&dir, parts.objects.clone())?, &reason)?;
+            open_locked(config, parts)
+        }
+        other => other,
+    };
+    opened.map(|(engine, wal)| Opened { engine, wal, lock })
+}
+
+fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, Wal), StoreError> {
+    let files = Files::create(&config.dir, parts.objects.clone())?;
     let registry = Arc::new(StreamRegistry::new());
     files.sweep_local()?;
     let mut quarantined = Vec::new();
     let (catalog, loaded) = open_catalog(&files, &registry, &mut quarantined)?;
     quarantined.extend(loaded.quarantined.into_iter().filter(|file| files.in_quarantine(&file.name)));
-    let highest = sweep(&files, &loaded.segments, loaded.flushed_sequence, &catalog, &mut quarantined)?;
+    let Swept { highest, unflushed } =
+        sweep(&files, &loaded.segments, loaded.flushed_sequence, &catalog, &mut quarantined)?;
 
     let window_ms = millis(config.dedup_window);
     let dedup = Dedup::new(window_ms, config.dedup_keys);
@@ -105,9 +117,9 @@ pub(crate) fn open(config: StoreConfig, parts: &StoreParts) -> Result<Opened, St
         registry,
     };
     open_segments(&engine, loaded.segments)?;
-    let wal = replay(&engine, parts, loaded.flushed_sequence)?;
+    let wal = replay(&engine, parts, loaded.flushed_sequence, &unflushed)?;
     engine.wal_bytes.store(wal.size_bytes(), std::sync::atomic::Ordering::Relaxed);
-    Ok(Opened { engine: Arc::new(engine), wal, lock })
+    Ok((Arc::new(engine), wal))
 }
 
 /// A file in quarantine of whose rows nothing is known.
@@ -122,37 +134,37 @@ fn unknown(name: &str, reason: &str) -> QuarantinedFile {
     }
 }
 
-/// Opens the catalog, or rebuilds it.
+/// Keeps a catalog that cannot be used as evidence and clears its place.
+fn set_catalog_aside(files: &Files, reason: &str) -> Result<(), StoreError> {
+    let path = files.dir().join("catalog.db");
+    let name = format!("catalog-{:08x}.db", crc32c::crc32c(&std::fs::read(&path).unwrap_or_default()));
+    let reason = format!(
+        "the catalog was damaged ({reason}) and was rebuilt from the segments; batches that were flushed before \
+         and are sent again now would not be recognised"
+    );
+    files.quarantine_copy(&path, &name, &reason)?;
+    for file in [path, files.dir().join("catalog.db-journal")] {
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(format!("removing {}", file.display()), e));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Opens the catalog; one that is not there is built from the segments.
 fn open_catalog(
     files: &Files,
     registry: &StreamRegistry,
     quarantined: &mut Vec<QuarantinedFile>,
 ) -> Result<(Catalog, Loaded), StoreError> {
     let path = files.dir().join("catalog.db");
-    let journal = files.dir().join("catalog.db-journal");
-    let existed = path.exists();
-    if existed {
-        match Catalog::open(&path) {
-            Ok(opened) => return Ok(opened),
-            Err(StoreError::Corrupt { reason, .. }) => {
-                let name =
-                    format!("catalog-{:08x}.db", crc32c::crc32c(&std::fs::read(&path).unwrap_or_default()));
-                let reason = format!(
-                    "the catalog was damaged ({reason}) and was rebuilt from the segments; batches that were \
-                     flushed before and are sent again now would not be recognised"
-                );
-                files.quarantine_copy(&path, &name, &reason)?;
-                for file in [&path, &journal] {
-                    match std::fs::remove_file(file) {
-                        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                            return Err(StoreError::io(format!("removing {}", file.display()), e));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            Err(other) => return Err(other),
-        }
+    if path.exists() {
+        let (catalog, loaded) = Catalog::open(&path)?;
+        outdated(&files.list()?, &loaded.segments)?;
+        return Ok((catalog, loaded));
     }
     let (segments, flushed) = rebuild(files, registry, quarantined)?;
     let (catalog, mut loaded) = Catalog::open(&path)?;
@@ -162,6 +174,23 @@ fn open_catalog(
     loaded.segments = segments;
     loaded.flushed_sequence = flushed;
     Ok((catalog, loaded))
+}
+
+/// Refuses a catalog from before a merge (somebody put a copy back): a segment it lists is gone, and
+/// a file it does not know holds that segment's rows.
+fn outdated(paths: &[String], listed: &[SegmentRow]) -> Result<(), StoreError> {
+    let unlisted: Vec<SegmentName> = paths
+        .iter()
+        .filter(|path| !listed.iter().any(|row| row.path == **path))
+        .filter_map(|path| SegmentName::parse(path))
+        .collect();
+    let gone = listed.iter().filter(|row| !paths.contains(&row.path));
+    for row in gone {
+        if unlisted.iter().any(|name| name.sources.covers(&row.sources)) {
+            return Err(corrupt(format!("it is older than the merge that replaced {}", row.path)));
+        }
+    }
+    Ok(())
 }
 
 /// What the segment files tell about themselves.
@@ -198,45 +227,48 @@ fn rebuild(
     Ok((found.iter().filter(|row| !merged(row)).cloned().collect(), flushed))
 }
 
-/// Removes files that the catalog does not list; returns the highest segment id ever seen.
+/// What [`sweep`] found.
+struct Swept {
+    /// The highest segment id ever seen.
+    highest: u64,
+    /// Files whose rows should all be in the log, with the first sequence.
+    unflushed: Vec<(String, u64)>,
+}
+
+/// Removes files that the catalog does not list.
 fn sweep(
     files: &Files,
     segments: &[SegmentRow],
     flushed: u64,
     catalog: &Catalog,
     quarantined: &mut Vec<QuarantinedFile>,
-) -> Result<u64, StoreError> {
-    let mut highest = segments.iter().map(|row| row.id).max().unwrap_or(0);
-    let all = Sources::union(segments.iter().map(|row| &row.sources));
+) -> Result<Swept, StoreError> {
+    let highest = segments.iter().map(|row| row.id).max().unwrap_or(0);
+    let mut swept = Swept { highest, unflushed: Vec::new() };
     for path in files.list()? {
         let name = SegmentName::parse(&path);
-        highest = highest.max(name.as_ref().map_or(0, |name| name.id));
+        swept.highest = swept.highest.max(name.as_ref().map_or(0, |name| name.id));
         if segments.iter().any(|row| row.path == path) {
             continue;
         }
         match name {
-            // Its rows are in the log, or in listed segments, or were dropped by retention, after
-            // which nothing but the removal of the file was left to do. The catalog was checked as a
-            // whole, so a segment is not missing from it by accident.
-            Some(name)
-                if name.sources.last() > flushed || all.covers(&name.sources) || name.id <= highest =>
-            {
-                files.remove(&path)?;
-            }
-            _ => {
+            Some(name) if name.sources.last() > flushed => swept.unflushed.push((path, name.sources.0[0].0)),
+            // Its rows are in listed segments, or were dropped by retention and only the removal of
+            // the file was left to do. The catalog was checked as a whole, so a segment is not missing
+            // from it by accident.
+            Some(_) => files.remove(&path)?,
+            None => {
                 let reason = "the file is no segment of this store";
                 let moved = files.quarantine_segment(&path, reason)?;
-                let file = QuarantinedFile {
-                    min_timestamp: i64::MAX,
-                    max_timestamp: i64::MIN,
-                    ..unknown(&moved, reason)
-                };
+                // Nothing is missing from any answer.
+                let (min_timestamp, max_timestamp) = (i64::MAX, i64::MIN);
+                let file = QuarantinedFile { min_timestamp, max_timestamp, ..unknown(&moved, reason) };
                 catalog.quarantine(None, &file)?;
                 quarantined.push(file);
             }
         }
     }
-    Ok(highest)
+    Ok(swept)
 }
 
 fn open_segments(engine: &Engine, rows: Vec<SegmentRow>) -> Result<(), StoreError> {
@@ -276,10 +308,20 @@ fn wal_error(e: WalError) -> StoreError {
 }
 
 /// Brings back what was acknowledged and not flushed.
-fn replay(engine: &Engine, parts: &StoreParts, flushed: u64) -> Result<Wal, StoreError> {
+fn replay(
+    engine: &Engine,
+    parts: &StoreParts,
+    flushed: u64,
+    unflushed: &[(String, u64)],
+) -> Result<Wal, StoreError> {
     let dir = engine.config.dir.join("wal");
     let config = WalConfig { fsync: engine.config.fsync, first_needed: flushed + 1, ..WalConfig::default() };
     let (wal, replay) = Wal::open(parts.disk.clone(), &dir, config).map_err(wal_error)?;
+    for (path, first) in unflushed {
+        if wal.first_sequence() > *first {
+            return Err(corrupt(format!("it does not know {path}, whose rows are no longer in the log")));
+        }
+    }
     for corruption in &replay.recovery().corruptions {
         let file = corruption.file.file_name().unwrap_or_default().to_string_lossy();
         let (name, reason) = (format!("wal-{file}"), corruption.to_string());
@@ -308,6 +350,8 @@ fn replay(engine: &Engine, parts: &StoreParts, flushed: u64) -> Result<Wal, Stor
         }
     }
     drop(state);
+    // Only now are their rows back.
+    unflushed.iter().try_for_each(|(path, _)| engine.files.remove(path))?;
     Ok(wal)
 }
 

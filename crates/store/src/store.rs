@@ -291,7 +291,9 @@ impl Store {
             let _ =
                 tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
         } else {
-            threads.into_iter().for_each(|t| drop(t.join()));
+            for thread in threads {
+                drop(thread.join());
+            }
         }
         self.end_close();
     }
@@ -310,13 +312,13 @@ impl Store {
             let closer = std::thread::spawn(move || {
                 let _ = writer.join();
                 engine.closed.store(true, Relaxed);
-                for (lock, signal) in [(&engine.flush_lock, &engine.flush_signal)] {
-                    drop(lock.lock());
-                    signal.notify_all();
-                }
+                drop(engine.flush_lock.lock());
+                engine.flush_signal.notify_all();
                 drop(engine.upkeep.lock());
                 engine.upkeep_signal.notify_all();
-                rest.into_iter().for_each(|t| drop(t.join()));
+                for thread in rest {
+                    drop(thread.join());
+                }
                 engine.tail.close();
                 engine.reap();
             });
@@ -332,7 +334,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.begin_close().into_iter().for_each(|t| drop(t.join()));
+        for thread in self.begin_close() {
+            drop(thread.join());
+        }
         self.end_close();
     }
 }

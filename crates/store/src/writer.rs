@@ -110,7 +110,9 @@ pub(crate) fn run(engine: &Arc<Engine>, wal: Wal) {
         std::mem::take(&mut queue.jobs)
     };
     let error = engine.refusal().unwrap_or(StoreError::Closed);
-    left.into_iter().for_each(|job| settle(engine, job, Err(error.clone())));
+    for job in left {
+        settle(engine, job, Err(error.clone()));
+    }
 }
 
 fn settle(engine: &Engine, job: Job, result: AppendResult) {
@@ -173,7 +175,9 @@ impl Writer {
             match pressure {
                 Pressure::Full(reason) => {
                     let error = StoreError::Full(reason);
-                    jobs.into_iter().for_each(|job| settle(&engine, job, Err(error.clone())));
+                    for job in jobs {
+                        settle(&engine, job, Err(error.clone()));
+                    }
                 }
                 _ => self.write_group(jobs),
             }
@@ -239,7 +243,9 @@ impl Writer {
             Some(flushing) => flushing.generation,
             None => {
                 drop(state);
-                flushes.into_iter().for_each(|done| drop(done.send(Ok(()))));
+                for done in flushes {
+                    drop(done.send(Ok(())));
+                }
                 return;
             }
         };
@@ -263,7 +269,9 @@ impl Writer {
                 // Whatever was defined in this group is not in the log.
                 self.defined = Defined::default();
                 let error = self.failed(&e);
-                jobs.into_iter().for_each(|job| settle(&engine, job, Err(error.clone())));
+                for job in jobs {
+                    settle(&engine, job, Err(error.clone()));
+                }
                 return;
             }
         };
@@ -274,9 +282,8 @@ impl Writer {
         let written: usize = parts.iter().flatten().map(|part| part.len()).sum();
         counters.wal_written_bytes.fetch_add(written as u64, Relaxed);
         engine.wal_bytes.store(self.wal.size_bytes(), Relaxed);
-        if engine.health.lock().full.take().is_some() {
-            // Space is back.
-        }
+        // Space is back, if it was gone.
+        engine.health.lock().full = None;
         {
             let mut state = engine.state.write();
             let first = *sequences.start();

@@ -48,21 +48,20 @@ async fn ten_thousand_streams_come_back_with_their_labels() {
         builder.push(&LogRecord { stream, timestamp: id as i64, ..Default::default() }).unwrap();
     }
     store.append(builder.finish(), None).await.unwrap();
-    for round in 0..3 {
-        let found = lines(&store, LogScan::all(tenant.clone())).await;
-        assert_eq!((found.len(), found.values().max()), (20_000, Some(&1)), "round {round}");
-        if round == 0 {
-            store.close().await;
-        }
-        let store = if round == 0 { open(dir.path()) } else { store.clone() };
-        assert_eq!(lines(&store, LogScan::all(tenant.clone())).await.len(), 20_000);
-        store.flush().await.unwrap();
-        assert_eq!(lines(&store, LogScan::all(tenant.clone())).await.len(), 20_000);
+    let whole = async |store: &Store| {
+        let found = lines(store, LogScan::all(tenant.clone())).await;
+        assert_eq!((found.len(), found.values().max()), (20_000, Some(&1)));
         let streams = store.streams(LogScan::all(tenant.clone())).await.unwrap();
         assert_eq!(streams.len(), 10_000);
-        store.close().await;
-        return;
-    }
+    };
+    whole(&store).await;
+    store.close().await;
+    let store = open(dir.path());
+    whole(&store).await;
+    store.flush().await.unwrap();
+    whole(&store).await;
+    store.close().await;
+    whole(&open(dir.path())).await;
 }
 
 #[tokio::test]

@@ -173,11 +173,11 @@ async fn background_work_runs_unasked_by_size_and_by_age() {
     let settings = StoreConfig {
         memtable_bytes: 1 << 20,
         flush_after: Duration::from_millis(200),
-        segment_bytes: 600 << 10,
+        segment_bytes: 1 << 20,
         ..StoreConfig::new(dir.path())
     };
     let store = Store::open(settings).unwrap();
-    for i in 0..40 {
+    for i in 0..120 {
         append(&store, 1, i * 1000..i * 1000 + 1000).await;
     }
     for _ in 0..100 {
@@ -190,7 +190,7 @@ async fn background_work_runs_unasked_by_size_and_by_age() {
     let status = store.status();
     assert!(status.memtable_rows == 0 && status.counters.compactions > 0, "{status:?}");
     assert_eq!(status.background_error, None);
-    expect(&store, &[(1, 0..40_000)]).await;
+    expect(&store, &[(1, 0..120_000)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
