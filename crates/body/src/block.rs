@@ -8,6 +8,7 @@ use crate::{
     ints,
     query::Plan,
     sections::{Buffers, Sections, prefix},
+    wire::append,
 };
 
 /// Buffers that reading reuses; one per thread.
@@ -371,18 +372,20 @@ fn rebuild(
     let first = dictionary.first_piece[id] as usize;
     let slots = template.slots as usize;
     let pieces = &dictionary.pieces[first..=first + slots];
-    out.extend_from_slice(dictionary.piece(pieces[0]));
+    let text = &dictionary.text;
+    append(out, text, pieces[0].0 as usize, pieces[0].1 as usize);
     if template.is_few() {
         let start = template.first_few as usize + nth as usize;
         for (slot, &piece) in pieces[1..].iter().enumerate() {
             out.extend_from_slice(few.get(start + slot * template.count as usize));
-            out.extend_from_slice(dictionary.piece(piece));
+            append(out, text, piece.0 as usize, piece.1 as usize);
         }
     } else {
         let start = template.first_column as usize;
         for (column, &piece) in columns[start..start + slots].iter().zip(&pieces[1..]) {
-            out.extend_from_slice(column.get(nth as usize));
-            out.extend_from_slice(dictionary.piece(piece));
+            let (start, end) = column.place(nth as usize);
+            append(out, &column.bytes, start, end);
+            append(out, text, piece.0 as usize, piece.1 as usize);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     },
     ints,
     sections::{Position, Sections},
+    wire::append,
 };
 
 /// Most bytes that the values read from one block may take together; guards against corrupt lengths.
@@ -33,8 +34,13 @@ impl Texts {
 
     #[inline]
     pub(crate) fn get(&self, i: usize) -> &[u8] {
-        let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
-        &self.bytes[start..self.ends[i] as usize]
+        let (start, end) = self.place(i);
+        &self.bytes[start..end]
+    }
+
+    #[inline]
+    pub(crate) fn place(&self, i: usize) -> (usize, usize) {
+        (if i == 0 { 0 } else { self.ends[i - 1] as usize }, self.ends[i] as usize)
     }
 }
 
@@ -200,7 +206,7 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         out.ends.reserve(n);
         for &id in &ids {
             let (start, end) = self.buffers.spans[id as usize];
-            out.bytes.extend_from_slice(&self.buffers.words[start as usize..end as usize]);
+            append(&mut out.bytes, &self.buffers.words, start as usize, end as usize);
             out.close();
         }
         self.buffers.numbers = ids;
@@ -289,7 +295,8 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         for i in 0..n {
             for (texts, part) in &columns {
                 out.bytes.extend_from_slice(separators[*part]);
-                out.bytes.extend_from_slice(texts.get(i));
+                let (start, end) = texts.place(i);
+                append(&mut out.bytes, &texts.bytes, start, end);
             }
             out.bytes.extend_from_slice(separators[count]);
             out.close();

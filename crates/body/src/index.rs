@@ -20,7 +20,7 @@ const VERSION: u8 = 1;
 /// Shortest run in the filter, in bytes.
 pub(crate) const MIN_RUN: usize = 7;
 /// Bytes of a run that are hashed.
-pub(crate) const RUN_PREFIX: usize = 12;
+pub(crate) const RUN_PREFIX: usize = 8;
 /// Filter bits per run: 3.5 % false answers with [`PROBES`].
 const BITS_PER_RUN: usize = 7;
 /// Bits that a run sets.

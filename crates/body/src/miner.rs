@@ -11,7 +11,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use hashbrown::{HashMap, HashTable};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::scan::{Masks, Span, is_token_byte};
+use crate::{
+    scan::{Masks, Span, is_token_byte},
+    wire::append,
+};
 
 /// Stands for a variable in the text of a template. A NUL of a line is always inside a variable.
 pub(crate) const MARK: u8 = 0;
@@ -85,10 +88,14 @@ impl Variables {
     }
 
     #[inline]
-    fn push(&mut self, value: &[u8]) {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(value);
-        self.spans.push((start, self.bytes.len() as u32));
+    fn push(&mut self, line: &[u8], start: u32, end: u32) {
+        let at = self.bytes.len() as u32;
+        append(&mut self.bytes, line, start as usize, end as usize);
+        self.spans.push((at, self.bytes.len() as u32));
+    }
+
+    fn push_all(&mut self, line: &[u8]) {
+        self.push(line, 0, line.len() as u32);
     }
 }
 
@@ -141,24 +148,24 @@ impl Miner {
     /// Template of the line; its variables are appended to `variables`.
     pub(crate) fn line(&mut self, line: &[u8], variables: &mut Variables) -> u32 {
         if line.len() > MAX_LINE_BYTES {
-            variables.push(line);
+            variables.push_all(line);
             return RAW;
         }
         self.masks.variables(line, &mut self.spans);
         if self.spans.len() > MAX_SLOTS {
-            variables.push(line);
+            variables.push_all(line);
             return RAW;
         }
         self.key.clear();
         let mut at = 0usize;
         for &(start, end) in &self.spans {
-            self.key.extend_from_slice(&line[at..start as usize]);
+            append(&mut self.key, line, at, start as usize);
             self.key.push(MARK);
             at = end as usize;
         }
         self.key.extend_from_slice(&line[at..]);
         if self.key.len() > MAX_TEMPLATE_BYTES {
-            variables.push(line);
+            variables.push_all(line);
             return RAW;
         }
         let hash = xxh3_64(&self.key);
@@ -170,7 +177,7 @@ impl Miner {
             let resolved = &self.resolved[i as usize];
             if resolved.words.is_empty() && resolved.template != RAW {
                 for &(start, end) in &self.spans {
-                    variables.push(&line[start as usize..end as usize]);
+                    variables.push(line, start, end);
                 }
                 return resolved.template;
             }
@@ -314,7 +321,7 @@ fn push_with_words(
     variables: &mut Variables,
 ) {
     if resolved.template == RAW {
-        variables.push(line);
+        variables.push_all(line);
         return;
     }
     merged.clear();
@@ -331,7 +338,7 @@ fn push_with_words(
     }
     merged.extend_from_slice(&spans[mark..]);
     for &(start, end) in merged.iter() {
-        variables.push(&line[start as usize..end as usize]);
+        variables.push(line, start, end);
     }
 }
 

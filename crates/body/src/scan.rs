@@ -10,6 +10,8 @@ pub(crate) struct Masks {
     token: Vec<u64>,
     digit: Vec<u64>,
     joint: Vec<u64>,
+    /// Words in use; the vectors only grow.
+    words: usize,
 }
 
 /// Start and end of a variable in its line.
@@ -25,9 +27,9 @@ impl Masks {
     pub(crate) fn variables(&mut self, line: &[u8], spans: &mut Vec<Span>) {
         spans.clear();
         self.classify(line);
-        let words = self.digit.len();
+        let words = self.words;
         let mut word = 0;
-        let mut digits = self.digit.first().copied().unwrap_or(0);
+        let mut digits = if words == 0 { 0 } else { self.digit[0] };
         let mut floor = 0usize;
         loop {
             while digits == 0 {
@@ -76,7 +78,7 @@ impl Masks {
         let mut gaps = !self.token[word] & (u64::MAX << (at & 63));
         while gaps == 0 {
             word += 1;
-            if word >= self.token.len() {
+            if word >= self.words {
                 return word * 64;
             }
             gaps = !self.token[word];
@@ -85,34 +87,38 @@ impl Masks {
     }
 
     fn classify(&mut self, line: &[u8]) {
-        self.token.clear();
-        self.digit.clear();
-        self.joint.clear();
-        let mut chunks = line.chunks_exact(64);
-        for chunk in &mut chunks {
-            let chunk: &[u8; 64] = chunk.try_into().expect("chunks are 64 bytes");
-            self.push(classes(chunk));
+        let words = line.len().div_ceil(64);
+        if self.token.len() < words {
+            self.token.resize(words, 0);
+            self.digit.resize(words, 0);
+            self.joint.resize(words, 0);
         }
-        let rest = chunks.remainder();
+        self.words = words;
+        let (token, digit, joint) =
+            (&mut self.token[..words], &mut self.digit[..words], &mut self.joint[..words]);
+        let (chunks, rest) = line.as_chunks::<64>();
+        let mut any_joint = 0;
+        for (i, chunk) in chunks.iter().enumerate() {
+            (token[i], digit[i], joint[i]) = classes(chunk);
+            any_joint |= joint[i];
+        }
         if !rest.is_empty() {
             let mut padded = [b' '; 64];
             padded[..rest.len()].copy_from_slice(rest);
-            self.push(classes(&padded));
+            let last = words - 1;
+            (token[last], digit[last], joint[last]) = classes(&padded);
+            any_joint |= joint[last];
         }
-        for i in 0..self.joint.len() {
-            if self.joint[i] != 0 {
-                let before = self.digit[i] << 1 | if i > 0 { self.digit[i - 1] >> 63 } else { 0 };
-                let after = self.digit[i] >> 1 | self.digit.get(i + 1).map_or(0, |next| next << 63);
-                self.token[i] |= self.joint[i] & before & after;
-            }
+        if any_joint == 0 {
+            return;
         }
-    }
-
-    #[inline]
-    fn push(&mut self, (token, digit, joint): (u64, u64, u64)) {
-        self.token.push(token);
-        self.digit.push(digit);
-        self.joint.push(joint);
+        let mut carry = 0;
+        for i in 0..words {
+            let before = digit[i] << 1 | carry;
+            let after = digit[i] >> 1 | digit.get(i + 1).map_or(0, |next| next << 63);
+            token[i] |= joint[i] & before & after;
+            carry = digit[i] >> 63;
+        }
     }
 }
 

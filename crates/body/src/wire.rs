@@ -11,6 +11,22 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Appends `from[start..end]`. Pieces are mostly short: copying 16 bytes and dropping the surplus
+/// is one move instead of a call.
+#[inline(always)]
+pub(crate) fn append(out: &mut Vec<u8>, from: &[u8], start: usize, end: usize) {
+    let len = end - start;
+    if len <= 16
+        && let Some(chunk) = from.get(start..).and_then(|rest| rest.first_chunk::<16>())
+    {
+        let wanted = out.len() + len;
+        out.extend_from_slice(chunk);
+        out.truncate(wanted);
+    } else {
+        out.extend_from_slice(&from[start..end]);
+    }
+}
+
 /// Reads front to back; every read is checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reader<'a> {

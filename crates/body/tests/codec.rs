@@ -1,0 +1,240 @@
+//! Guarantees of the crate as its users see it: what is encoded comes back, search finds what a scan
+//! finds, and damaged bytes are an error and never a panic.
+
+mod lines;
+
+use lines::{Random, hostile, made_up, real};
+use trine_body::{Block, BlockIndex, Dictionary, Encoder, Options, Query, RowSet, Scratch, Verdict};
+
+struct Encoded {
+    dictionary: Vec<u8>,
+    blocks: Vec<Vec<u8>>,
+    indexes: Vec<BlockIndex>,
+}
+
+fn encode(lines: &[Vec<u8>], rows: usize, options: Options) -> Encoded {
+    let mut encoder = Encoder::new(options);
+    let (mut blocks, mut indexes) = (Vec::new(), Vec::new());
+    for lines in lines.chunks(rows) {
+        let mut block = Vec::new();
+        let index = encoder.encode_block(lines.iter().map(Vec::as_slice), &mut block);
+        let mut bytes = Vec::new();
+        index.write(&mut bytes);
+        assert_eq!(BlockIndex::parse(&bytes).unwrap(), index);
+        blocks.push(block);
+        indexes.push(index);
+    }
+    Encoded { dictionary: encoder.finish(), blocks, indexes }
+}
+
+fn split(out: &[u8], ends: &[i32]) -> Vec<Vec<u8>> {
+    let mut start = 0;
+    let line = |&end: &i32| out[std::mem::replace(&mut start, end as usize)..end as usize].to_vec();
+    ends.iter().map(line).collect()
+}
+
+fn check_round_trip(lines: &[Vec<u8>], rows: usize, options: Options) {
+    let encoded = encode(lines, rows, options);
+    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let mut scratch = Scratch::default();
+    for ((block, index), lines) in encoded.blocks.iter().zip(&encoded.indexes).zip(lines.chunks(rows)) {
+        let block = Block::parse(block).unwrap();
+        assert_eq!(block.rows() as usize, lines.len());
+        let (mut out, mut ends) = (Vec::new(), Vec::new());
+        block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).unwrap();
+        assert_eq!(split(&out, &ends), lines);
+        let some: Vec<u32> = (0..lines.len() as u32).filter(|row| row % 7 == 3 || row % 64 == 0).collect();
+        (out, ends) = (Vec::new(), Vec::new());
+        block.decode(&dictionary, Some(&some), &mut scratch, &mut out, &mut ends).unwrap();
+        let expected: Vec<Vec<u8>> = some.iter().map(|&row| lines[row as usize].clone()).collect();
+        assert_eq!(split(&out, &ends), expected);
+        let mut ids = Vec::new();
+        block.template_ids(&mut scratch, &mut ids).unwrap();
+        for &(template, rows) in &index.templates {
+            assert_eq!(ids.iter().filter(|id| **id == template).count(), rows as usize);
+            assert!(dictionary.pattern(template).is_some());
+        }
+    }
+}
+
+#[test]
+fn lines_come_back_byte_for_byte() {
+    let mut random = Random(1);
+    let options = Options::default();
+    check_round_trip(&made_up(20_000, &mut random), 8192, options);
+    check_round_trip(&made_up(500, &mut random), 7, options);
+    check_round_trip(&hostile(20_000, &mut random), 3000, options);
+    check_round_trip(&hostile(3000, &mut random), 3000, Options { max_templates: 5, zstd_level: 3 });
+    check_round_trip(&real(), 8192, options);
+    check_round_trip(&[vec![b'x'; 10 << 20], Vec::new(), b"1".repeat(10 << 20)], 8192, options);
+    check_round_trip(&[vec![b'a'; 70]], 1, options);
+    assert!(Block::parse(&encode(&[Vec::new()], 1, options).blocks[0]).unwrap().rows() == 1);
+}
+
+#[test]
+fn mining_alone_gives_the_same_templates_and_index() {
+    let lines = made_up(3000, &mut Random(5));
+    let mut plain = Encoder::new(Options::default());
+    let mut ids = Vec::new();
+    let index = plain.index_block(lines.iter().map(Vec::as_slice), &mut ids);
+    let encoded = encode(&lines, 3000, Options::default());
+    assert_eq!(index, encoded.indexes[0]);
+    assert_eq!(plain.finish(), encoded.dictionary);
+    assert_eq!(ids.len(), lines.len());
+}
+
+/// Checks one query on all blocks against a scan; how many blocks the index let pass.
+fn check_search(lines: &[Vec<u8>], rows: usize, encoded: &Encoded, dictionary: &Dictionary, query: &Query, name: &str) -> usize {
+    let prepared = query.prepare(dictionary);
+    let mut scratch = Scratch::default();
+    let mut found = RowSet::default();
+    let mut read = 0;
+    for ((block, index), lines) in encoded.blocks.iter().zip(&encoded.indexes).zip(lines.chunks(rows)) {
+        let expected: Vec<u32> = (0..lines.len() as u32).filter(|&row| query.matches(&lines[row as usize])).collect();
+        let block = Block::parse(block).unwrap();
+        block.search(dictionary, &prepared, None, &mut scratch, &mut found).unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{name}");
+        match prepared.block(index) {
+            Verdict::Always => assert_eq!(expected.len(), lines.len(), "{name}"),
+            Verdict::Never => assert!(expected.is_empty(), "{name}"),
+            Verdict::Maybe => read += 1,
+        }
+        let mut within = RowSet::new(lines.len() as u32);
+        (0..lines.len() as u32).filter(|row| row % 3 == 1).for_each(|row| within.insert(row));
+        block.search(dictionary, &prepared, Some(&within), &mut scratch, &mut found).unwrap();
+        let expected: Vec<u32> = expected.into_iter().filter(|row| row % 3 == 1).collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{name} within");
+    }
+    read
+}
+
+#[test]
+fn search_finds_what_a_scan_finds() {
+    let mut random = Random(2);
+    let mut sets = vec![(made_up(3000, &mut random), 1000), (hostile(2000, &mut random), 500)];
+    let mut real = real();
+    // Every fifth stretch of lines keeps all systems in and the test short.
+    real = real.chunks(100).step_by(5).flatten().cloned().collect();
+    if !real.is_empty() {
+        sets.push((real, 1500));
+    }
+    for (lines, rows) in sets {
+        let encoded = encode(&lines, rows, Options::default());
+        let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+        for round in 0..250 {
+            let line = random.pick(&lines).clone();
+            let start = random.below(line.len() + 1);
+            let mut needle = line[start..start + random.below(line.len() - start + 1).min(40)].to_vec();
+            if round % 5 == 4 && !needle.is_empty() {
+                let at = random.below(needle.len());
+                needle[at] ^= 1 << random.below(5);
+            }
+            let name = String::from_utf8_lossy(&needle).into_owned();
+            check_search(&lines, rows, &encoded, &dictionary, &Query::literal(&needle), &name);
+            if round % 3 == 0 {
+                let pattern = pattern_of(&needle, &mut random);
+                if let Ok(query) = Query::regex(&pattern) {
+                    check_search(&lines, rows, &encoded, &dictionary, &query, &pattern);
+                }
+            }
+        }
+        for pattern in ["^$", "", r"\d{4,}$", "^2026", "(?i)INFO", r"(alice|bob) by", r"\bblk_-?\d+ term", "^p.*e$", "x{0}", "[0-9a-f]{8}-"] {
+            check_search(&lines, rows, &encoded, &dictionary, &Query::regex(pattern).unwrap(), pattern);
+        }
+    }
+}
+
+/// A regular expression that the needle matches, mostly.
+fn pattern_of(needle: &[u8], random: &mut Random) -> String {
+    let mut pattern = String::new();
+    for c in String::from_utf8_lossy(needle).chars() {
+        match random.below(8) {
+            0 => pattern.push('.'),
+            1 if c.is_ascii_digit() => pattern.push_str(r"\d+"),
+            2 => pattern.push_str(&format!("(?:{}|zz)", regex_syntax::escape(&c.to_string()))),
+            3 => pattern.push_str(&format!("(?i:{})", regex_syntax::escape(&c.to_string()))),
+            _ => pattern.push_str(&regex_syntax::escape(&c.to_string())),
+        }
+    }
+    pattern
+}
+
+#[test]
+fn a_rare_id_passes_nearly_all_blocks_by() {
+    let mut random = Random(9);
+    let lines: Vec<Vec<u8>> = (0..64_000)
+        .map(|i| {
+            let (a, b) = (random.next(), random.next());
+            format!("12:00:{:02} req-{:08x}-{:04x} trace {a:016x}{b:016x} block blk_{} done in {} ms", i % 60, a as u32, b as u16, (a ^ b) >> 1, b % 900)
+                .into_bytes()
+        })
+        .collect();
+    let rows = 1000;
+    let encoded = encode(&lines, rows, Options::default());
+    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let mut read = 0;
+    for line in lines.iter().step_by(997) {
+        let text = std::str::from_utf8(line).unwrap();
+        let words: Vec<&str> = text.split(' ').collect();
+        // The request's whole id, the bare trace id, the block's id with and without what follows.
+        for needle in [words[1], words[3], words[5], &format!("block {} done", words[5])] {
+            read += check_search(&lines, rows, &encoded, &dictionary, &Query::literal(needle.as_bytes()), needle);
+        }
+    }
+    let asked = lines.iter().step_by(997).count() * 4 * encoded.blocks.len();
+    assert!(read * 100 <= asked * 6, "{read} of {asked} blocks were read");
+}
+
+#[test]
+fn damaged_bytes_are_errors_and_never_panics() {
+    let mut random = Random(3);
+    let lines = made_up(1500, &mut random);
+    let encoded = encode(&lines, 1500, Options::default());
+    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let query = Query::literal(b"blk_-1").prepare(&dictionary);
+    let any = Query::regex(r"\d7").unwrap().prepare(&dictionary);
+    let mut scratch = Scratch::default();
+    let mut found = RowSet::default();
+    let mut refused = 0;
+    let mut index = Vec::new();
+    encoded.indexes[0].write(&mut index);
+    for round in 0..1500 {
+        let mut bytes = encoded.blocks[0].clone();
+        damage(&mut bytes, round, &mut random);
+        if let Ok(block) = Block::parse(&bytes) {
+            let (mut out, mut ends) = (Vec::new(), Vec::new());
+            refused += usize::from(block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).is_err());
+            let _ = block.search(&dictionary, &query, None, &mut scratch, &mut found);
+            let _ = block.search(&dictionary, &any, None, &mut scratch, &mut found);
+            let _ = block.template_ids(&mut scratch, &mut Vec::new());
+        }
+        let mut bytes = encoded.dictionary.clone();
+        damage(&mut bytes, round, &mut random);
+        if let Ok(other) = Dictionary::parse(&bytes) {
+            // A block against a dictionary that is not its own.
+            let (mut out, mut ends) = (Vec::new(), Vec::new());
+            let _ = Block::parse(&encoded.blocks[0]).unwrap().decode(&other, None, &mut scratch, &mut out, &mut ends);
+            let _ = Query::literal(b"7 for").prepare(&other);
+        }
+        let mut bytes = index.clone();
+        damage(&mut bytes, round, &mut random);
+        if let Ok(index) = BlockIndex::parse(&bytes) {
+            let _ = query.block(&index);
+        }
+    }
+    assert!(refused > 300, "only {refused} of 1500 damaged blocks were refused");
+}
+
+/// Flips bytes, or cuts the end off.
+fn damage(bytes: &mut Vec<u8>, round: usize, random: &mut Random) {
+    if round % 10 == 0 {
+        bytes.truncate(random.below(bytes.len()));
+        return;
+    }
+    for _ in 0..=random.below(4) {
+        // The first bytes hold lengths and the head, where damage does most.
+        let near = if round % 2 == 0 { bytes.len() } else { bytes.len().min(700) };
+        let at = random.below(near);
+        bytes[at] ^= 1 << random.below(8);
+    }
+}
