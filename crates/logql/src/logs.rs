@@ -54,7 +54,9 @@ impl LineRunner {
         let distinct = stages.iter().any(|stage| matches!(stage, Stage::Distinct(_)));
         let first_pass = (parses && filters && !distinct).then(|| {
             let mut names = Vec::new();
-            stages.iter().for_each(|stage| pipeline::collect_names(stage, &mut names));
+            for stage in stages {
+                pipeline::collect_names(stage, &mut names);
+            }
             // Whoever looks for __error__ has to read the line to its end, as the full pass does.
             names.push(pipeline::labels::ERROR.to_owned());
             wanted_names(names)

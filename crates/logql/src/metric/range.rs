@@ -151,12 +151,11 @@ async fn fold<A: Accumulator + FromCount>(
     let mut positions: HashMap<SeriesLabels, usize> = HashMap::new();
     let mut merged: Vec<(SeriesLabels, SlotSeries<A>)> = Vec::new();
     for (labels, one) in folded.series {
-        match positions.get(&labels) {
-            Some(at) => merged[*at].1.absorb(&one, &mut folded.bytes),
-            None => {
-                positions.insert(labels.clone(), merged.len());
-                merged.push((labels, one));
-            }
+        if let Some(at) = positions.get(&labels) {
+            merged[*at].1.absorb(&one, &mut folded.bytes);
+        } else {
+            positions.insert(labels.clone(), merged.len());
+            merged.push((labels, one));
         }
     }
     let finish = |(labels, one): (SeriesLabels, SlotSeries<A>)| GridSeries {
@@ -249,7 +248,7 @@ async fn scan_by_stream<A: Accumulator>(
                 run.value += value;
                 continue;
             }
-            store_run(folded, run.take());
+            store_run(folded, run.as_ref());
             let (slot, from, to) = folded.slots.span(timestamp);
             let series = match (slot, known.get(&key)) {
                 // Rows outside of all windows make no series.
@@ -264,7 +263,7 @@ async fn scan_by_stream<A: Accumulator>(
             };
             run = Some(Run { key, from, to, slot, series, value });
         }
-        store_run(folded, run);
+        store_run(folded, run.as_ref());
         folded.check_memory(context)?;
     }
     Ok(())
@@ -280,9 +279,9 @@ struct Run {
     value: f64,
 }
 
-fn store_run<A: Accumulator>(folded: &mut Folded<A>, run: Option<Run>) {
+fn store_run<A: Accumulator>(folded: &mut Folded<A>, run: Option<&Run>) {
     if let Some(Run { slot: Some(slot), series, from, value, .. }) = run {
-        folded.add(series, slot, from, value);
+        folded.add(*series, *slot, *from, *value);
     }
 }
 
@@ -350,14 +349,13 @@ impl FromCount for Total {
             let parts = [(row.bucket, row.at_start), (row.bucket + 1, row.count - row.at_start)];
             for (timestamp, count) in parts {
                 let Some(slot) = folded.slots.slot(timestamp).filter(|_| count > 0) else { continue };
-                let series = match known.get(&key) {
-                    Some(series) => *series,
-                    None => {
-                        let labels = stream_labels(&mut cache, context, need, key.0, key.1);
-                        let series = folded.add_series(context, labels)?;
-                        known.insert(key, series);
-                        series
-                    }
+                let series = if let Some(series) = known.get(&key) {
+                    *series
+                } else {
+                    let labels = stream_labels(&mut cache, context, need, key.0, key.1);
+                    let series = folded.add_series(context, labels)?;
+                    known.insert(key, series);
+                    series
                 };
                 folded.series[series as usize].1.slot(slot, &mut folded.bytes).add_count(count);
             }

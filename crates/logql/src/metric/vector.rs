@@ -13,7 +13,7 @@ pub fn aggregate(grid: Grid, aggregation: &VectorAggregation, series: Vec<GridSe
     match aggregation.op {
         VectorOp::Sort | VectorOp::SortDesc => series,
         VectorOp::Topk | VectorOp::Bottomk | VectorOp::ApproxTopk => choose(grid, aggregation, series),
-        _ => fold(grid, aggregation, series),
+        _ => fold(grid, aggregation, &series),
     }
 }
 
@@ -31,7 +31,7 @@ fn groups(aggregation: &VectorAggregation, series: &[GridSeries]) -> Vec<(Series
     groups
 }
 
-fn fold(grid: Grid, aggregation: &VectorAggregation, series: Vec<GridSeries>) -> Vec<GridSeries> {
+fn fold(grid: Grid, aggregation: &VectorAggregation, series: &[GridSeries]) -> Vec<GridSeries> {
     let fold_group = |(labels, members): (SeriesLabels, Vec<usize>)| {
         let values = (0..grid.steps).map(|at| {
             let present =
@@ -58,7 +58,7 @@ fn fold(grid: Grid, aggregation: &VectorAggregation, series: Vec<GridSeries>) ->
         let values = values.collect();
         GridSeries { labels, values }
     };
-    groups(aggregation, &series).into_iter().map(fold_group).collect()
+    groups(aggregation, series).into_iter().map(fold_group).collect()
 }
 
 /// Keeps the k largest or smallest of each group at each time; the others go missing there.

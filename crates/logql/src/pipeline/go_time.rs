@@ -1,5 +1,7 @@
 //! Times written and read by Go's reference layout, `2006-01-02T15:04:05.000Z07:00`. All in UTC.
 
+use std::fmt::Write as _;
+
 use chrono::{DateTime, Datelike as _, NaiveDate, Timelike as _, Utc};
 
 /// The current time in nanoseconds since 1970.
@@ -39,43 +41,40 @@ pub fn format(nanoseconds: i64, layout: &str) -> String {
         };
         rest = &rest[part.len()..];
         let hour12 = time.hour12().1;
-        match part {
-            "January" => out.push_str(&time.format("%B").to_string()),
-            "Jan" => out.push_str(&time.format("%b").to_string()),
-            "Monday" => out.push_str(&time.format("%A").to_string()),
-            "Mon" => out.push_str(&time.format("%a").to_string()),
-            "MST" => out.push_str("UTC"),
-            "2006" => out.push_str(&format!("{:04}", time.year())),
-            "06" => out.push_str(&format!("{:02}", time.year().rem_euclid(100))),
-            "01" => out.push_str(&format!("{:02}", time.month())),
-            "1" => out.push_str(&time.month().to_string()),
-            "02" => out.push_str(&format!("{:02}", time.day())),
-            "_2" => out.push_str(&format!("{:2}", time.day())),
-            "2" => out.push_str(&time.day().to_string()),
-            "002" => out.push_str(&format!("{:03}", time.ordinal())),
-            "15" => out.push_str(&format!("{:02}", time.hour())),
-            "03" => out.push_str(&format!("{hour12:02}")),
-            "3" => out.push_str(&hour12.to_string()),
-            "04" => out.push_str(&format!("{:02}", time.minute())),
-            "4" => out.push_str(&time.minute().to_string()),
-            "05" => out.push_str(&format!("{:02}", time.second())),
-            "5" => out.push_str(&time.second().to_string()),
-            "PM" => out.push_str(if time.hour() >= 12 { "PM" } else { "AM" }),
-            "pm" => out.push_str(if time.hour() >= 12 { "pm" } else { "am" }),
-            "Z07:00" | "Z0700" => out.push('Z'),
-            "-07:00" => out.push_str("+00:00"),
-            "-0700" => out.push_str("+0000"),
-            "-07" => out.push_str("+00"),
+        let _ = match part {
+            "January" => write!(out, "{}", time.format("%B")),
+            "Jan" => write!(out, "{}", time.format("%b")),
+            "Monday" => write!(out, "{}", time.format("%A")),
+            "Mon" => write!(out, "{}", time.format("%a")),
+            "MST" => out.write_str("UTC"),
+            "2006" => write!(out, "{:04}", time.year()),
+            "06" => write!(out, "{:02}", time.year().rem_euclid(100)),
+            "01" => write!(out, "{:02}", time.month()),
+            "1" => write!(out, "{}", time.month()),
+            "02" => write!(out, "{:02}", time.day()),
+            "_2" => write!(out, "{:2}", time.day()),
+            "2" => write!(out, "{}", time.day()),
+            "002" => write!(out, "{:03}", time.ordinal()),
+            "15" => write!(out, "{:02}", time.hour()),
+            "03" => write!(out, "{hour12:02}"),
+            "3" => write!(out, "{hour12}"),
+            "04" => write!(out, "{:02}", time.minute()),
+            "4" => write!(out, "{}", time.minute()),
+            "05" => write!(out, "{:02}", time.second()),
+            "5" => write!(out, "{}", time.second()),
+            "PM" => out.write_str(if time.hour() >= 12 { "PM" } else { "AM" }),
+            "pm" => out.write_str(if time.hour() >= 12 { "pm" } else { "am" }),
+            "Z07:00" | "Z0700" => out.write_str("Z"),
+            "-07:00" => out.write_str("+00:00"),
+            "-0700" => out.write_str("+0000"),
+            "-07" => out.write_str("+00"),
             fraction => {
                 let digits = format!("{:09}", time.nanosecond());
                 let shown = &digits[..(fraction.len() - 1).min(9)];
                 let shown = if fraction.as_bytes()[1] == b'9' { shown.trim_end_matches('0') } else { shown };
-                if !shown.is_empty() {
-                    out.push_str(&fraction[..1]);
-                    out.push_str(shown);
-                }
+                if shown.is_empty() { Ok(()) } else { write!(out, "{}{shown}", &fraction[..1]) }
             }
-        }
+        };
     }
     out
 }
@@ -111,8 +110,7 @@ fn read(value: &str, layout: &str) -> Option<i64> {
             "1" => month = digits(1, 2)?,
             "02" => day = digits(2, 2)?,
             "2" | "_2" => day = digits(1, 2)?,
-            "15" => hour = digits(2, 2)?,
-            "03" => hour = digits(2, 2)?,
+            "15" | "03" => hour = digits(2, 2)?,
             "3" => hour = digits(1, 2)?,
             "04" => minute = digits(2, 2)?,
             "4" => minute = digits(1, 2)?,

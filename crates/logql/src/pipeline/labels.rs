@@ -103,7 +103,7 @@ impl Wanted {
 }
 
 /// The labels of one line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LabelSet {
     base: Arc<BaseLabels>,
     text: String,
@@ -113,20 +113,6 @@ pub struct LabelSet {
     error: &'static str,
     error_details: String,
     name_buffer: String,
-}
-
-impl Default for LabelSet {
-    fn default() -> Self {
-        Self {
-            base: Arc::default(),
-            text: String::new(),
-            entries: Vec::new(),
-            level: "",
-            error: "",
-            error_details: String::new(),
-            name_buffer: String::new(),
-        }
-    }
 }
 
 /// Lower-case word of a severity's level.
