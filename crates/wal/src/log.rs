@@ -3,8 +3,9 @@
 //! # Guarantees
 //! - When [`Wal::append_group`] returns `Ok` (and `fsync` is on), its entries survive a power cut:
 //!   the next [`Wal::open`] replays each of them once and in order, until they are truncated.
-//! - Entries have sequences without gaps. What a failed or interrupted append left behind may be
-//!   replayed, but only as a beginning of that group, right after the last acknowledged entry.
+//! - Entries have sequences without gaps. What an interrupted append, or one that poisoned the log, left
+//!   behind may be replayed, but only as a beginning of that group, right after the last acknowledged
+//!   entry. A group refused for lack of space never is.
 //! - What is replayed was appended, byte for byte. Damage is reported with file, offset and the
 //!   sequences lost; good entries after it are still handed over.
 //! - Entries below a truncation may come back after a crash: say what is needed by
@@ -27,7 +28,7 @@
 //! | while a file is begun, or it could not be begun | no file, or one without a whole header | it has no entry; the sequence in its name still counts, the file before it gets no more entries, and the next try takes its place |
 //! | in a truncation | files from the oldest on are gone | each removal is synced before the next, so no hole appears |
 //! | a sync failed, also the sync of a new file | unknown | the log is poisoned: every append fails until a restart. The sync is never tried again, because the kernel forgets what it failed to write |
-//! | no space left | a part of the group | it is cut off, the append fails with [`WalError::Full`], a later one can work; if the cut fails, the log is poisoned. After a crash the part may be there again, where it counts as a torn tail, or, before another file, as nothing |
+//! | no space left | a part of the group | it is cut off and the cut synced, the append fails with [`WalError::Full`], a later one can work; if the cut fails, the log is poisoned. A crash before the sync leaves a torn tail |
 //! | any other failure of a write | a part of the group | poisoned |
 //!
 //! A file with damage is kept in its place as long as entries in it are needed, because the good ones
@@ -400,7 +401,11 @@ impl Wal {
         if !is_full(error) {
             return self.poison("writing", error);
         }
-        if let Err(error) = active.file.set_len(active.len) {
+        // The cut is made durable before anything is written over it: else sectors of this group and
+        // of the next could both be found after a crash, and look like one group.
+        let cut = active.file.set_len(active.len);
+        let cut = cut.and_then(|()| if self.config.fsync { active.file.sync_data() } else { Ok(()) });
+        if let Err(error) = cut {
             return self.poison("taking back a group for lack of space", &error);
         }
         WalError::Full { dir: self.dir.clone() }
