@@ -6,7 +6,7 @@ use crate::{
     column_read::{ColumnReader, ReadBuffers, Texts},
     encoder::{FEW_ROWS, MAX_ROWS},
     ints,
-    query::Plan,
+    query::{Literal, Plan},
     sections::{Buffers, Sections, prefix},
     wire::append,
 };
@@ -170,12 +170,14 @@ impl<'a> Block<'a> {
         }
         let mut reader = ColumnReader::new(sections, read);
         read_few(&mut reader, present, few)?;
+        let mut verify = false;
         for template in present.iter_mut() {
             let first = template.first_hit as usize;
             let hits = &mut hits[first..first + template.count as usize];
             match plan_of(template) {
                 Plan::Slots(slots) if template.wanted && !template.is_few() => {
                     search_slots(&mut reader, template, slots, query, columns, hits)?;
+                    verify |= query.must_verify() && hits.contains(&true);
                 }
                 _ => {
                     if !template.is_few() {
@@ -187,6 +189,33 @@ impl<'a> Block<'a> {
                             rebuild(dictionary, template, nth as u32, few, columns, line);
                             *hit = query.matches(line);
                         }
+                    }
+                }
+            }
+        }
+        if verify {
+            // Rows with a literal in a variable are candidates of a regular expression: only now are
+            // the other variables of their templates worth reading.
+            let mut sections = Sections::open(self.bytes, buffers)?;
+            self.head(&mut sections, None, &mut Vec::new())?;
+            ints::decode(self.rows as usize, true, &mut sections, &mut Vec::new())?;
+            let mut reader = ColumnReader::new(sections, read);
+            for template in present.iter_mut() {
+                let first = template.first_hit as usize;
+                let hits = &hits[first..first + template.count as usize];
+                let candidates = matches!(plan_of(template), Plan::Slots(_)) && !template.is_few();
+                template.wanted &= candidates && hits.contains(&true);
+            }
+            read_few(&mut reader, present, few)?;
+            for template in present.iter_mut().filter(|template| !template.is_few()) {
+                read_template(&mut reader, template, columns, 0)?;
+                if template.wanted {
+                    let first = template.first_hit as usize;
+                    let hits = &mut hits[first..first + template.count as usize];
+                    for (nth, hit) in hits.iter_mut().enumerate().filter(|(_, hit)| **hit) {
+                        line.clear();
+                        rebuild(dictionary, template, nth as u32, few, columns, line);
+                        *hit = query.matches(line);
                     }
                 }
             }
@@ -331,31 +360,43 @@ fn search_slots(
         columns.push(Texts::default());
     }
     let texts = &mut columns[0];
+    let literals = query.literals().unwrap_or_default();
     for slot in 0..template.slots {
         // A column that repeats an earlier one cannot hold more than that one did.
-        let wanted = slot < 64 && slots >> slot & 1 == 1 && reader.sections.head.peek() != Some(SAME);
-        if !wanted {
+        let mut wanted = slot < 64 && slots >> slot & 1 == 1 && reader.sections.head.peek() != Some(SAME);
+        if wanted && literals.iter().any(|literal| reader.probe(literal) == Some(true)) {
+            hits.fill(true);
+            wanted = false;
+        }
+        if !wanted || literals.iter().all(|literal| reader.probe(literal) == Some(false)) {
             reader.skip(hits.len())?;
             continue;
         }
         reader.read(hits.len(), &[], texts)?;
-        let (mut from, mut nth) = (0usize, 0usize);
-        while let Some((start, end)) = query.find(&texts.bytes[from..]) {
-            let (start, end) = (from + start, from + end);
-            while (texts.ends[nth] as usize) <= start {
-                nth += 1;
-            }
-            // A hit across two values is none; look again from the second on.
-            let value_end = texts.ends[nth] as usize;
-            if end <= value_end {
-                hits[nth] = true;
-                from = value_end;
-            } else {
-                from = start + 1;
-            }
+        for literal in literals {
+            mark(texts, literal, hits);
         }
     }
     Ok(())
+}
+
+/// Marks the values that hold the literal.
+fn mark(texts: &Texts, literal: &Literal, hits: &mut [bool]) {
+    let (mut from, mut nth) = (0usize, 0usize);
+    while let Some(start) = literal.finder.find(&texts.bytes[from..]) {
+        let start = from + start;
+        while texts.ends[nth] as usize <= start {
+            nth += 1;
+        }
+        // A hit across two values is none; look again from the next byte on.
+        let value_end = texts.ends[nth] as usize;
+        if start + literal.finder.needle().len() <= value_end {
+            hits[nth] = true;
+            from = value_end;
+        } else {
+            from = start + 1;
+        }
+    }
 }
 
 /// Appends the `nth` line of a template.

@@ -6,7 +6,9 @@ use crate::{
         CONSTANT, DICTIONARY, HEX, LOWER, MAX_DEPTH, MAX_DIGITS, MAX_HEX_BYTES, MAX_PARTS, NUMBER, PARTS,
         SAME, SIGNED, TEXT, UPPER,
     },
+    dictionary::class,
     ints,
+    query::Literal,
     sections::{Position, Sections},
     wire::append,
 };
@@ -92,6 +94,37 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
             Ok(())
         } else {
             Err(BodyError::Corrupt("a column has another number of values"))
+        }
+    }
+
+    /// Whether all values of the next column hold the literal, or none does, when its descriptor
+    /// tells; nothing is read.
+    pub(crate) fn probe(&self, literal: &Literal) -> Option<bool> {
+        const NUMERIC: u16 = class::DIGIT | class::DASH;
+        let mut head = self.sections.head;
+        match head.u8().ok()? {
+            CONSTANT => {
+                let len = head.bounded(u32::MAX as usize).ok()?;
+                Some(literal.finder.find(head.take(len).ok()?).is_some())
+            }
+            NUMBER | SIGNED if literal.classes & !NUMERIC != 0 => Some(false),
+            // Parts are numbers, so a literal without digits lies between two of them.
+            PARTS if literal.classes & NUMERIC == 0 => {
+                let mut holds = false;
+                for _ in 0..=head.bounded(MAX_PARTS).ok()? {
+                    let len = head.bounded(u32::MAX as usize).ok()?;
+                    holds |= literal.finder.find(head.take(len).ok()?).is_some();
+                }
+                Some(holds)
+            }
+            HEX => {
+                let len = head.bounded(MAX_HEX_BYTES).ok()?;
+                let fixed = head.take(len).ok()?.iter().filter(|place| **place > UPPER);
+                let hex = class::DIGIT | class::LOWER_HEX | class::UPPER_HEX;
+                let classes = fixed.fold(hex, |all, &byte| all | class::OF[byte as usize]);
+                (literal.classes & !classes != 0).then_some(false)
+            }
+            _ => None,
         }
     }
 
@@ -355,6 +388,9 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
                 return Err(BodyError::Corrupt("lengths of values exceed their text"));
             }
             out.ends.push(end as u32);
+        }
+        if end != out.bytes.len() as u64 {
+            return Err(BodyError::Corrupt("lengths of values fall short of their text"));
         }
         self.spend(total)
     }

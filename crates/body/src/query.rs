@@ -52,10 +52,14 @@ struct Run {
 
 /// A text that must occur.
 #[derive(Debug, Clone)]
-struct Literal {
-    finder: Finder<'static>,
+pub(crate) struct Literal {
+    pub(crate) finder: Finder<'static>,
+    /// Runs with a digit: constant text has none, so a variable must hold them.
     runs: Vec<Run>,
-    classes: u16,
+    /// The literal when it is one run without a digit: a variable must hold it where constant text
+    /// does not.
+    word: Option<Run>,
+    pub(crate) classes: u16,
 }
 
 #[derive(Debug)]
@@ -117,7 +121,10 @@ impl Query {
             plan = match (plan, template.plan(literal)) {
                 (_, Plan::Never) => plan,
                 (_, found) if self.0.regex.is_none() => found,
-                _ => Plan::Rebuild,
+                (Plan::Never, Plan::Slots(slots)) => Plan::Slots(slots),
+                (Plan::Slots(others), Plan::Slots(slots)) => Plan::Slots(others | slots),
+                // Even a literal in constant text does not make the expression match.
+                _ => return Plan::Rebuild,
             };
         }
         plan
@@ -127,22 +134,25 @@ impl Query {
 impl Literal {
     fn new(needle: &[u8]) -> Self {
         let classes = needle.iter().fold(0, |all, &byte| all | class::OF[byte as usize]);
-        let mut runs = Vec::new();
+        let (mut runs, mut word) = (Vec::new(), None);
         let mut at = 0;
         for part in needle.split(|byte| !byte.is_ascii_alphanumeric()) {
             let (left, right) = (at > 0, at + part.len() < needle.len());
-            // Letters alone may stand in constant text, unless they are all there is: then the
-            // template has told that they do not.
-            if part.iter().any(u8::is_ascii_digit) || !part.is_empty() && part.len() == needle.len() {
-                runs.push(Run { bytes: part.to_vec(), left, right });
+            let run = || Run { bytes: part.to_vec(), left, right };
+            if part.iter().any(u8::is_ascii_digit) {
+                runs.push(run());
+            } else if !part.is_empty() && part.len() == needle.len() {
+                word = Some(run());
             }
             at += part.len() + 1;
         }
-        Self { finder: Finder::new(needle).into_owned(), runs, classes }
+        Self { finder: Finder::new(needle).into_owned(), runs, word, classes }
     }
 
-    fn may_be_in(&self, index: &BlockIndex) -> bool {
-        self.runs.iter().all(|run| index.may_hold(&run.bytes, run.left, run.right))
+    /// `inside`: whether only variables of the block may hold the literal.
+    fn may_be_in(&self, index: &BlockIndex, inside: bool) -> bool {
+        let word = self.word.iter().filter(|_| inside);
+        self.runs.iter().chain(word).all(|run| index.may_hold(&run.bytes, run.left, run.right))
     }
 }
 
@@ -262,33 +272,38 @@ impl PreparedQuery {
 
     /// What the index says about the rows of a block (encoded or plain).
     pub fn block(&self, index: &BlockIndex) -> Verdict {
-        let (mut always, mut never) = (true, true);
-        let mut maybe_rows = false;
+        let (mut always, mut some_always, mut some_maybe, mut inside) = (true, false, false, true);
         for &(template, _) in &index.templates {
-            let verdict = self.template(template);
-            always &= verdict == Verdict::Always;
-            never &= verdict != Verdict::Always;
-            maybe_rows |= verdict == Verdict::Maybe;
+            let plan = self.plan(template);
+            always &= plan == Plan::Always;
+            some_always |= plan == Plan::Always;
+            some_maybe |= matches!(plan, Plan::Slots(_) | Plan::Rebuild);
+            inside &= plan != Plan::Rebuild;
         }
         if always {
-            return Verdict::Always;
+            Verdict::Always
+        } else if some_always || some_maybe && self.may_be_in(index, inside) {
+            Verdict::Maybe
+        } else {
+            Verdict::Never
         }
-        if never && (!maybe_rows || !self.may_be_in(index)) { Verdict::Never } else { Verdict::Maybe }
     }
 
-    fn may_be_in(&self, index: &BlockIndex) -> bool {
-        let literals = self.query.0.literals.as_ref();
-        literals.is_none_or(|literals| literals.iter().any(|literal| literal.may_be_in(index)))
+    fn may_be_in(&self, index: &BlockIndex, inside: bool) -> bool {
+        self.literals().is_none_or(|literals| literals.iter().any(|literal| literal.may_be_in(index, inside)))
     }
 
     pub(crate) fn plan(&self, id: u32) -> Plan {
         self.plans.get(id as usize).copied().unwrap_or(Plan::Rebuild)
     }
 
-    /// First place of the needle; only for [`Plan::Slots`], which only a literal gets.
-    #[inline]
-    pub(crate) fn find(&self, bytes: &[u8]) -> Option<(usize, usize)> {
-        let finder = &self.query.0.literals.as_ref()?.first()?.finder;
-        finder.find(bytes).map(|start| (start, start + finder.needle().len()))
+    /// Texts of which a matching line holds at least one, when that is known.
+    pub(crate) fn literals(&self) -> Option<&[Literal]> {
+        self.query.0.literals.as_deref()
+    }
+
+    /// Whether holding a literal is not enough.
+    pub(crate) fn must_verify(&self) -> bool {
+        self.query.0.regex.is_some()
     }
 }

@@ -84,13 +84,21 @@ fn mining_alone_gives_the_same_templates_and_index() {
 }
 
 /// Checks one query on all blocks against a scan; how many blocks the index let pass.
-fn check_search(lines: &[Vec<u8>], rows: usize, encoded: &Encoded, dictionary: &Dictionary, query: &Query, name: &str) -> usize {
+fn check_search(
+    lines: &[Vec<u8>],
+    rows: usize,
+    encoded: &Encoded,
+    dictionary: &Dictionary,
+    query: &Query,
+    name: &str,
+) -> usize {
     let prepared = query.prepare(dictionary);
     let mut scratch = Scratch::default();
     let mut found = RowSet::default();
     let mut read = 0;
     for ((block, index), lines) in encoded.blocks.iter().zip(&encoded.indexes).zip(lines.chunks(rows)) {
-        let expected: Vec<u32> = (0..lines.len() as u32).filter(|&row| query.matches(&lines[row as usize])).collect();
+        let expected: Vec<u32> =
+            (0..lines.len() as u32).filter(|&row| query.matches(&lines[row as usize])).collect();
         let block = Block::parse(block).unwrap();
         block.search(dictionary, &prepared, None, &mut scratch, &mut found).unwrap();
         assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{name}");
@@ -138,7 +146,23 @@ fn search_finds_what_a_scan_finds() {
                 }
             }
         }
-        for pattern in ["^$", "", r"\d{4,}$", "^2026", "(?i)INFO", r"(alice|bob) by", r"\bblk_-?\d+ term", "^p.*e$", "x{0}", "[0-9a-f]{8}-"] {
+        for pattern in [
+            "^$",
+            "",
+            r"\d{4,}$",
+            "^2026",
+            "(?i)INFO",
+            r"(alice|bob) by",
+            r"\bblk_-?\d+ term",
+            "^p.*e$",
+            "x{0}",
+            "[0-9a-f]{8}-",
+            "allo.y",
+            "(root|zo.) by",
+            "PacketRe.p",
+            "[a-z]q by",
+            "mall|oot",
+        ] {
             check_search(&lines, rows, &encoded, &dictionary, &Query::regex(pattern).unwrap(), pattern);
         }
     }
@@ -165,8 +189,15 @@ fn a_rare_id_passes_nearly_all_blocks_by() {
     let lines: Vec<Vec<u8>> = (0..64_000)
         .map(|i| {
             let (a, b) = (random.next(), random.next());
-            format!("12:00:{:02} req-{:08x}-{:04x} trace {a:016x}{b:016x} block blk_{} done in {} ms", i % 60, a as u32, b as u16, (a ^ b) >> 1, b % 900)
-                .into_bytes()
+            format!(
+                "12:00:{:02} req-{:08x}-{:04x} trace {a:016x}{b:016x} block blk_{} done in {} ms",
+                i % 60,
+                a as u32,
+                b as u16,
+                (a ^ b) >> 1,
+                b % 900
+            )
+            .into_bytes()
         })
         .collect();
     let rows = 1000;
@@ -178,7 +209,8 @@ fn a_rare_id_passes_nearly_all_blocks_by() {
         let words: Vec<&str> = text.split(' ').collect();
         // The request's whole id, the bare trace id, the block's id with and without what follows.
         for needle in [words[1], words[3], words[5], &format!("block {} done", words[5])] {
-            read += check_search(&lines, rows, &encoded, &dictionary, &Query::literal(needle.as_bytes()), needle);
+            read +=
+                check_search(&lines, rows, &encoded, &dictionary, &Query::literal(needle.as_bytes()), needle);
         }
     }
     let asked = lines.iter().step_by(997).count() * 4 * encoded.blocks.len();
@@ -203,7 +235,8 @@ fn damaged_bytes_are_errors_and_never_panics() {
         damage(&mut bytes, round, &mut random);
         if let Ok(block) = Block::parse(&bytes) {
             let (mut out, mut ends) = (Vec::new(), Vec::new());
-            refused += usize::from(block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).is_err());
+            refused +=
+                usize::from(block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).is_err());
             let _ = block.search(&dictionary, &query, None, &mut scratch, &mut found);
             let _ = block.search(&dictionary, &any, None, &mut scratch, &mut found);
             let _ = block.template_ids(&mut scratch, &mut Vec::new());
@@ -213,7 +246,13 @@ fn damaged_bytes_are_errors_and_never_panics() {
         if let Ok(other) = Dictionary::parse(&bytes) {
             // A block against a dictionary that is not its own.
             let (mut out, mut ends) = (Vec::new(), Vec::new());
-            let _ = Block::parse(&encoded.blocks[0]).unwrap().decode(&other, None, &mut scratch, &mut out, &mut ends);
+            let _ = Block::parse(&encoded.blocks[0]).unwrap().decode(
+                &other,
+                None,
+                &mut scratch,
+                &mut out,
+                &mut ends,
+            );
             let _ = Query::literal(b"7 for").prepare(&other);
         }
         let mut bytes = index.clone();

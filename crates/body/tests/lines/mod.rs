@@ -35,19 +35,48 @@ pub fn made_up(count: usize, random: &mut Random) -> Vec<Vec<u8>> {
         let id = *random.pick(&ids);
         let n = random.next();
         let line = match random.below(14) {
-            0 => format!("{time} INFO dfs.DataNode: Received block blk_{} of size {} from /10.251.{}.{}", id as i64, n >> 38, n % 256, id % 256),
-            1 => format!("{time} INFO dfs.DataNode: PacketResponder {} for block blk_{} terminating", n % 3, id as i64),
-            2 => format!("{time} WARN [req-{:08x}-{:04x} - -] GET /v2/{:016x}/servers status: {} len: {}", id as u32, n as u16, id, 200 + n % 5, n % 1893),
+            0 => format!(
+                "{time} INFO dfs.DataNode: Received block blk_{} of size {} from /10.251.{}.{}",
+                id as i64,
+                n >> 38,
+                n % 256,
+                id % 256
+            ),
+            1 => format!(
+                "{time} INFO dfs.DataNode: PacketResponder {} for block blk_{} terminating",
+                n % 3,
+                id as i64
+            ),
+            2 => format!(
+                "{time} WARN [req-{:08x}-{:04x} - -] GET /v2/{:016x}/servers status: {} len: {}",
+                id as u32,
+                n as u16,
+                id,
+                200 + n % 5,
+                n % 1893
+            ),
             3 => format!("session opened for user {} by (uid={})", random.pick(&names), n % 4),
             4 => format!("session opened for user {:x}q by (uid={})", n, n % 4),
-            5 => format!("boot = {}, init = {}, total={:.3}", n as i64 % 100, id as i64 % 7, (n % 10_000) as f64 / 7.0),
+            5 => format!(
+                "boot = {}, init = {}, total={:.3}",
+                n as i64 % 100,
+                id as i64 % 7,
+                (n % 10_000) as f64 / 7.0
+            ),
             6 => format!("mask 0x{:X} at 0x{:08x}; seq {i:06}", n >> 40, id as u32),
             7 => format!("größe {} µs\t{}%", n % 1000, n % 100),
             8 => String::new(),
             9 => format!("{}", n >> random.below(64)),
             10 => format!("{:0w$}", n >> 50, w = 1 + random.below(20)),
             11 => "plain text without any variable".to_owned(),
-            12 => format!("trailing 12. and 7_ list {},{},{}: 1/{}/3 99999999999999999999{}", n % 5, n % 7, n % 9, n % 3, n % 10),
+            12 => format!(
+                "trailing 12. and 7_ list {},{},{}: 1/{}/3 99999999999999999999{}",
+                n % 5,
+                n % 7,
+                n % 9,
+                n % 3,
+                n % 10
+            ),
             _ => format!("v{}.{}.{} {}", n % 3, id % 9, n % 20, "word ".repeat(n as usize % 5)),
         };
         lines.push(line.into_bytes());
@@ -76,7 +105,10 @@ pub fn real() -> Vec<Vec<u8>> {
         let size = usize::from_str_radix(octal.trim_matches(['\0', ' ']), 8).expect("sizes are octal");
         let file = &tar[at + 512..at + 512 + size];
         if tar[at..at + 100].windows(7).any(|name| name == b"_2k.log") {
-            lines.extend(file.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()));
+            lines.extend(
+                file.split(|&byte| byte == b'\n')
+                    .map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec()),
+            );
         }
         at += 512 + size.next_multiple_of(512);
     }
