@@ -10,7 +10,7 @@ use super::process::Process;
 use crate::encode::Format;
 
 /// Longest time a server gets to finish its background work.
-const MAX_SETTLE: Duration = Duration::from_secs(900);
+const MAX_SETTLE: Duration = Duration::from_mins(15);
 /// A server is idle when it used less than this part of one core …
 const IDLE_CPU: f64 = 0.03;
 /// … in this many looks, one second apart, in a row.

@@ -72,11 +72,11 @@ pub enum Answer {
 }
 
 /// All questions for a server that took its data by `protocol`.
-pub fn questions(kind: Kind, protocol: Protocol, language: Language, truth: &Truth) -> Vec<Question> {
+pub fn questions(protocol: Protocol, language: Language, truth: &Truth) -> Vec<Question> {
     QUESTIONS
         .iter()
         .map(|(name, _)| match language {
-            Language::Logql => logql(kind, name, truth),
+            Language::Logql => logql(name, truth),
             Language::Sql => sql(name, truth),
             Language::Logsql => logsql(protocol, name, truth),
         })
@@ -87,7 +87,7 @@ fn whole(truth: &Truth) -> (i64, i64) {
     (truth.first_ns, truth.last_ns + SECOND_NS)
 }
 
-fn logql(kind: Kind, name: &'static str, truth: &Truth) -> Question {
+fn logql(name: &'static str, truth: &Truth) -> Question {
     let all = r#"{service_name=~".+"}"#;
     let (mut from, mut to) = whole(truth);
     let mut limit = NEEDLE_LIMIT;
@@ -111,8 +111,6 @@ fn logql(kind: Kind, name: &'static str, truth: &Truth) -> Question {
             from = from.div_euclid(MINUTE_NS) * MINUTE_NS + MINUTE_NS;
             to = truth.last_ns.div_euclid(MINUTE_NS) * MINUTE_NS + MINUTE_NS;
             step = Some(("step", "60".to_owned()));
-            // Loki knows the level only as the metadata of that name; both know it by that word.
-            _ = kind;
             format!("sum by (level) (count_over_time({all}[1m]))")
         }
     };
@@ -359,9 +357,11 @@ pub fn form_encoded(form: &[(&str, String)]) -> String {
         for byte in value.bytes() {
             match byte {
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                    out.push(char::from(byte))
+                    out.push(char::from(byte));
                 }
-                _ => _ = write!(out, "%{byte:02X}"),
+                _ => {
+                    _ = write!(out, "%{byte:02X}");
+                }
             }
         }
     }
@@ -395,7 +395,7 @@ mod tests {
     }
 
     fn ask(language: Language, name: &str) -> Question {
-        let all = questions(Kind::Trine, Protocol::Loki, language, &truth());
+        let all = questions(Protocol::Loki, language, &truth());
         all.into_iter().find(|q| q.name == name).unwrap()
     }
 

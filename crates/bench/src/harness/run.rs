@@ -19,9 +19,9 @@ use crate::generate::truth::Truth;
 use crate::generate::{Corpus, Plan, read_truth, truth_path, write_files};
 
 /// Time a spawned server gets to answer.
-const MAX_START: Duration = Duration::from_secs(60);
+const MAX_START: Duration = Duration::from_mins(1);
 /// Time a spawned server gets to stop after it was asked to.
-const MAX_STOP: Duration = Duration::from_secs(60);
+const MAX_STOP: Duration = Duration::from_mins(1);
 /// Bytes of the load for the steady phase, at most.
 const MAX_STEADY_BYTES: f64 = 4e9;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -222,7 +222,7 @@ async fn ask_all(
         .filter(|l| options.languages.is_empty() || options.languages.contains(l))
         .collect();
     let asked: Vec<Question> =
-        languages.iter().flat_map(|l| questions(kind, options.protocol, *l, truth)).collect();
+        languages.iter().flat_map(|l| questions(options.protocol, *l, truth)).collect();
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); asked.len()];
     let mut wrong: Vec<Option<String>> = vec![None; asked.len()];
     for round in 0..=options.repeats {

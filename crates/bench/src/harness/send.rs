@@ -68,8 +68,8 @@ fn read_frame(file: &mut impl Read) -> Result<Option<Frame>> {
     if let Err(error) = file.read_exact(&mut head) {
         return if error.kind() == std::io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error.into()) };
     }
-    let [a, b, c, d, e, f, g, h] = head;
-    let (len, records) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+    let both = u64::from_le_bytes(head);
+    let (len, records) = (both as u32, (both >> 32) as u32);
     if len > MAX_FRAME {
         bail!("a frame of {len} bytes is larger than {MAX_FRAME}; is this a file of `bench generate`?");
     }

@@ -17,7 +17,7 @@ use crate::record::{Record, StreamLabels};
 use crate::rng::Rng;
 
 /// A line that does not show for so long ends the run.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// One in so many marked lines begins a stream of its own.
 const NEW_STREAM_EVERY: u64 = 4;
 /// Pause between marked lines, milliseconds, at most.
