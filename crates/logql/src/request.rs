@@ -137,7 +137,7 @@ impl SeriesLabels {
     pub fn set(&mut self, name: &str, value: &str) {
         match self.0.binary_search_by(|(key, _)| key.as_str().cmp(name)) {
             Ok(at) if value.is_empty() => drop(self.0.remove(at)),
-            Ok(at) => self.0[at].1 = value.to_owned(),
+            Ok(at) => value.clone_into(&mut self.0[at].1),
             Err(_) if value.is_empty() => {}
             Err(at) => self.0.insert(at, (name.to_owned(), value.to_owned())),
         }

@@ -84,8 +84,8 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// The columns of a batch with a projection of [`trine_schema::logs::schema`].
     pub fn new(batch: &'a RecordBatch) -> Self {
-        let text = |name| batch.column_by_name(name).map(|array| array.as_string::<i32>());
-        let id = |name| batch.column_by_name(name).map(|array| array.as_fixed_size_binary());
+        let text = |name| Some(batch.column_by_name(name)?.as_string::<i32>());
+        let id = |name| Some(batch.column_by_name(name)?.as_fixed_size_binary());
         Self {
             streams: batch.column_by_name("stream").map(|a| &**a.as_primitive::<UInt32Type>().values()),
             timestamps: batch
@@ -100,7 +100,7 @@ impl<'a> Rows<'a> {
             span_ids: id("span_id"),
             event_names: text("event_name"),
             scope_names: text("scope_name"),
-            attributes: batch.column_by_name("attributes").map(|array| array.as_map()),
+            attributes: batch.column_by_name("attributes").map(|array| array.as_ref().as_map()),
             len: batch.num_rows(),
         }
     }

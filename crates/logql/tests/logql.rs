@@ -96,12 +96,16 @@ fn show(answer: &Result<Answer, LogqlError>) -> String {
         Ok(Answer::Matrix(series)) => {
             for one in series {
                 write!(out, "{}", one.labels).unwrap();
-                one.points.iter().for_each(|(at, value)| write!(out, " {}={value}", show_time(*at)).unwrap());
+                for (at, value) in &one.points {
+                    write!(out, " {}={value}", show_time(*at)).unwrap();
+                }
                 out.push('\n');
             }
         }
         Ok(Answer::Vector(samples)) => {
-            samples.iter().for_each(|sample| writeln!(out, "{} {}", sample.labels, sample.value).unwrap());
+            for sample in samples {
+                writeln!(out, "{} {}", sample.labels, sample.value).unwrap();
+            }
         }
         Ok(Answer::Scalar(_, value)) => writeln!(out, "{value}").unwrap(),
     }
@@ -253,11 +257,11 @@ fn limits_on_memory_and_series_are_kept() {
     });
     assert!(held.contains("100000 bytes of memory"), "{held}");
     let lines = query(r#"{app="many"}"#, |request| {
-        (request.limit, request.memory_limit) = (usize::MAX, Some(100_000))
+        (request.limit, request.memory_limit) = (usize::MAX, Some(100_000));
     });
     assert!(lines.contains("100000 bytes of memory"), "{lines}");
     let late = query(r#"{app="many"} | logfmt | n="x""#, |request| {
-        request.deadline = Some(std::time::Instant::now())
+        request.deadline = Some(std::time::Instant::now());
     });
     assert!(late.contains("time limit"), "{late}");
 }
@@ -521,4 +525,40 @@ fn a_dropped_stream_stops() {
     assert!(block_on(chunks.next()).is_some());
     drop(chunks);
     assert!(memory.rows_read.load(std::sync::atomic::Ordering::Relaxed) < 20_000);
+}
+
+/// Prints nanoseconds per line; run with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn measure_stages() {
+    let memory = Memory::default();
+    let tenant = TenantId::default();
+    let stream =
+        memory.registry.intern(&tenant, Labels::from_pairs(&[("app", "a"), ("pod", "p-1")])).unwrap();
+    let rows = 100_000i64;
+    for (kind, stages) in [
+        (0, r#"|= "nothing""#),
+        (0, r#"|~ "no+thing""#),
+        (0, r#"| logfmt | code="7000""#),
+        (0, r#"| pattern "ts=<_> level=<level> <_>" | level="none""#),
+        (1, r#"| json | req_code="7000""#),
+        (1, r#"| json c="req.code" | c="7000""#),
+        (1, r#"| json | line_format "{{.msg}}" |= "nothing""#),
+    ] {
+        let mut builder = LogBatchBuilder::new(tenant.clone(), rows as usize, 20 << 20);
+        for i in 0..rows {
+            builder.body(&if kind == 0 {
+                format!("ts=2026-01-01T00:00:{i} level=info method=GET path=/api/v1/items/{i} code={} msg=\"request done in time\" size={i}", i % 1000)
+            } else {
+                format!(r#"{{"ts":"2026-01-01T00:00:{i}","level":"info","req":{{"method":"GET","path":"/api/v1/items/{i}","code":{}}},"msg":"request done \"in\" time"}}"#, i % 1000)
+            });
+            builder.push(&LogRecord { stream, timestamp: BASE + i, ..LogRecord::default() }).unwrap();
+        }
+        let batch = builder.finish();
+        let mut filter = TailFilter::new(&parse(&format!("{{}} {stages}")).unwrap()).unwrap();
+        filter.apply(&batch, &memory.registry);
+        let start = std::time::Instant::now();
+        let found = filter.apply(&batch, &memory.registry).len();
+        println!("{:5} ns/line, {found} found: {stages}", start.elapsed().as_nanos() / rows as u128);
+    }
 }

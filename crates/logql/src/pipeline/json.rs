@@ -299,7 +299,7 @@ fn flatten_object(
             }
             b'"' => {
                 let raw = reader.string()?;
-                if labels.parser_needs(&scratch.path, wanted)
+                if wanted.needs(&scratch.path)
                     && labels.add_parsed(&scratch.path, unescaped(raw, &mut scratch.value), wanted)
                 {
                     *left -= 1;
@@ -309,7 +309,7 @@ fn flatten_object(
             _ => {
                 let raw = reader.scalar()?;
                 if raw != "null"
-                    && labels.parser_needs(&scratch.path, wanted)
+                    && wanted.needs(&scratch.path)
                     && labels.add_parsed(&scratch.path, raw, wanted)
                 {
                     *left -= 1;
@@ -331,7 +331,7 @@ pub fn extract(
     wanted: &Wanted,
     buffer: &mut String,
 ) {
-    if !labels.parser_needs(label, wanted) {
+    if !wanted.needs(label) {
         return;
     }
     let mut reader = Reader { text: line, at: 0 };

@@ -100,6 +100,15 @@ impl Wanted {
             Self::Names(names) => names.iter().any(|wanted| wanted == name),
         }
     }
+
+    /// Whether a parser has to deliver this name, which may end up with `_extracted` behind it.
+    pub fn needs(&self, name: &str) -> bool {
+        let extracted = |wanted: &String| wanted.strip_suffix(EXTRACTED).is_some_and(|plain| plain == name);
+        match self {
+            Self::All => true,
+            Self::Names(names) => names.iter().any(|wanted| wanted == name || extracted(wanted)),
+        }
+    }
 }
 
 /// The labels of one line.
@@ -225,25 +234,14 @@ impl LabelSet {
         }
     }
 
-    /// Whether a parser has to deliver this name.
-    pub fn parser_needs(&self, name: &str, wanted: &Wanted) -> bool {
-        match wanted {
-            Wanted::All => true,
-            Wanted::Names(names) => names.iter().any(|wanted| {
-                wanted == name || wanted.strip_suffix(EXTRACTED).is_some_and(|plain| plain == name)
-            }),
-        }
-    }
-
     /// Sets a label, whatever it was.
     pub fn set(&mut self, name: &str, value: &str) {
         let value = self.append(value);
-        match self.position(name) {
-            Some(at) => self.entries[at] = LabelEntry { value, kind: LabelKind::Parsed, ..self.entries[at] },
-            None => {
-                let name = self.append(name);
-                self.entries.push(LabelEntry { name, value, kind: LabelKind::Parsed });
-            }
+        if let Some(at) = self.position(name) {
+            self.entries[at] = LabelEntry { value, kind: LabelKind::Parsed, ..self.entries[at] };
+        } else {
+            let name = self.append(name);
+            self.entries.push(LabelEntry { name, value, kind: LabelKind::Parsed });
         }
     }
 

@@ -96,13 +96,13 @@ impl Logfmt {
             }
             buffer.clear();
             sanitize(key, buffer);
-            if labels.parser_needs(buffer, wanted) {
+            if wanted.needs(buffer) {
                 labels.add_parsed(buffer, value, wanted);
             }
             return;
         }
         for (label, wanted_key) in &self.extractions {
-            if wanted_key == key && labels.parser_needs(label, wanted) {
+            if wanted_key == key && wanted.needs(label) {
                 labels.add_parsed(label, value, wanted);
             }
         }

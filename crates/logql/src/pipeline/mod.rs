@@ -422,7 +422,7 @@ impl Pipeline {
                 if let Some(captures) = regex.captures(line) {
                     for (group, name) in names {
                         if let Some(value) = captures.get(*group)
-                            && labels.parser_needs(name, wanted)
+                            && wanted.needs(name)
                         {
                             labels.add_parsed(name, value.as_str(), wanted);
                         }
@@ -430,7 +430,7 @@ impl Pipeline {
                 }
             }
             Step::Pattern(pattern) => pattern.captures(line, |name, value| {
-                if labels.parser_needs(name, wanted) {
+                if wanted.needs(name) {
                     labels.add_parsed(name, value, wanted);
                 }
             }),

@@ -33,19 +33,16 @@ pub fn translate(pattern: &str) -> String {
                 }
                 Some(letter) => out.push_str(match (letter, class) {
                     ('d', false) => "[0-9]",
-                    ('D', false) => "[^0-9]",
+                    ('D', _) => "[^0-9]",
                     ('w', false) => "[0-9A-Za-z_]",
-                    ('W', false) => "[^0-9A-Za-z_]",
+                    ('W', _) => "[^0-9A-Za-z_]",
                     ('s', false) => r"[\t\n\x0C\r ]",
-                    ('S', false) => r"[^\t\n\x0C\r ]",
+                    ('S', _) => r"[^\t\n\x0C\r ]",
                     ('b', false) => r"(?-u:\b)",
                     ('B', false) => r"(?-u:\B)",
                     ('d', true) => "0-9",
-                    ('D', true) => "[^0-9]",
                     ('w', true) => "0-9A-Za-z_",
-                    ('W', true) => "[^0-9A-Za-z_]",
                     ('s', true) => r"\t\n\x0C\r ",
-                    ('S', true) => r"[^\t\n\x0C\r ]",
                     (other, _) => {
                         out.push('\\');
                         out.push(other);

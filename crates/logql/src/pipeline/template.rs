@@ -78,7 +78,7 @@ impl Template {
         let mut reader = BlockReader { pieces: &pieces, at: 0 };
         let (nodes, end) = reader.nodes(MAX_DEPTH).map_err(|e| format!("invalid template: {e}"))?;
         match end {
-            End::Text => Ok(Self(nodes)),
+            Stop::Text => Ok(Self(nodes)),
             _ => Err("invalid template: {{else}} or {{end}} stands without {{if}}".to_owned()),
         }
     }
@@ -361,15 +361,15 @@ struct BlockReader<'a> {
 }
 
 /// What ended a run of nodes.
-enum End {
+enum Stop {
     Text,
-    End,
+    BlockEnd,
     /// `else`, with the tokens of its condition.
     Else(Vec<Token>),
 }
 
 impl BlockReader<'_> {
-    fn nodes(&mut self, depth: usize) -> Result<(Vec<Node>, End), String> {
+    fn nodes(&mut self, depth: usize) -> Result<(Vec<Node>, Stop), String> {
         if depth == 0 {
             return Err("blocks nest too deep".to_owned());
         }
@@ -385,9 +385,9 @@ impl BlockReader<'_> {
             };
             match tokens.as_slice() {
                 [] => return Err("an action is empty".to_owned()),
-                [Token::Word(word)] if word == "end" => return Ok((nodes, End::End)),
+                [Token::Word(word)] if word == "end" => return Ok((nodes, Stop::BlockEnd)),
                 [Token::Word(word), rest @ ..] if word == "else" => {
-                    return Ok((nodes, End::Else(rest.to_vec())));
+                    return Ok((nodes, Stop::Else(rest.to_vec())));
                 }
                 [Token::Word(word), condition @ ..] if word == "if" || word == "with" => {
                     nodes.push(self.block(condition, depth - 1)?);
@@ -403,7 +403,7 @@ impl BlockReader<'_> {
                 tokens => nodes.push(Node::Output(pipe(tokens, depth)?)),
             }
         }
-        Ok((nodes, End::Text))
+        Ok((nodes, Stop::Text))
     }
 
     fn block(&mut self, condition: &[Token], depth: usize) -> Result<Node, String> {
@@ -413,11 +413,11 @@ impl BlockReader<'_> {
             let (body, end) = self.nodes(depth)?;
             branches.push((condition, body));
             match end {
-                End::Text => return Err("{{if}} without {{end}}".to_owned()),
-                End::End => return Ok(Node::If { branches, otherwise: Vec::new() }),
-                End::Else(tokens) => match tokens.split_first() {
+                Stop::Text => return Err("{{if}} without {{end}}".to_owned()),
+                Stop::BlockEnd => return Ok(Node::If { branches, otherwise: Vec::new() }),
+                Stop::Else(tokens) => match tokens.split_first() {
                     None => {
-                        let (otherwise, End::End) = self.nodes(depth)? else {
+                        let (otherwise, Stop::BlockEnd) = self.nodes(depth)? else {
                             return Err("{{else}} without {{end}}".to_owned());
                         };
                         return Ok(Node::If { branches, otherwise });
