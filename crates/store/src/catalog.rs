@@ -124,6 +124,8 @@ pub(crate) struct FlushCommit<'a> {
     pub keys: &'a [(u128, i64)],
     /// Keys older than this are forgotten.
     pub forget_keys_before_ms: i64,
+    /// Of more keys than this the oldest are forgotten.
+    pub most_keys: usize,
 }
 
 /// The open catalog.
@@ -203,6 +205,11 @@ impl Catalog {
             for (k, at_ms) in commit.keys {
                 key.execute(params![k.to_be_bytes().as_slice(), at_ms])?;
             }
+            t.execute(
+                "DELETE FROM batch_keys WHERE key IN (SELECT key FROM batch_keys ORDER BY at_ms
+                 LIMIT max(0, (SELECT COUNT(*) FROM batch_keys) - ?1))",
+                [commit.most_keys as i64],
+            )?;
             Ok(())
         })
     }
@@ -399,7 +406,7 @@ mod tests {
         let (catalog, loaded) = Catalog::open(&path).unwrap();
         assert_eq!((loaded.flushed_sequence, loaded.segments.len()), (0, 0));
         let commit = |id: u64| {
-            let keys = [(7u128, 1000i64)];
+            let keys = [(id.into(), id as i64 * 1000), (77, id as i64 * 1000)];
             let segment = segment(id);
             catalog
                 .commit_flush(&FlushCommit {
@@ -407,6 +414,7 @@ mod tests {
                     flushed_sequence: id * 10,
                     keys: &keys,
                     forget_keys_before_ms: 0,
+                    most_keys: 2,
                 })
                 .unwrap();
         };
@@ -416,7 +424,10 @@ mod tests {
         drop(catalog);
         let (catalog, loaded) = Catalog::open(&path).unwrap();
         assert_eq!(loaded.segments, [segment(2), segment(3)]);
-        assert_eq!((loaded.flushed_sequence, loaded.keys.as_slice()), (20, [(7u128, 1000i64)].as_slice()));
+        assert_eq!(
+            (loaded.flushed_sequence, loaded.keys.as_slice()),
+            (20, [(2, 2000), (77, 2000)].as_slice())
+        );
         drop(catalog);
         for damage in [
             "DELETE FROM segments WHERE id = 2",

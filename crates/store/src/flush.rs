@@ -101,6 +101,7 @@ fn flush(engine: &Engine, table: &Arc<Memtable>) -> Result<(), StoreError> {
             segment: live.as_ref().map(|live| &live.row),
             flushed_sequence: last,
             keys: &table.keys,
+            most_keys: engine.config.dedup_keys,
             forget_keys_before_ms: engine.now_ms().saturating_sub(engine.dedup_window_ms()),
         });
         // A commit may fail after it took effect; then its segment must stay.

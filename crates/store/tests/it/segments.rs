@@ -180,7 +180,7 @@ async fn background_work_runs_unasked_by_size_and_by_age() {
     for i in 0..120 {
         append(&store, 1, i * 1000..i * 1000 + 1000).await;
     }
-    for _ in 0..100 {
+    for _ in 0..600 {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let status = store.status();
         if status.memtable_rows == 0 && status.counters.compactions > 0 {
