@@ -11,6 +11,9 @@ use crate::encode::Format;
 
 /// Longest time a server gets to finish its background work.
 const MAX_SETTLE: Duration = Duration::from_mins(15);
+/// VictoriaLogs writes what it holds in memory every 5 s (`-inmemoryDataFlushInterval`); its forced
+/// flush only makes it searchable. Without this pause a part of the load would not be on disk yet.
+const VICTORIALOGS_FLUSH: Duration = Duration::from_secs(10);
 /// A server is idle when it used less than this part of one core …
 const IDLE_CPU: f64 = 0.03;
 /// … in this many looks, one second apart, in a row.
@@ -88,6 +91,9 @@ impl Kind {
             ],
             Self::Loki => vec![http.post(format!("{base}/flush"))],
         };
+        if self == Self::VictoriaLogs {
+            tokio::time::sleep(VICTORIALOGS_FLUSH).await;
+        }
         for step in steps {
             let step = step.try_clone().context("bug: a request without a body can be cloned")?;
             let answer =
