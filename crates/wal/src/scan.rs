@@ -66,6 +66,7 @@ pub fn scan_file(
     let mut scan =
         FileScan { path, first, next: first, len, salt: 0, runs: vec![], corruptions: vec![], torn: None };
     match header {
+        ReadHeader::Good(_) if len < FILE_HEADER_BYTES && limit.is_none() => scan.torn = Some(0),
         ReadHeader::Good(header) => {
             scan.salt = header.salt;
             scan.entries(&mut reader, limit).map_err(|source| WalError::Io {
@@ -78,7 +79,9 @@ pub fn scan_file(
             return Err(WalError::Version { file: scan.path, version, supported: VERSION });
         }
         // The header is synced before the first entry is written: this file never had one.
-        ReadHeader::Bad if len <= FILE_HEADER_BYTES && limit.is_none() => {}
+        ReadHeader::Bad if len <= FILE_HEADER_BYTES && limit.is_none() => {
+            scan.torn = (len > 0).then_some(0);
+        }
         ReadHeader::Bad => {
             let most = len.saturating_sub(FILE_HEADER_BYTES) / ENTRY_HEADER_BYTES;
             scan.next = limit.unwrap_or(first + most.max(1));
