@@ -5,6 +5,9 @@
 //! bytes, so a needle that knows where a run starts needs not know where it ends. A needle that
 //! knows neither can still be excluded: the filter notes which lengths runs have, and a run that
 //! contains the needle's run but has no greater length must be the needle's run itself.
+//!
+//! Words and other runs with letters past `f` are few in variables, so all their [`GRAM`]-byte pieces
+//! are noted too (the *gram filter*): a bare word inside a longer one is decided by its pieces.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -27,6 +30,16 @@ const BITS_PER_RUN: usize = 7;
 const PROBES: u32 = 4;
 /// Slots of the cache that drops repeated runs, a power of two.
 const SEEN: usize = 1 << 14;
+/// Bytes of a gram.
+const GRAM: usize = 4;
+/// Gram filter bits per gram: 15 % false answers for one gram, and a word has several.
+const BITS_PER_GRAM: usize = 4;
+/// Bits that a gram sets.
+const GRAM_PROBES: u32 = 2;
+/// With more grams in a block than this, the gram filter says nothing.
+const MAX_GRAMS: usize = 3000;
+/// Slots of the cache that drops repeated words, a power of two.
+const SEEN_WORDS: usize = 1 << 10;
 /// Largest filter a reader accepts, in bytes.
 const MAX_FILTER_BYTES: usize = 64 << 20;
 
@@ -43,6 +56,7 @@ pub struct BlockIndex {
     /// Per kind: bit `n` is set when a run has `n` bytes, bit 63 for 63 and more.
     pub(crate) lengths: [u64; KINDS],
     pub(crate) filter: Vec<u8>,
+    pub(crate) grams: Vec<u8>,
 }
 
 impl BlockIndex {
@@ -60,8 +74,10 @@ impl BlockIndex {
         for lengths in self.lengths {
             out.extend_from_slice(&lengths.to_le_bytes());
         }
-        put_varint(out, self.filter.len() as u64);
-        out.extend_from_slice(&self.filter);
+        for filter in [&self.filter, &self.grams] {
+            put_varint(out, filter.len() as u64);
+            out.extend_from_slice(filter);
+        }
     }
 
     /// Reads what [`BlockIndex::write`] wrote; the bytes must end with it.
@@ -84,12 +100,16 @@ impl BlockIndex {
         for length in &mut lengths {
             *length = reader.u64()?;
         }
-        let filter_len = reader.bounded(MAX_FILTER_BYTES)?;
-        let filter = reader.take(filter_len)?.to_vec();
+        let mut filters = [Vec::new(), Vec::new()];
+        for filter in &mut filters {
+            let len = reader.bounded(MAX_FILTER_BYTES)?;
+            *filter = reader.take(len)?.to_vec();
+        }
+        let [filter, grams] = filters;
         if !reader.is_empty() {
             return Err(BodyError::Corrupt("an index is longer than its parts"));
         }
-        Ok(Self { rows, templates, lengths, filter })
+        Ok(Self { rows, templates, lengths, filter, grams })
     }
 
     /// Whether a variable of the block may hold this run of a needle. `left` and `right` tell
@@ -106,20 +126,46 @@ impl BlockIndex {
         if (is_it || !longer) && !equal {
             return false;
         }
+        if kind == KINDS - 1
+            && !run.windows(GRAM).all(|gram| holds(&self.grams, gram_hash(gram), GRAM_PROBES))
+        {
+            return false;
+        }
         if run.len() < MIN_RUN || longer && !starts_it {
             return true;
         }
-        self.contains(hash_of(run))
+        holds(&self.filter, hash_of(run), PROBES)
     }
+}
 
-    fn contains(&self, hash: u64) -> bool {
-        let bits = self.filter.len() as u64 * 8;
-        bits != 0
-            && (0..PROBES).all(|probe| {
-                let bit = position(hash, probe, bits);
-                self.filter[(bit / 8) as usize] >> (bit % 8) & 1 == 1
-            })
+/// Whether all bits of the hash are set.
+fn holds(filter: &[u8], hash: u64, probes: u32) -> bool {
+    let bits = filter.len() as u64 * 8;
+    bits != 0
+        && (0..probes).all(|probe| {
+            let bit = position(hash, probe, bits);
+            filter[(bit / 8) as usize] >> (bit % 8) & 1 == 1
+        })
+}
+
+/// A filter with the bits of these hashes.
+fn filter_of(hashes: impl ExactSizeIterator<Item = u64>, bits_per_hash: usize, probes: u32) -> Vec<u8> {
+    let mut filter = vec![0u8; (hashes.len() * bits_per_hash).div_ceil(8)];
+    let bits = filter.len() as u64 * 8;
+    for hash in hashes {
+        for probe in 0..probes {
+            let bit = position(hash, probe, bits);
+            filter[(bit / 8) as usize] |= 1 << (bit % 8);
+        }
     }
+    filter
+}
+
+/// Hash of a gram: its bytes as a number, spread over 64 bits.
+fn gram_hash(gram: &[u8]) -> u64 {
+    let number = gram.iter().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
+    let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 /// Kind of a run with these byte classes.
@@ -142,12 +188,22 @@ fn position(hash: u64, probe: u32, bits: u64) -> u64 {
 pub(crate) struct IndexBuilder {
     seen: Vec<u64>,
     hashes: Vec<u64>,
+    seen_words: Vec<u64>,
+    grams: Vec<u64>,
+    too_many_grams: bool,
     lengths: [u64; KINDS],
 }
 
 impl Default for IndexBuilder {
     fn default() -> Self {
-        Self { seen: vec![0; SEEN], hashes: Vec::new(), lengths: [0; KINDS] }
+        Self {
+            seen: vec![0; SEEN],
+            hashes: Vec::new(),
+            seen_words: vec![0; SEEN_WORDS],
+            grams: Vec::new(),
+            too_many_grams: false,
+            lengths: [0; KINDS],
+        }
     }
 }
 
@@ -155,6 +211,9 @@ impl IndexBuilder {
     pub(crate) fn start(&mut self) {
         self.seen.fill(0);
         self.hashes.clear();
+        self.seen_words.fill(0);
+        self.grams.clear();
+        self.too_many_grams = false;
         self.lengths = [0; KINDS];
     }
 
@@ -198,7 +257,11 @@ impl IndexBuilder {
 
     #[inline]
     fn run(&mut self, run: &[u8], classes: u16) {
-        self.lengths[kind_of(classes)] |= 1 << run.len().min(63);
+        let kind = kind_of(classes);
+        self.lengths[kind] |= 1 << run.len().min(63);
+        if kind == KINDS - 1 && run.len() >= GRAM && !self.too_many_grams {
+            self.word(run);
+        }
         if run.len() < MIN_RUN {
             return;
         }
@@ -210,18 +273,35 @@ impl IndexBuilder {
         }
     }
 
-    pub(crate) fn finish(&mut self, rows: u32, templates: Vec<(u32, u32)>) -> BlockIndex {
-        // The cache forgets, so some hashes stand here twice.
-        self.hashes.sort_unstable();
-        self.hashes.dedup();
-        let mut filter = vec![0u8; (self.hashes.len() * BITS_PER_RUN).div_ceil(8)];
-        let bits = filter.len() as u64 * 8;
-        for &hash in &self.hashes {
-            for probe in 0..PROBES {
-                let bit = position(hash, probe, bits);
-                filter[(bit / 8) as usize] |= 1 << (bit % 8);
-            }
+    /// Enters the grams of a run with letters.
+    fn word(&mut self, word: &[u8]) {
+        let hash = xxh3_64(word);
+        let seen = &mut self.seen_words[hash as usize & (SEEN_WORDS - 1)];
+        if *seen == hash {
+            return;
         }
-        BlockIndex { rows, templates, lengths: self.lengths, filter }
+        *seen = hash;
+        self.grams.extend(word.windows(GRAM).map(gram_hash));
+        if self.grams.len() > MAX_GRAMS * 2 {
+            self.grams.sort_unstable();
+            self.grams.dedup();
+            self.too_many_grams = self.grams.len() > MAX_GRAMS;
+        }
+    }
+
+    pub(crate) fn finish(&mut self, rows: u32, templates: Vec<(u32, u32)>) -> BlockIndex {
+        // The caches forget, so some hashes stand here twice.
+        for hashes in [&mut self.hashes, &mut self.grams] {
+            hashes.sort_unstable();
+            hashes.dedup();
+        }
+        let filter = filter_of(self.hashes.iter().copied(), BITS_PER_RUN, PROBES);
+        let grams = if self.too_many_grams || self.grams.len() > MAX_GRAMS {
+            // Every bit set: it says yes to everything.
+            vec![u8::MAX]
+        } else {
+            filter_of(self.grams.iter().copied(), BITS_PER_GRAM, GRAM_PROBES)
+        };
+        BlockIndex { rows, templates, lengths: self.lengths, filter, grams }
     }
 }
