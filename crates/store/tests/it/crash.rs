@@ -23,6 +23,9 @@ use crate::records::{Batch, TENANTS, scan, scratch};
 /// Schedules per run of the test; each is a few opens with some operations each.
 const SCHEDULES: u64 = 1000;
 
+/// Schedules that run side by side.
+const THREADS: u64 = 6;
+
 /// What is known of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -55,6 +58,25 @@ struct Seen {
     interrupted_opens: u64,
     crashes: u64,
     lives: u64,
+}
+
+impl Seen {
+    fn and(self, other: Self) -> Self {
+        Self {
+            stored: self.stored + other.stored,
+            duplicates: self.duplicates + other.duplicates,
+            failed: self.failed + other.failed,
+            failed_but_stored: self.failed_but_stored + other.failed_but_stored,
+            sent_again: self.sent_again + other.sent_again,
+            full: self.full + other.full,
+            poisoned: self.poisoned + other.poisoned,
+            flushes: self.flushes + other.flushes,
+            compactions: self.compactions + other.compactions,
+            interrupted_opens: self.interrupted_opens + other.interrupted_opens,
+            crashes: self.crashes + other.crashes,
+            lives: self.lives + other.lives,
+        }
+    }
 }
 
 struct Schedule {
@@ -293,6 +315,10 @@ impl Schedule {
             return;
         }
         let found = scan(store).await;
+        if !self.disk.has_power() {
+            return;
+        }
+        let found = found.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         let status = store.status();
         if !self.disk.has_power() {
             return;
@@ -339,11 +365,23 @@ fn is_injected(error: &StoreError) -> bool {
 fn acknowledged_records_survive_every_schedule_once() {
     let schedules = std::env::var("TRINE_SIM_SCHEDULES").map_or(SCHEDULES, |text| text.parse().unwrap());
     let start = std::env::var("TRINE_SIM_SEED").map_or(0, |text| text.parse().unwrap());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut seen = Seen::default();
-    for seed in start..start + schedules {
-        Schedule::new(seed).run(&runtime, &mut seen);
-    }
+    // They mostly wait for the store's threads.
+    let seen: Vec<Seen> = std::thread::scope(|scope| {
+        let work = |thread: u64| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mut seen = Seen::default();
+            for seed in (start..start + schedules).filter(|seed| seed % THREADS == thread) {
+                Schedule::new(seed).run(&runtime, &mut seen);
+            }
+            seen
+        };
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    let seen = seen.into_iter().fold(Seen::default(), Seen::and);
     println!("{schedules} schedules: {seen:?}");
     if schedules >= 500 {
         let Seen { stored, duplicates, failed, failed_but_stored, sent_again, full, poisoned, .. } = seen;
