@@ -94,7 +94,7 @@ fn main() {
         let prepared = query.prepare(&dictionary);
         let preparing = start.elapsed();
         let verdicts: Vec<Verdict> = parsed.iter().map(|index| prepared.block(index)).collect();
-        let judging = start.elapsed() - preparing;
+        let judging = start.elapsed().saturating_sub(preparing);
         let mut found = RowSet::default();
         let mut count = 0u64;
         for (range, (verdict, index)) in blocks.iter().zip(verdicts.iter().zip(&parsed)) {
@@ -125,14 +125,14 @@ struct Clock(Duration);
 
 impl Clock {
     fn now() -> Self {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
         let nanos = told.and_then(|text| text.split(' ').next()?.parse().ok());
-        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
         Self(nanos.map_or_else(|| START.get_or_init(Instant::now).elapsed(), Duration::from_nanos))
     }
 
     fn elapsed(self) -> Duration {
-        Self::now().0 - self.0
+        Self::now().0.saturating_sub(self.0)
     }
 }
 
@@ -146,7 +146,7 @@ fn report(what: &str, size: usize, raw: usize, start: Clock) {
 }
 
 fn split<'a>(text: &'a [u8], path: &str) -> Vec<&'a [u8]> {
-    if !path.ends_with(".lines") {
+    if std::path::Path::new(path).extension().is_none_or(|end| end != "lines") {
         return text.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
     }
     let (mut lines, mut rest) = (Vec::new(), text);

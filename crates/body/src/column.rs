@@ -339,6 +339,7 @@ impl ColumnWriter {
         }
         let unit = 10u64.pow(fraction);
         self.numbers.clear();
+        #[allow(clippy::needless_range_loop)] // up to four parts go side by side
         for i in 0..parts[0].len() {
             let two = |part: usize| parse_digits(slice(bytes, parts[part][i]));
             let (Some(h), Some(m), Some(s)) = (two(0), two(1), two(2)) else { return 0 };

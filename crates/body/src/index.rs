@@ -6,7 +6,7 @@
 //! knows neither can still be excluded: the filter notes which lengths runs have, and a run that
 //! contains the needle's run but has no greater length must be the needle's run itself.
 //!
-//! Words and other runs with letters past `f` are few in variables, so all their [`GRAM`]-byte pieces
+//! Words and other runs with letters past `f` are few in variables, so their [`GRAM`]-letter pieces
 //! are noted too (the *gram filter*): a bare word inside a longer one is decided by its pieces.
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -126,12 +126,10 @@ impl BlockIndex {
         if (is_it || !longer) && !equal {
             return false;
         }
-        if kind == KINDS - 1
-            && !run.windows(GRAM).all(|gram| holds(&self.grams, gram_hash(gram), GRAM_PROBES))
-        {
+        if kind == KINDS - 1 && !grams_of(run).all(|hash| holds(&self.grams, hash, GRAM_PROBES)) {
             return false;
         }
-        if run.len() < MIN_RUN || longer && !starts_it {
+        if run.len() < MIN_RUN || (longer && !starts_it) {
             return true;
         }
         holds(&self.filter, hash_of(run), PROBES)
@@ -161,11 +159,16 @@ fn filter_of(hashes: impl ExactSizeIterator<Item = u64>, bits_per_hash: usize, p
     filter
 }
 
+/// Hashes of the grams of a run that are all letters; with digits they would be too many.
+fn grams_of(run: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    run.windows(GRAM).filter(|gram| gram.iter().all(u8::is_ascii_alphabetic)).map(gram_hash)
+}
+
 /// Hash of a gram: its bytes as a number, spread over 64 bits.
 fn gram_hash(gram: &[u8]) -> u64 {
     let number = gram.iter().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
     let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
 }
 
 /// Kind of a run with these byte classes.
@@ -281,7 +284,7 @@ impl IndexBuilder {
             return;
         }
         *seen = hash;
-        self.grams.extend(word.windows(GRAM).map(gram_hash));
+        self.grams.extend(grams_of(word));
         if self.grams.len() > MAX_GRAMS * 2 {
             self.grams.sort_unstable();
             self.grams.dedup();

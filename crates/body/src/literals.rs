@@ -23,6 +23,7 @@ pub(crate) fn required(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     best
 }
 
+#[allow(clippy::ptr_arg)] // goes to `Option::filter` of an owned set
 fn useful(set: &Vec<Vec<u8>>) -> bool {
     !set.is_empty() && set.len() <= MAX_LITERALS && set.iter().all(|one| !one.is_empty())
 }

@@ -12,6 +12,7 @@ use hashbrown::{HashMap, HashTable};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
+    dictionary::slots_of,
     scan::{Masks, Span, is_token_byte},
     wire::append,
 };
@@ -210,7 +211,7 @@ impl Miner {
             at = end as usize;
         }
         text.extend_from_slice(&key[at..]);
-        let slots = text.iter().filter(|&&byte| byte == MARK).count();
+        let slots = slots_of(&text);
         let template = if slots > MAX_SLOTS { RAW } else { self.template_of(&text) };
         self.key = key;
         let words = if template == RAW { Box::default() } else { varying.into() };

@@ -95,10 +95,10 @@ impl RowSet {
 
     /// Clears the bits past the domain.
     fn trim(&mut self) {
-        if self.len & 63 != 0 {
-            if let Some(last) = self.words.last_mut() {
-                *last &= (1 << (self.len & 63)) - 1;
-            }
+        if self.len & 63 != 0
+            && let Some(last) = self.words.last_mut()
+        {
+            *last &= (1 << (self.len & 63)) - 1;
         }
     }
 }

@@ -124,6 +124,7 @@ impl Masks {
 
 /// Bit sets (token, digit or NUL, joint) of 64 bytes.
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::cast_ptr_alignment)] // read by an unaligned load
 #[inline]
 fn classes(chunk: &[u8; 64]) -> (u64, u64, u64) {
     use std::arch::x86_64::{

@@ -52,7 +52,7 @@ impl TraceIdBloom {
     /// Whether the serialised filter `bytes` may hold the id; nothing is copied. No bytes hold
     /// nothing; bytes that are no filter answer `true`.
     pub fn may_contain(bytes: &[u8], id: &[u8; 16]) -> bool {
-        if bytes.len() % BLOCK_BYTES != 0 {
+        if !bytes.len().is_multiple_of(BLOCK_BYTES) {
             return true;
         }
         if bytes.is_empty() {

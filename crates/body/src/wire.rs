@@ -13,6 +13,7 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 
 /// Appends `from[start..end]`. Pieces are mostly short: copying 16 bytes and dropping the surplus
 /// is one move instead of a call.
+#[allow(clippy::inline_always)] // a call would cost as much as it saves
 #[inline(always)]
 pub(crate) fn append(out: &mut Vec<u8>, from: &[u8], start: usize, end: usize) {
     let len = end - start;

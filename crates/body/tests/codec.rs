@@ -169,6 +169,7 @@ fn search_finds_what_a_scan_finds() {
 }
 
 /// A regular expression that the needle matches, mostly.
+#[allow(clippy::format_push_string)]
 fn pattern_of(needle: &[u8], random: &mut Random) -> String {
     let mut pattern = String::new();
     for c in String::from_utf8_lossy(needle).chars() {
@@ -268,13 +269,13 @@ fn damaged_bytes_are_errors_and_never_panics() {
 
 /// Flips bytes, or cuts the end off.
 fn damage(bytes: &mut Vec<u8>, round: usize, random: &mut Random) {
-    if round % 10 == 0 {
+    if round.is_multiple_of(10) {
         bytes.truncate(random.below(bytes.len()));
         return;
     }
     for _ in 0..=random.below(4) {
         // The first bytes hold lengths and the head, where damage does most.
-        let near = if round % 2 == 0 { bytes.len() } else { bytes.len().min(700) };
+        let near = if round.is_multiple_of(2) { bytes.len() } else { bytes.len().min(700) };
         let at = random.below(near);
         bytes[at] ^= 1 << random.below(8);
     }
