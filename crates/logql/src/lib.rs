@@ -21,7 +21,7 @@
 
 use std::sync::Arc;
 
-use trine_schema::Tables;
+use trine_schema::{LabelMatcher, Tables};
 
 pub mod ast;
 mod display;
@@ -47,6 +47,11 @@ pub use request::{
 };
 pub use tail::TailFilter;
 pub use units::{parse_query_duration, write_duration};
+
+/// The matchers of a selector as the store takes them.
+pub fn label_matchers(selector: &[ast::Matcher]) -> Result<Vec<LabelMatcher>, LogqlError> {
+    selector.iter().map(pipeline::label_matcher).collect::<Result<_, _>>().map_err(LogqlError::Request)
+}
 
 /// Answers a query.
 pub async fn run(tables: Arc<dyn Tables>, request: Request) -> Result<Answer, LogqlError> {

@@ -2,7 +2,7 @@
 
 use trine_schema::{LabelMatcher, LogBatch, StreamRegistry};
 
-use crate::{Expr, LabeledEntry, LogqlError, logs::LineRunner, pipeline, rows::Rows};
+use crate::{Expr, LabeledEntry, LogqlError, logs::LineRunner, rows::Rows};
 
 /// Filters live batches by a log query.
 pub struct TailFilter {
@@ -19,9 +19,8 @@ impl TailFilter {
             let message = "tail takes a log query such as {app=\"a\"} |= \"error\", not a metric query";
             return Err(LogqlError::Request(message.to_owned()));
         };
-        let streams = log.selector.iter().map(pipeline::label_matcher).collect::<Result<_, _>>();
         Ok(Self {
-            streams: streams.map_err(LogqlError::Request)?,
+            streams: crate::label_matchers(&log.selector)?,
             matching: hashbrown::HashMap::new(),
             runner: LineRunner::new(&log.stages)?,
         })

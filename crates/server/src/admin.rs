@@ -54,7 +54,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
 
 /// Prometheus' text format.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.metrics.render(&app.store.status());
+    let text = app.metrics.render(&app.store.status(), app.admission.free_bytes());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -4,8 +4,6 @@ use axum::{
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use trine_logql::LogqlError;
-use trine_query::SqlError;
 use trine_schema::ScanError;
 use trine_store::StoreError;
 

@@ -12,6 +12,7 @@ mod jsonlines;
 mod loki;
 mod metrics;
 mod otlp;
+mod query_threads;
 mod sql;
 mod tail;
 mod tenant;
@@ -31,6 +32,7 @@ use trine_store::Store;
 
 use admission::Admission;
 use metrics::Metrics;
+use query_threads::QueryThreads;
 
 /// What the server listens on and what it allows.
 #[derive(Debug, Clone)]
@@ -58,6 +60,7 @@ pub(crate) struct App {
     pub limits: Limits,
     pub admission: Admission,
     pub metrics: Metrics,
+    pub query_threads: QueryThreads,
     pub query_timeout: Duration,
     pub query_memory: usize,
     /// Turns true when the server stops; endless answers (tail) end then.
@@ -92,20 +95,30 @@ impl Running {
     }
 }
 
-/// An address could not be bound.
+/// The server could not start.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {what}: {source}; choose another address with {flag}")]
-pub struct BindError {
-    address: SocketAddr,
-    what: &'static str,
-    flag: &'static str,
-    source: io::Error,
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error("cannot listen on {address} for {what}: {source}; choose another address with {flag}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What was to be served there.
+        what: &'static str,
+        /// The option that chooses it.
+        flag: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system gives no threads.
+    #[error("cannot start the query threads: {0}")]
+    Threads(io::Error),
 }
 
 /// Binds the three ports and starts to serve.
-pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, BindError> {
+pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, StartError> {
     let bind = async |address: SocketAddr, what, flag| {
-        TcpListener::bind(address).await.map_err(|source| BindError { address, what, flag, source })
+        TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, what, flag, source })
     };
     let http = bind(config.http, "HTTP", "--http").await?;
     let otlp_grpc = bind(config.otlp_grpc, "OTLP over gRPC", "--otlp-grpc").await?;
@@ -123,6 +136,7 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, B
         admission: Admission::new(config.max_inflight_bytes),
         limits: config.limits,
         metrics: Metrics::default(),
+        query_threads: QueryThreads::start().map_err(StartError::Threads)?,
         query_timeout: config.query_timeout,
         query_memory: config.query_memory,
         stopping: stopping.clone(),

@@ -74,7 +74,7 @@ async fn answer(app: &Arc<App>, params: &Params, headers: &HeaderMap, mut reques
     request.memory_limit = Some(app.query_memory);
     request.stats = asking.stats.clone();
     let tables: Arc<dyn Tables> = app.store.clone();
-    let answer = trine_logql::run(tables, request).await?;
+    let answer = app.query_threads.run(trine_logql::run(tables, request)).await?;
     let categorize = headers
         .get("x-loki-response-encoding-flags")
         .is_some_and(|v| v.to_str().is_ok_and(|flags| flags.contains("categorize-labels")));

@@ -87,7 +87,7 @@ impl Metrics {
     }
 
     /// The text of `/metrics`.
-    pub fn render(&self, store: &StoreStatus) -> String {
+    pub fn render(&self, store: &StoreStatus, free_bytes: usize) -> String {
         let mut text = Text::default();
         let doors = |field: fn(&Door) -> &AtomicU64| -> Vec<(String, f64)> {
             Protocol::ALL
@@ -109,6 +109,8 @@ impl Metrics {
         text.many("trine_queries_failed_total", "counter", "Queries that ended with an error.", asked(|a| a.failed.load(Relaxed) as f64));
         text.many("trine_query_seconds_total", "counter", "Time spent on queries.", asked(|a| a.seconds_ns.load(Relaxed) as f64 / 1e9));
 
+        let free = vec![(String::new(), free_bytes as f64)];
+        text.many("trine_ingest_free_bytes", "gauge", "Room for more request bodies; at 0 senders wait.", free);
         let counters = &store.counters;
         let seconds = |ns: u64| ns as f64 / 1e9;
         for (name, kind, help, value) in [

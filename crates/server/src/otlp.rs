@@ -79,7 +79,8 @@ fn grpc_code(error: &ApiError) -> tonic::Code {
 async fn grpc_logs(State(app): State<Arc<App>>, request: Request) -> Response {
     let max = app.limits.max_body_bytes;
     let mut grpc = Grpc::new(BytesCodec)
-        .accept_compression_encodings([CompressionEncoding::Gzip, CompressionEncoding::Zstd].into_iter().collect())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(max);
     grpc.unary(Export(app), request).await.map(axum::body::Body::new)
 }

@@ -104,9 +104,12 @@ async fn answer(
     request.end = params.to.as_deref().map(|text| parse_time("to", text)).transpose()?;
 
     let asking = Asking::begin(&app, Language::Sql);
-    let sql_answer = app.sql.query(request).await?;
-    let stats = sql_answer.stats.clone();
-    let mut bytes = Box::pin(output::encode(format, sql_answer.schema, sql_answer.stream));
+    let planned = {
+        let app = app.clone();
+        app.clone().query_threads.run(async move { app.sql.query(request).await }).await?
+    };
+    let stats = planned.stats.clone();
+    let mut bytes = app.query_threads.pull(output::encode(format, planned.schema, planned.stream));
 
     // Short answers are gathered before the status goes out, so that an error still has its status
     // and the headers tell the final counts; long ones stream.

@@ -1,0 +1,87 @@
+//! What the terminal shows: help, wrong usage, wrong questions, formats.
+
+use std::process::Stdio;
+
+use crate::site::{Site, trine};
+
+#[test]
+fn help_names_every_command_and_wrong_usage_exits_with_2() {
+    let help = String::from_utf8(trine().arg("--help").output().unwrap().stdout).unwrap();
+    for command in ["server", "demo", "load", "sql", "logql", "tail", "verify", "bench", "completions"] {
+        assert!(help.contains(&format!("  {command} ")), "{command} is missing in:\n{help}");
+    }
+    assert_eq!(trine().arg("sing").output().unwrap().status.code(), Some(2));
+    let completions = trine().args(["completions", "bash"]).output().unwrap();
+    assert!(String::from_utf8(completions.stdout).unwrap().contains("_trine"));
+}
+
+#[test]
+fn without_a_server_the_message_says_what_to_do() {
+    let output = trine().args(["sql", "SELECT 1", "--server", "http://127.0.0.1:9"]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(message.contains("no server answers at http://127.0.0.1:9"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_questions_are_named_and_answers_come_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let lines = "{\"time\": \"2026-01-01T00:00:00Z\", \"message\": \"a, \\\"b\\\"\", \"service\": \"cart\"}\n";
+    assert_eq!(site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines).await.0, 200);
+
+    let query = "SELECT service, body FROM logs";
+    assert_eq!(site.ok(&["sql", query, "-o", "csv"]), "service,body\ncart,\"a, \"\"b\"\"\"\n");
+    assert_eq!(site.ok(&["sql", query, "-o", "json"]).trim(), r#"[{"service":"cart","body":"a, \"b\""}]"#);
+    let table = site.ok(&["sql", query]);
+    assert!(table.contains("| cart    | a, \"b\" |"), "{table}");
+    assert_eq!(site.ok(&["sql", query, "--from", "2026-01-02T00:00:00Z", "-o", "jsonl"]), "");
+
+    for (args, words) in [
+        (vec!["sql", "SELECT nothing FROM logs"], "nothing"),
+        (vec!["sql", "SELEC 1"], "SELEC"),
+        (vec!["sql", "DROP TABLE logs"], "DROP"),
+        (vec!["logql", "{app="], "line 1, col"),
+        (vec!["logql", "{}", "--from", "yesterday"], "\"yesterday\""),
+    ] {
+        let output = site.run(&args);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
+        assert!(message.contains(words), "{args:?}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let lines: String = (0..50_000).map(|i| format!("{{\"message\": \"line {i}\"}}\n")).collect();
+    assert_eq!(site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines).await.0, 200);
+    let mut client = trine()
+        .args(["sql", "SELECT body FROM logs", "-o", "csv", "--server", &site.http])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(client.stdout.take());
+    let output = client.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn a_file_is_loaded_and_bad_lines_are_told_by_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(&dir.path().join("data"));
+    let good = r#"{"resourceLogs":[{"resource":{"attributes":[]},"scopeLogs":[{"logRecords":[{"timeUnixNano":"1700000000000000000","body":{"stringValue":"hello"}}]}]}]}"#;
+    let file = dir.path().join("logs.jsonl");
+    std::fs::write(&file, format!("{good}\nnonsense\n\n{}\n", good.replace("hello", "again"))).unwrap();
+    let output = site.run(&["load", file.to_str().unwrap()]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("logs.jsonl:2:"), "{errors}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("loaded 2 records in 3 requests"));
+    assert_eq!(site.count("SELECT count(*) FROM logs"), 2);
+    let missing = site.run(&["load", "/nowhere/logs.jsonl"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot open /nowhere/logs.jsonl"));
+}

@@ -1,0 +1,9 @@
+//! The program as its users meet it: the real binary, real sockets, real disks, other people's clients.
+
+mod clients;
+mod command_line;
+mod doors;
+mod readers;
+mod site;
+mod survive;
+mod trainticket;
