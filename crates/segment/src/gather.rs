@@ -29,11 +29,22 @@ pub fn gather(
     batches: &[RecordBatch],
     pieces: &[Piece],
 ) -> Result<RecordBatch, SegmentError> {
+    // A memtable has thousands of small batches and one call needs few of them: number those anew.
+    let mut numbers = vec![usize::MAX; batches.len()];
+    let (mut used, mut renumbered) = (Vec::new(), Vec::with_capacity(pieces.len()));
+    for piece in pieces {
+        let number = &mut numbers[piece.batch];
+        if *number == usize::MAX {
+            *number = used.len();
+            used.push(&batches[piece.batch]);
+        }
+        renumbered.push(Piece { batch: *number, ..*piece });
+    }
     let rows = pieces.iter().map(|piece| piece.end - piece.start).sum();
     let columns = (0..schema.fields().len())
         .map(|position| {
-            let arrays: Vec<&ArrayRef> = batches.iter().map(|batch| batch.column(position)).collect();
-            gather_column(schema.field(position).data_type(), &arrays, pieces, rows)
+            let arrays: Vec<&ArrayRef> = used.iter().map(|batch| batch.column(position)).collect();
+            gather_column(schema.field(position).data_type(), &arrays, &renumbered, rows)
         })
         .collect::<Result<_, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
@@ -46,10 +57,8 @@ fn gather_column(
     pieces: &[Piece],
     rows: usize,
 ) -> Result<ArrayRef, ArrowError> {
-    // Only the batches that pieces name count: others may have values where these have none.
-    let used = || pieces.iter().map(|piece| arrays[piece.batch]);
-    let nulls = used().any(|array| array.null_count() > 0);
-    if nulls && used().all(|array| array.null_count() == array.len()) {
+    let nulls = arrays.iter().any(|array| array.null_count() > 0);
+    if nulls && arrays.iter().all(|array| array.null_count() == array.len()) {
         return Ok(new_null_array(data_type, rows));
     }
     Ok(match data_type {
@@ -70,7 +79,7 @@ fn gather_column(
             Arc::new(times.with_timezone_opt(zone.clone()))
         }
         DataType::Utf8 if !nulls => text(arrays, pieces, rows)?,
-        DataType::Map(field, _) if used().all(|array| is_empty_map(array.as_map())) => {
+        DataType::Map(field, _) if arrays.iter().all(|array| is_empty_map(array.as_map())) => {
             let any = arrays[0].as_map();
             let offsets = OffsetBuffer::new(ScalarBuffer::from(vec![0i32; rows + 1]));
             let entries = any.entries().slice(0, 0);

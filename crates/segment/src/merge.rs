@@ -160,7 +160,8 @@ impl Merge {
         let mut row = start;
         while row < streams.len() {
             let stream = streams[row];
-            let stream_end = row + streams[row..].iter().take_while(|other| **other == stream).count();
+            // A stream stands in one run, so its end is found by halving.
+            let stream_end = row + streams[row..].partition_point(|other| *other == stream);
             if stream == limit.0 {
                 let before = |time: &i64| *time < limit.1 || (takes_ties && *time == limit.1);
                 let end = row + times[row..stream_end].partition_point(before);

@@ -20,7 +20,8 @@ const SEVERITIES: Range<u8> = 0..25;
 pub struct LineQueries(Vec<Vec<Query>>);
 
 impl LineQueries {
-    /// Of all line filters in their order.
+    /// Of all line filters in their order. A regular expression is taken by its text: flags must stand
+    /// in it (`(?i)`), those given to a `RegexBuilder` are not seen.
     pub fn new(scan: &LogScan) -> Result<Self, SegmentError> {
         let queries = |filter: &LineFilter| {
             filter

@@ -661,3 +661,51 @@ fn streams_get_the_references_of_the_process_that_opens() {
     };
     assert_eq!(ids(&segment, &fixture.registry), ids(&opened, &other));
 }
+
+#[test]
+fn a_line_of_ten_megabytes_and_its_neighbours_come_back() {
+    let fixture = Fixture::new();
+    let whose = tenant("default");
+    let stream = fixture.registry.intern(&whose, Labels::from_pairs(&[("app", "big")])).unwrap();
+    let mut builder = LogBatchBuilder::new(whose.clone(), 12, 0);
+    for number in 0..12i64 {
+        // Four long lines fill a granule by their bytes.
+        builder.body(&if number % 2 == 0 { "x1 ".repeat(10 << 20 >> 1) } else { format!("short {number}") });
+        builder.push(&LogRecord { stream, timestamp: START + number, ..LogRecord::default() }).unwrap();
+    }
+    let memtable = vec![builder.finish().records];
+    for body in [BodyEncoding::Plain, BodyEncoding::Template] {
+        let segment = fixture.segment("segment", &memtable, body);
+        let back: Vec<RecordBatch> = segment.sorted_batches().map(Result::unwrap).collect();
+        assert!(back.len() > 1, "one granule took everything");
+        assert_eq!(concat_batches(&logs::schema(), &back).unwrap(), memtable[0]);
+        let snapshot = Snapshot { memtable: vec![], segments: vec![segment] };
+        let short = LogFilter::Line(LineFilter::contains("short 7"));
+        let question = LogScan { filters: vec![short], ..LogScan::all(whose.clone()) };
+        assert_eq!(run(&fixture, &snapshot, &question).iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    }
+}
+
+#[test]
+fn ten_thousand_streams_of_three_rows() {
+    let fixture = Fixture::new();
+    let whose = tenant("default");
+    let mut builder = LogBatchBuilder::new(whose.clone(), 30_000, 0);
+    for number in 0..30_000i64 {
+        let pod = (number % 10_000).to_string();
+        let labels = Labels::from_pairs(&[("service.name", "many"), ("pod", &pod)]);
+        let stream = fixture.registry.intern(&whose, labels).unwrap();
+        builder.body("hello");
+        builder.push(&LogRecord { stream, timestamp: START + number, ..LogRecord::default() }).unwrap();
+    }
+    let segment = fixture.segment("segment", &[builder.finish().records], BodyEncoding::Template);
+    block_on(segment.verify()).unwrap();
+    assert_eq!(segment.meta().streams, 10_000);
+    let snapshot = Snapshot { memtable: vec![], segments: vec![segment] };
+    let mut question = LogScan::all(whose);
+    assert_eq!(streams(&snapshot, &fixture.registry, &question).len(), 10_000);
+    question.streams = vec![LabelMatcher { name: "pod".into(), value: LabelMatch::Equal("77".into()) }];
+    let found = run(&fixture, &snapshot, &question);
+    assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    assert_eq!(question.stats.snapshot().granules_scanned, 1);
+}

@@ -1,6 +1,6 @@
 //! Measures writing, compaction and queries on lines of real systems, mutated.
 //!
-//! `measure DIR [LINES] [WORK_DIR]`: DIR holds `*.log` files; every line is replayed with fresh digits
+//! `segment_measure DIR [LINES] [WORK_DIR]`: DIR holds `*.log` files; every line is replayed with fresh digits
 //! into about 600 streams over one hour, 9 % with a trace id that four lines share.
 
 use std::{fs, io::BufWriter, path::PathBuf, sync::Arc, time::Instant};
@@ -63,7 +63,7 @@ fn mutate(line: &str, random: &mut Random, out: &mut String) {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let directory = PathBuf::from(arguments.next().expect("usage: measure DIR [LINES] [WORK_DIR]"));
+    let directory = PathBuf::from(arguments.next().expect("usage: segment_measure DIR [LINES] [WORK_DIR]"));
     let lines: usize = arguments.next().map_or(5_900_000, |text| text.parse().expect("LINES is a number"));
     let work = arguments.next().map_or_else(|| std::env::temp_dir().join("trine-measure"), PathBuf::from);
     fs::create_dir_all(&work).unwrap();
@@ -118,7 +118,7 @@ fn main() {
                 mutate(&source[(random.next() % source.len() as u64) as usize], &mut random, &mut text);
                 builder.body(&text);
                 let with_trace = random.next() % 100 < 9;
-                if with_trace && (trace.len() < 64 || random.next() % 4 == 0) {
+                if with_trace && (trace.len() < 64 || random.next().is_multiple_of(4)) {
                     let mut id = [0; 16];
                     id[..8].copy_from_slice(&random.next().to_le_bytes());
                     id[8..].copy_from_slice(&random.next().to_le_bytes());
