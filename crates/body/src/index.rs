@@ -184,7 +184,7 @@ fn hash_of(run: &[u8]) -> u64 {
 fn position(hash: u64, probe: u32, bits: u64) -> u64 {
     let step = hash.rotate_left(32) | 1;
     let mixed = hash.wrapping_add(step.wrapping_mul(u64::from(probe)));
-    (u128::from(mixed) * u128::from(bits) >> 64) as u64
+    ((u128::from(mixed) * u128::from(bits)) >> 64) as u64
 }
 
 /// Gathers the index of one block; keeps its buffers.
