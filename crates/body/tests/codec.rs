@@ -216,8 +216,11 @@ fn a_rare_id_passes_nearly_all_blocks_by() {
     }
     // A word that no line has, although variables hold letters.
     read += check_search(&lines, rows, &encoded, &dictionary, &Query::literal(b"zyxomma"), "zyxomma");
-    let asked = lines.iter().step_by(997).count() * 4 * encoded.blocks.len();
-    assert!(read * 100 <= asked * 6, "{read} of {asked} blocks were read");
+    // Each needle stands in one block; of the others, at most 5 % may be read in vain.
+    let needles = lines.iter().step_by(997).count() * 4;
+    let others = needles * (encoded.blocks.len() - 1);
+    let in_vain = read - needles;
+    assert!(in_vain * 100 <= others * 5, "{in_vain} of {others} blocks were read in vain");
 }
 
 #[test]
