@@ -30,7 +30,8 @@ pub struct StoreConfig {
     /// cut may lose the last seconds; a crash of the process alone still loses nothing.
     pub fsync: bool,
     /// A memtable that holds this many bytes of memory is flushed. Two may exist at a time: one
-    /// filling, one being written. Default: 64 MiB.
+    /// filling, one being written, and the flush sorts into a copy, so memory peaks near four times
+    /// this. Default: 48 MiB.
     pub memtable_bytes: usize,
     /// A memtable whose first row is this old is flushed even when it is small, so that the log
     /// stays short. Default: 5 minutes.
@@ -67,7 +68,7 @@ impl StoreConfig {
         Self {
             dir: dir.into(),
             fsync: true,
-            memtable_bytes: 64 << 20,
+            memtable_bytes: 48 << 20,
             flush_after: Duration::from_mins(5),
             retention_age: None,
             retention_bytes: None,

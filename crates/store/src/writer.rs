@@ -38,7 +38,7 @@ const GROUP_BYTES: usize = 8 << 20;
 
 /// The active memtable may grow to this multiple (in eighths) of its flush size while the one
 /// before is still being written; then appenders wait.
-const STALL_EIGHTHS: usize = 12;
+const STALL_EIGHTHS: usize = 10;
 
 /// Longest sleep without looking at the memtable's age.
 const TICK: Duration = Duration::from_secs(1);
