@@ -68,7 +68,9 @@ async fn a_damaged_or_lost_catalog_is_rebuilt_from_the_segments() {
                 .map(|path| (std::fs::read(&path).unwrap(), path))
                 .collect();
             open(dir.path()).compact().await.unwrap();
-            inputs.into_iter().for_each(|(bytes, path)| std::fs::write(path, bytes).unwrap());
+            for (bytes, path) in inputs {
+                std::fs::write(path, bytes).unwrap();
+            }
         }
         assert_eq!(segment_files(dir.path()).len(), 3);
         let catalog = dir.path().join("catalog.db");
