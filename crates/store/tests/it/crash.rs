@@ -61,7 +61,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn and(self, other: Self) -> Self {
+    fn and(self, other: &Self) -> Self {
         Self {
             stored: self.stored + other.stored,
             duplicates: self.duplicates + other.duplicates,
@@ -84,7 +84,7 @@ struct Schedule {
     random: Random,
     disk: SimDisk,
     objects: SimObjects,
-    dir: TempDir,
+    _dir: TempDir,
     clock: Arc<AtomicI64>,
     config: StoreConfig,
     sent: Vec<Sent>,
@@ -106,7 +106,7 @@ impl Schedule {
         };
         let objects = SimObjects::new(&disk);
         let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
-        Self { seed, random, disk, objects, dir, clock, config, sent: Vec::new(), next_id: 0 }
+        Self { seed, random, disk, objects, _dir: dir, clock, config, sent: Vec::new(), next_id: 0 }
     }
 
     fn try_open(&self) -> Result<Arc<Store>, StoreError> {
@@ -249,7 +249,7 @@ impl Schedule {
 
     /// Several at once, some with the same key.
     async fn append_many(&mut self, store: &Store, seen: &mut Seen) {
-        let mut sent: Vec<usize> = (0..1 + self.random.below(5)).map(|_| self.new_batch()).collect();
+        let mut sent: Vec<usize> = (0..=self.random.below(5)).map(|_| self.new_batch()).collect();
         for at in sent.clone() {
             if self.sent[at].key.is_some() && self.random.chance(50) {
                 sent.push(at);
@@ -381,7 +381,7 @@ fn acknowledged_records_survive_every_schedule_once() {
             .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
-    let seen = seen.into_iter().fold(Seen::default(), Seen::and);
+    let seen = seen.iter().fold(Seen::default(), Seen::and);
     println!("{schedules} schedules: {seen:?}");
     if schedules >= 500 {
         let Seen { stored, duplicates, failed, failed_but_stored, sent_again, full, poisoned, .. } = seen;

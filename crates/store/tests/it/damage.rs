@@ -36,7 +36,7 @@ fn filled(dir: &Path, random: &mut Random, runtime: &Runtime) -> (Vec<u64>, Vec<
     let mut last = 0..0;
     runtime.block_on(async {
         for round in 0..3 {
-            for _ in 0..1 + random.below(4) {
+            for _ in 0..=random.below(4) {
                 let tenant = random.below(TENANTS.len() as u64) as usize;
                 last = ids.end..ids.end + 1 + random.below(40);
                 ids.end = last.end;
