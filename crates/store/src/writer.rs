@@ -9,6 +9,10 @@
 //! or a prefix of it, which replay takes in (a sender who sends again is recognised by its
 //! key). After the sync the rows are in the log and replay brings them back.
 //!
+//! When a sync failed, the active memtable stays where it is: whether the group that failed is in the
+//! log nobody knows, and its streams may be defined in entries that a flush would declare done.
+//! Waiting flushes are refused. The rows are in the log, and the next open replays them.
+//!
 //! When the memtable cannot be flushed (disk full) and has reached its bound, appends are refused
 //! with [`StoreError::Full`] until a flush succeeds.
 
@@ -101,7 +105,9 @@ pub(crate) fn run(engine: &Arc<Engine>, wal: Wal) {
     let mut writer = Writer { engine: engine.clone(), wal, defined: Defined::default(), rotate: false };
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| while writer.step() {}));
     if outcome.is_err() {
-        engine.health.lock().poisoned = Some("BUG: the log writer panicked".into());
+        let reason = "BUG: the log writer panicked".to_owned();
+        engine.health.lock().poisoned = Some(reason.clone());
+        writer.refuse_flushes(&reason);
     }
     let left = {
         let mut queue = engine.queue.lock();
@@ -211,6 +217,9 @@ impl Writer {
     }
 
     fn wants_rotation(&self) -> bool {
+        if self.wal.poisoned().is_some() {
+            return false;
+        }
         let state = self.engine.state.read();
         let old = |born: Instant| born.elapsed() >= self.engine.config.flush_after;
         !state.active.is_empty()
@@ -219,7 +228,7 @@ impl Writer {
                 || state.active.born.is_some_and(old))
     }
 
-    /// Makes the active memtable the one to flush, when none is being flushed.
+    /// Makes the active memtable the one to flush, when none is being flushed. Not for a poisoned log.
     fn try_rotate(&mut self) {
         let mut state = self.engine.state.write();
         if state.flushing.is_some() {
@@ -236,6 +245,11 @@ impl Writer {
     }
 
     fn await_flush(&mut self, flushes: Vec<oneshot::Sender<Result<(), StoreError>>>) {
+        if let Some(reason) = self.wal.poisoned() {
+            let error = StoreError::Poisoned(reason.to_owned());
+            flushes.into_iter().for_each(|done| drop(done.send(Err(error.clone()))));
+            return;
+        }
         // The waiters are noted under the state lock, so a flush that ends now sees them.
         let state = self.engine.state.read();
         let generation = match &state.flushing {
@@ -251,6 +265,21 @@ impl Writer {
         };
         self.rotate |= generation == state.active.generation;
         self.engine.flush_waiters.lock().extend(flushes.into_iter().map(|done| (generation, done)));
+    }
+
+    /// Tells those who wait for the active memtable that it will not be flushed in this process. One
+    /// that is being flushed goes on: the log is whole up to its end.
+    fn refuse_flushes(&self, reason: &str) {
+        let active = self.engine.state.read().active.generation;
+        let waiting: Vec<_> = {
+            let mut waiters = self.engine.flush_waiters.lock();
+            let (vain, rest) = waiters.drain(..).partition(|(generation, _)| *generation >= active);
+            *waiters = rest;
+            vain
+        };
+        for (_, done) in waiting {
+            drop(done.send(Err(StoreError::Poisoned(reason.to_owned()))));
+        }
     }
 
     fn write_group(&mut self, jobs: Vec<Job>) {
@@ -352,6 +381,8 @@ impl Writer {
             }
             WalError::Poisoned { reason } => {
                 health.poisoned = Some(reason.clone());
+                drop(health);
+                self.refuse_flushes(reason);
                 StoreError::Poisoned(reason.clone())
             }
             WalError::EntryTooLarge { bytes, limit } => {

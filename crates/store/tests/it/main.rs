@@ -7,5 +7,6 @@ mod damage;
 mod dedup;
 mod full;
 mod kit;
+mod poison;
 mod records;
 mod segments;
