@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS batch_keys (key BLOB PRIMARY KEY, at_ms INTEGER NOT N
 CREATE TABLE IF NOT EXISTS quarantine (
   name TEXT PRIMARY KEY, reason TEXT NOT NULL, rows INTEGER NOT NULL, min_timestamp INTEGER NOT NULL,
   max_timestamp INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS leaving (path TEXT PRIMARY KEY) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('flushed_sequence', 0), ('flushed_check', 0), ('segments_sum', 0);
 ";
 
@@ -113,6 +114,8 @@ pub(crate) struct Loaded {
     /// Batch key and wall clock in milliseconds, oldest first.
     pub keys: Vec<(u128, i64)>,
     pub quarantined: Vec<QuarantinedFile>,
+    /// Files of segments that merges or retention took out, which may still lie there.
+    pub leaving: Vec<String>,
 }
 
 /// What a flush commits.
@@ -214,14 +217,27 @@ impl Catalog {
         })
     }
 
-    /// Adds and removes segments at once (compaction, retention).
-    pub fn replace(&self, add: &[SegmentRow], remove: &[u64]) -> Result<(), StoreError> {
+    /// Adds and removes segments at once (compaction, retention). The removed ones' files are noted as
+    /// leaving until a later call says that they are `gone`.
+    pub fn replace(&self, add: &[SegmentRow], remove: &[u64], gone: &[String]) -> Result<(), StoreError> {
         self.transact("commit a compaction", |t| {
+            for path in gone {
+                t.execute("DELETE FROM leaving WHERE path = ?1", [path])?;
+            }
             for id in remove {
+                t.execute(
+                    "INSERT OR IGNORE INTO leaving SELECT path FROM segments WHERE id = ?1",
+                    [*id as i64],
+                )?;
                 t.execute("DELETE FROM segments WHERE id = ?1", [*id as i64])?;
             }
             add.iter().try_for_each(|segment| insert(t, segment))
         })
+    }
+
+    /// Forgets which files were leaving: all are gone.
+    pub fn all_gone(&self) -> Result<(), StoreError> {
+        self.transact("forget removed files", |t| t.execute("DELETE FROM leaving", []).map(drop))
     }
 
     /// Notes a file that was set aside; its segment, if it was one, leaves the catalog.
@@ -351,6 +367,7 @@ fn load(connection: &Connection) -> Result<Loaded, StoreError> {
                 max_timestamp: row.get(4)?,
             })
         })?,
+        leaving: rows(connection, "SELECT path FROM leaving", |row| row.get(0))?,
     })
 }
 
@@ -420,15 +437,18 @@ mod tests {
         };
         commit(1);
         commit(2);
-        catalog.replace(&[segment(3)], &[1]).unwrap();
+        catalog.replace(&[segment(3)], &[1], &[]).unwrap();
         drop(catalog);
         let (catalog, loaded) = Catalog::open(&path).unwrap();
         assert_eq!(loaded.segments, [segment(2), segment(3)]);
+        assert_eq!(loaded.leaving, [segment(1).path]);
+        catalog.replace(&[], &[], &loaded.leaving).unwrap();
         assert_eq!(
             (loaded.flushed_sequence, loaded.keys.as_slice()),
             (20, [(2, 2000), (77, 2000)].as_slice())
         );
         drop(catalog);
+        assert_eq!(Catalog::open(&path).unwrap().1.leaving, Vec::<String>::new());
         for damage in [
             "DELETE FROM segments WHERE id = 2",
             "UPDATE segments SET rows = 11 WHERE id = 2",

@@ -187,7 +187,8 @@ fn merge(engine: &Arc<Engine>, inputs: &[Arc<Live>]) -> Result<(), StoreError> {
         drop(state);
         let add: Vec<SegmentRow> = live.iter().map(|live| live.row.clone()).collect();
         // A query may have found an input damaged meanwhile; then its rows must not come back.
-        let committed = if all_there { engine.catalog.replace(&add, &ids).map(|()| true) } else { Ok(false) };
+        let committed =
+            if all_there { engine.replace_in_catalog(&add, &ids).map(|()| true) } else { Ok(false) };
         if !matches!(committed, Ok(true)) {
             if let Some(live) = live {
                 let _ = engine.files.remove(&live.row.path);
@@ -242,7 +243,7 @@ fn retain(engine: &Arc<Engine>) -> Result<(), StoreError> {
         return Ok(());
     }
     let ids: Vec<u64> = gone.iter().map(|live| live.row.id).collect();
-    engine.catalog.replace(&[], &ids)?;
+    engine.replace_in_catalog(&[], &ids)?;
     let rows = gone.iter().map(|live| live.row.meta.rows).sum();
     engine.counters.retained_out_segments.fetch_add(ids.len() as u64, Relaxed);
     engine.counters.retained_out_rows.fetch_add(rows, Relaxed);

@@ -85,8 +85,12 @@ pub(crate) struct Engine {
     pub upkeep_signal: Condvar,
     /// Segments that left the state; their files go when no reader holds them any more.
     pub doomed: Mutex<Vec<Arc<Live>>>,
+    /// Files that were removed; the next change of segments tells the catalog.
+    pub gone: Mutex<Vec<String>>,
     pub quarantined: Mutex<Vec<QuarantinedFile>>,
     pub health: Mutex<Health>,
+    /// Remarks of the open, for people.
+    pub notes: Mutex<Vec<String>>,
     pub closed: AtomicBool,
     pub wal_bytes: AtomicU64,
     pub counters: Counters,
@@ -165,7 +169,11 @@ impl Engine {
         let wanted: Vec<_> = segments.iter().filter(wanted).map(|live| live.segment.clone()).collect();
         scan.stats.segments_skipped.fetch_add((segments.len() - wanted.len()) as u64, Relaxed);
         for file in self.quarantined.lock().iter() {
-            if file.max_timestamp >= scan.start && (file.min_timestamp < scan.end || scan.end == i64::MAX) {
+            // A file without any range held nothing that an answer could miss.
+            if file.min_timestamp <= file.max_timestamp
+                && file.max_timestamp >= scan.start
+                && (file.min_timestamp < scan.end || scan.end == i64::MAX)
+            {
                 let missing = format!("{} is in quarantine: {}", file.name, file.reason);
                 let mut partial = scan.stats.partial.lock();
                 if !partial.contains(&missing) {
@@ -203,8 +211,20 @@ impl Engine {
             if let Err(e) = self.files.remove(&live.row.path) {
                 self.health.lock().compaction_failing = Some(e.to_string());
                 self.doomed.lock().push(live);
+            } else {
+                self.gone.lock().push(live.row.path.clone());
             }
         }
+    }
+
+    /// [`Catalog::replace`], which also learns which files are gone.
+    pub fn replace_in_catalog(&self, add: &[SegmentRow], remove: &[u64]) -> Result<(), StoreError> {
+        let gone = std::mem::take(&mut *self.gone.lock());
+        let replaced = self.catalog.replace(add, remove, &gone);
+        if replaced.is_err() {
+            self.gone.lock().extend(gone);
+        }
+        replaced
     }
 
     /// Sets a damaged segment aside: no query sees it any more, its file moves, the catalog knows.

@@ -5,9 +5,10 @@
 //!    file names tell which log sequences are inside, so a file whose sequences all lie in another
 //!    file was merged into that one and is dropped, and the log is replayed behind the highest. Only
 //!    the batch keys of flushed batches are lost that way;
-//! 3. files that the catalog does not list are removed: what was being written, flushes that did not
-//!    commit (the log has their rows), inputs or outputs of merges. A file that is none of these is
-//!    set aside, never deleted;
+//! 3. files that the catalog does not list are removed when their rows are known to be elsewhere or to
+//!    have been dropped: what was being written, flushes that did not commit (the log has their rows),
+//!    outputs of merges that did not commit (listed segments hold all their log sequences), and files
+//!    that the catalog noted as leaving. A file that is none of these is set aside, never deleted;
 //! 4. segments are opened; damaged and missing ones are set aside;
 //! 5. the log is replayed into the memtable.
 
@@ -23,11 +24,11 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Semaphore;
 use trine_schema::{LogBatch, StreamRef, StreamRegistry, logs::column};
 use trine_segment::Segment;
-use trine_wal::{DirLock, LockError, Wal, WalConfig, WalError, lock_directory};
+use trine_wal::{DirLock, LockError, TornTail, Wal, WalConfig, WalError, lock_directory};
 
 use crate::{
     QuarantinedFile, StoreConfig, StoreError, StoreParts,
-    catalog::{CATALOG, Catalog, Loaded, SegmentRow, corrupt},
+    catalog::{CATALOG, Catalog, Loaded, SegmentRow, Sources, corrupt},
     dedup::Dedup,
     engine::{Counters, Engine, Health, Live, State, Upkeep, millis},
     files::{Files, SegmentName, block_on},
@@ -82,9 +83,9 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
     files.sweep_local()?;
     let mut quarantined = Vec::new();
     let (catalog, loaded) = open_catalog(&files, &registry, &mut quarantined)?;
-    quarantined.extend(loaded.quarantined.into_iter().filter(|file| files.in_quarantine(&file.name)));
-    let Swept { highest, unflushed } =
-        sweep(&files, &loaded.segments, loaded.flushed_sequence, &catalog, &mut quarantined)?;
+    let aside = loaded.quarantined.iter().filter(|file| files.in_quarantine(&file.name));
+    quarantined.extend(aside.cloned());
+    let Swept { highest, unflushed } = sweep(&files, &loaded, &catalog, &mut quarantined)?;
 
     let window_ms = millis(config.dedup_window);
     let dedup = Dedup::new(window_ms, config.dedup_keys);
@@ -108,8 +109,10 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
         upkeep: Mutex::new(Upkeep::default()),
         upkeep_signal: Condvar::new(),
         doomed: Mutex::default(),
+        gone: Mutex::default(),
         quarantined: Mutex::new(quarantined),
         health: Mutex::new(Health::default()),
+        notes: Mutex::default(),
         closed: false.into(),
         wal_bytes: AtomicU64::new(0),
         counters: Counters::default(),
@@ -235,30 +238,56 @@ struct Swept {
     unflushed: Vec<(String, u64)>,
 }
 
-/// Removes files that the catalog does not list.
+/// What a file that the catalog does not list is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unlisted {
+    /// A flush that did not commit; the log should have its rows, from this sequence on.
+    Unflushed(u64),
+    /// Its rows are in listed segments, or were dropped.
+    Leftover,
+    /// Nothing that this store left behind, for this reason.
+    Foreign(&'static str),
+}
+
+/// Judges a file by its name.
+pub(crate) fn judge(path: &str, loaded: &Loaded) -> Unlisted {
+    if loaded.leaving.iter().any(|leaving| leaving == path) {
+        return Unlisted::Leftover;
+    }
+    let Some(name) = SegmentName::parse(path) else {
+        return Unlisted::Foreign("the file is no segment of this store");
+    };
+    if name.sources.last() > loaded.flushed_sequence {
+        return Unlisted::Unflushed(name.sources.0[0].0);
+    }
+    if Sources::union(loaded.segments.iter().map(|row| &row.sources)).covers(&name.sources) {
+        return Unlisted::Leftover;
+    }
+    Unlisted::Foreign(
+        "the catalog does not list this segment and no listed one has its rows; it was not left by a crash, \
+         somebody put it there. Nothing of it is served",
+    )
+}
+
+/// Removes files that the catalog does not list, or sets them aside.
 fn sweep(
     files: &Files,
-    segments: &[SegmentRow],
-    flushed: u64,
+    loaded: &Loaded,
     catalog: &Catalog,
     quarantined: &mut Vec<QuarantinedFile>,
 ) -> Result<Swept, StoreError> {
-    let highest = segments.iter().map(|row| row.id).max().unwrap_or(0);
+    let highest = loaded.segments.iter().map(|row| row.id).max().unwrap_or(0);
     let mut swept = Swept { highest, unflushed: Vec::new() };
     for path in files.list()? {
-        let name = SegmentName::parse(&path);
-        swept.highest = swept.highest.max(name.as_ref().map_or(0, |name| name.id));
-        if segments.iter().any(|row| row.path == path) {
+        // An id is never used twice, not even that of a file that is removed now.
+        swept.highest = swept.highest.max(SegmentName::parse(&path).map_or(0, |name| name.id));
+        if loaded.segments.iter().any(|row| row.path == path) {
             continue;
         }
-        match name {
-            Some(name) if name.sources.last() > flushed => swept.unflushed.push((path, name.sources.0[0].0)),
-            // Its rows are in listed segments, or were dropped by retention and only the removal of
-            // the file was left to do. The catalog was checked as a whole, so a segment is not missing
-            // from it by accident.
-            Some(_) => files.remove(&path)?,
-            None => {
-                let reason = "the file is no segment of this store";
+        match judge(&path, loaded) {
+            Unlisted::Unflushed(first) => swept.unflushed.push((path, first)),
+            Unlisted::Leftover => files.remove(&path)?,
+            Unlisted::Foreign(reason) => {
                 let moved = files.quarantine_segment(&path, reason)?;
                 // Nothing is missing from any answer.
                 let (min_timestamp, max_timestamp) = (i64::MAX, i64::MIN);
@@ -267,6 +296,9 @@ fn sweep(
                 quarantined.push(file);
             }
         }
+    }
+    if !loaded.leaving.is_empty() {
+        catalog.all_gone()?;
     }
     Ok(swept)
 }
@@ -307,6 +339,18 @@ fn wal_error(e: WalError) -> StoreError {
     }
 }
 
+/// What to say of a cut end of the log.
+pub(crate) fn torn_note(torn: &TornTail) -> String {
+    format!(
+        "{} ended in {} bytes, from byte {} on, that are no whole write and are not used; how many rows they \
+         held is not known. A crash while writing leaves such an end and nothing acknowledged is in it; after \
+         an orderly end it means that the disk lost the last write",
+        torn.file.display(),
+        torn.bytes,
+        torn.offset
+    )
+}
+
 /// Brings back what was acknowledged and not flushed.
 fn replay(
     engine: &Engine,
@@ -322,6 +366,7 @@ fn replay(
             return Err(corrupt(format!("it does not know {path}, whose rows are no longer in the log")));
         }
     }
+    engine.notes.lock().extend(replay.recovery().torn.as_ref().map(torn_note));
     for corruption in &replay.recovery().corruptions {
         let file = corruption.file.file_name().unwrap_or_default().to_string_lossy();
         let (name, reason) = (format!("wal-{file}"), corruption.to_string());

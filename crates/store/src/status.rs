@@ -29,6 +29,9 @@ pub struct StoreStatus {
     pub full: Option<String>,
     /// The last failure of a flush, compaction or retention that is being retried.
     pub background_error: Option<String>,
+    /// Remarks of the last open that need no action by themselves, such as an end of the log that was
+    /// cut off.
+    pub notes: Vec<String>,
     /// Running totals since open.
     pub counters: StoreCounters,
 }

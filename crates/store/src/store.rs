@@ -247,6 +247,7 @@ impl Store {
             wal_bytes: engine.wal_bytes.load(Relaxed),
             streams: engine.registry.len() as u64,
             quarantined: engine.quarantined.lock().clone(),
+            notes: engine.notes.lock().clone(),
             counters: engine.counters.read(),
             ..StoreStatus::default()
         };

@@ -12,7 +12,7 @@ use crate::{
     catalog::{Catalog, SegmentRow},
     engine::Engine,
     files::{Files, block_on},
-    recover,
+    recover::{self, Unlisted},
 };
 
 /// Checks a store that is open; damaged segments are quarantined.
@@ -72,9 +72,15 @@ pub fn verify_directory(dir: &Path) -> Result<VerifyReport, StoreError> {
         let _ = note(&mut report, row, verdict);
     }
     for path in files.list()? {
-        if !loaded.segments.iter().any(|row| row.path == path) {
-            report.notes.push(format!("segments/{path} is not in the catalog; the next start removes it"));
+        if loaded.segments.iter().any(|row| row.path == path) {
+            continue;
         }
+        report.notes.push(match recover::judge(&path, &loaded) {
+            Unlisted::Foreign(reason) => {
+                format!("segments/{path}: {reason}; the next start moves it to quarantine/")
+            }
+            _ => format!("segments/{path} is a leftover of a crash; the next start removes it"),
+        });
     }
     let quarantined = loaded.quarantined.iter().filter(|file| files.in_quarantine(&file.name));
     report.problems.extend(quarantined.map(|file| format!("quarantine/{}: {}", file.name, file.reason)));
@@ -107,13 +113,7 @@ fn note_log(report: &mut VerifyReport, outcome: Result<Recovery, trine_wal::WalE
             report.wal_records = recovery.entries;
             report.bytes += recovery.bytes;
             report.problems.extend(recovery.corruptions.iter().map(ToString::to_string));
-            report.notes.extend(recovery.torn.map(|torn| {
-                format!(
-                    "{} ends in {} bytes of an unfinished write; nothing acknowledged was in it",
-                    torn.file.display(),
-                    torn.bytes
-                )
-            }));
+            report.notes.extend(recovery.torn.as_ref().map(recover::torn_note));
         }
         Err(e) => report.problems.push(format!("wal/: {e}")),
     }
