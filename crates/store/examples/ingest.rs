@@ -17,6 +17,10 @@ use trine_model::{Severity, TenantId, TraceId};
 use trine_schema::{Labels, LogBatch, LogBatchBuilder, LogRecord, StreamRef};
 use trine_store::{Store, StoreConfig};
 
+/// The allocator of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROWS: usize = 5_000;
 const PRODUCERS: u64 = 4;
 const STREAMS: u64 = 600;
