@@ -9,8 +9,21 @@ use crate::{cargo, run, walls};
 
 /// Licences whose terms Apache-2.0 software may be shipped with.
 const LICENCES: &[&str] = &[
-    "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "MIT", "MIT-0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib",
-    "0BSD", "CC0-1.0", "Unicode-3.0", "BSL-1.0", "Unlicense", "CDLA-Permissive-2.0", "bzip2-1.0.6",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "MIT",
+    "MIT-0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "0BSD",
+    "CC0-1.0",
+    "Unicode-3.0",
+    "BSL-1.0",
+    "Unlicense",
+    "CDLA-Permissive-2.0",
+    "bzip2-1.0.6",
 ];
 
 /// Format, lints, walls, licences.

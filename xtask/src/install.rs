@@ -32,16 +32,18 @@ pub fn python() -> anyhow::Result<PathBuf> {
     println!("installing for the tests, into {}: {}", venv.display(), PACKAGES.join(", "));
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
         .context("the tests need Python 3 with its venv module (Debian: apt-get install python3-venv)")?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES))?;
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+        .args(PACKAGES))?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
 }
 
 /// `$XDG_CACHE_HOME/trine` or `~/.cache/trine`.
 fn cache() -> anyhow::Result<PathBuf> {
-    let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| {
-        env::var_os("HOME").map(|home| Path::new(&home).join(".cache"))
-    });
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     let dir = base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("trine");
     fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)

@@ -39,7 +39,8 @@ pub fn check() -> anyhow::Result<()> {
 
 /// Rows `| `name` | … | `a`, `b` |` of the code map; the last cell names what the crate may use.
 fn listed(page: &str) -> Edges {
-    let names = |cell: &str| -> BTreeSet<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+    let names =
+        |cell: &str| -> BTreeSet<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
     let table = page.split("## Code map").nth(1).unwrap_or("").split("\n## ").next().unwrap_or("");
     let rows: Vec<Vec<&str>> = table
         .lines()

@@ -142,7 +142,12 @@ pub fn show_time(ns: i64) -> String {
 
 /// A line for people: time, level in its colour, service, the line itself. Control characters of
 /// the line other than tab are shown escaped, so that no log can drive the terminal.
-pub fn show_line(out: &mut impl Write, ns: i64, labels: &serde_json::Map<String, serde_json::Value>, line: &str) -> std::io::Result<()> {
+pub fn show_line(
+    out: &mut impl Write,
+    ns: i64,
+    labels: &serde_json::Map<String, serde_json::Value>,
+    line: &str,
+) -> std::io::Result<()> {
     let label = |name: &str| labels.get(name).and_then(serde_json::Value::as_str).unwrap_or("");
     let level = [label("level"), label("detected_level")].into_iter().find(|l| !l.is_empty()).unwrap_or("");
     let color = match level.to_ascii_uppercase().as_str() {
@@ -164,7 +169,11 @@ pub fn show_line(out: &mut impl Write, ns: i64, labels: &serde_json::Map<String,
 
 /// One CSV field by RFC 4180.
 pub fn csv_field(text: &str) -> String {
-    if text.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
 }
 
 #[cfg(test)]

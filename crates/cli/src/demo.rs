@@ -56,7 +56,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let (_temporary, dir) = match args.data_dir {
         Some(dir) => (None, dir),
         None => {
-            let dir = tempfile::Builder::new().prefix("trine-demo-").tempdir().context("cannot make a directory")?;
+            let dir = tempfile::Builder::new()
+                .prefix("trine-demo-")
+                .tempdir()
+                .context("cannot make a directory")?;
             let path = dir.path().to_owned();
             (Some(dir), path)
         }
@@ -73,11 +76,14 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let sent = shop.sent.load(Relaxed);
     anstream::println!(
         "{BOLD}Trine serves at {url}{PLAIN}   data in {}, OTLP at {} (gRPC) and {} (HTTP)",
-        dir.display(), site.server.otlp_grpc, site.server.otlp_http
+        dir.display(),
+        site.server.otlp_grpc,
+        site.server.otlp_http
     );
     anstream::println!(
         "A small web shop has logged {sent} lines over the last {} minutes (stored in {:.1} s) and goes on live.\n",
-        HISTORY.as_secs() / 60, begun.elapsed().as_secs_f64()
+        HISTORY.as_secs() / 60,
+        begun.elapsed().as_secs_f64()
     );
     let counter = shop.sent.clone();
     let feeding = tokio::spawn(async move { shop.live(&client).await });
@@ -177,20 +183,28 @@ fn now_ns() -> i64 {
 async fn three_questions(client: &Client, url: &str) -> anyhow::Result<()> {
     let by_service = "SELECT service, count(*) AS lines, count(*) FILTER (WHERE level = 'ERROR') AS errors \
                       FROM logs GROUP BY service ORDER BY errors DESC, lines DESC";
-    anstream::println!("{BOLD}1. Which services fail?{PLAIN}\n   {GREEN}trine sql --server {url} \"{by_service}\"{PLAIN}");
+    anstream::println!(
+        "{BOLD}1. Which services fail?{PLAIN}\n   {GREEN}trine sql --server {url} \"{by_service}\"{PLAIN}"
+    );
     ask_sql(client, by_service).await?;
 
     let last_errors = r#"{service_name=~".+"} | level="error""#;
-    anstream::println!("{BOLD}2. What do the last errors say?{PLAIN}\n   {GREEN}trine logql --server {url} '{last_errors}' --limit 5{PLAIN}");
-    let request = client
-        .get("/loki/api/v1/query_range")
-        .query(&[("query", last_errors), ("limit", "5"), ("since", "15m")]);
+    anstream::println!(
+        "{BOLD}2. What do the last errors say?{PLAIN}\n   {GREEN}trine logql --server {url} '{last_errors}' --limit 5{PLAIN}"
+    );
+    let request = client.get("/loki/api/v1/query_range").query(&[
+        ("query", last_errors),
+        ("limit", "5"),
+        ("since", "15m"),
+    ]);
     let answer: serde_json::Value = client.send(request).await?.json().await?;
     logql::print(&answer["data"], Output::Table, DirectionArg::Backward)?;
 
     let story = "SELECT timestamp, service, level, body FROM logs WHERE trace_id = \
                  (SELECT max(trace_id) FROM logs WHERE level = 'ERROR') ORDER BY timestamp";
-    anstream::println!("\n{BOLD}3. What happened in the request behind one of them?{PLAIN}\n   {GREEN}trine sql --server {url} \"{story}\"{PLAIN}");
+    anstream::println!(
+        "\n{BOLD}3. What happened in the request behind one of them?{PLAIN}\n   {GREEN}trine sql --server {url} \"{story}\"{PLAIN}"
+    );
     ask_sql(client, story).await
 }
 

@@ -79,7 +79,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     };
     let workers: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
-            let (client, counts, receive, bar) = (client.clone(), counts.clone(), receive.clone(), bar.clone());
+            let (client, counts, receive, bar) =
+                (client.clone(), counts.clone(), receive.clone(), bar.clone());
             tokio::spawn(async move {
                 loop {
                     let Some(request) = receive.lock().await.recv().await else { return anyhow::Ok(()) };
@@ -165,7 +166,10 @@ fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<Box<dyn BufRead>> {
         Box::new(File::open(file).with_context(|| format!("cannot open {}", file.display()))?)
     };
     let mut magic = Vec::new();
-    raw.by_ref().take(4).read_to_end(&mut magic).with_context(|| format!("cannot read {}", file.display()))?;
+    raw.by_ref()
+        .take(4)
+        .read_to_end(&mut magic)
+        .with_context(|| format!("cannot read {}", file.display()))?;
     let raw = bar.wrap_read(Cursor::new(magic.clone()).chain(raw));
     Ok(match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(BufReader::new(flate2::read::MultiGzDecoder::new(raw))),
@@ -203,7 +207,12 @@ fn read_file(file: &PathBuf, send: &mpsc::Sender<Request>, bar: &ProgressBar) ->
 
 /// Sends one line, again and again while the server is full or away. Fails only when there is no
 /// server any more.
-async fn send_line(client: &Client, counts: &Counts, bar: &ProgressBar, request: Request) -> anyhow::Result<()> {
+async fn send_line(
+    client: &Client,
+    counts: &Counts,
+    bar: &ProgressBar,
+    request: Request,
+) -> anyhow::Result<()> {
     let complain = |what: &str| {
         if counts.complaints.fetch_add(1, Relaxed) < MAX_COMPLAINTS {
             bar.suspend(|| anstream::eprintln!("{YELLOW}{}:{PLAIN} {what}", request.place));

@@ -57,8 +57,11 @@ pub async fn run(args: LogqlArgs) -> anyhow::Result<ExitCode> {
     };
     // `query_range` refuses nothing; an instant is asked for only where it makes a difference.
     let instant = args.step.is_none() && !args.query.trim_start().starts_with('{');
-    let mut parameters =
-        vec![("query", args.query.clone()), ("limit", args.limit.to_string()), ("direction", direction.into())];
+    let mut parameters = vec![
+        ("query", args.query.clone()),
+        ("limit", args.limit.to_string()),
+        ("direction", direction.into()),
+    ];
     let response = if instant {
         parameters.extend(args.range.to.clone().map(|to| ("time", to)));
         client.send(client.get("/loki/api/v1/query").query(&parameters)).await?
@@ -93,7 +96,12 @@ pub fn print(data: &Value, output: Output, direction: DirectionArg) -> anyhow::R
     Ok(())
 }
 
-fn print_lines(out: &mut impl Write, results: &[Value], output: Output, direction: DirectionArg) -> anyhow::Result<()> {
+fn print_lines(
+    out: &mut impl Write,
+    results: &[Value],
+    output: Output,
+    direction: DirectionArg,
+) -> anyhow::Result<()> {
     let no_labels = Map::new();
     let mut lines: Vec<(i64, &Map<String, Value>, &str)> = Vec::new();
     for stream in results {

@@ -174,14 +174,21 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 /// `1048576`, `64MiB`, `200GB`.
 fn parse_bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 10] = [
-        ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40),
-        ("kB", 1_000), ("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000), ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
     ];
-    let (number, unit) = UNITS
-        .iter()
-        .find_map(|(name, bytes)| Some((text.strip_suffix(name)?, *bytes)))
-        .unwrap_or((text, 1));
-    let number: u64 = number.trim().parse().map_err(|_| format!("{text:?} is no size; write e.g. 64MiB or 200GB"))?;
+    let (number, unit) =
+        UNITS.iter().find_map(|(name, bytes)| Some((text.strip_suffix(name)?, *bytes))).unwrap_or((text, 1));
+    let number: u64 =
+        number.trim().parse().map_err(|_| format!("{text:?} is no size; write e.g. 64MiB or 200GB"))?;
     number.checked_mul(unit).ok_or_else(|| format!("{text:?} is more than 64 bits hold"))
 }
 

@@ -1,9 +1,15 @@
 //! `trine sql`.
 
-use std::{io::{IsTerminal, Read, Write}, process::ExitCode};
+use std::{
+    io::{IsTerminal, Read, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context;
-use arrow::{array::RecordBatch, util::{display::FormatOptions, pretty::pretty_format_batches_with_options}};
+use arrow::{
+    array::RecordBatch,
+    util::{display::FormatOptions, pretty::pretty_format_batches_with_options},
+};
 use arrow_ipc::reader::StreamReader;
 use clap::Args;
 use futures::StreamExt;
@@ -45,7 +51,8 @@ pub async fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
         Output::Jsonl => "jsonl",
         Output::Csv => "csv",
     };
-    let body = serde_json::json!({"query": query, "format": format, "from": args.range.from, "to": args.range.to});
+    let body =
+        serde_json::json!({"query": query, "format": format, "from": args.range.from, "to": args.range.to});
     let response = client.send(client.post("/api/v1/sql").json(&body)).await?;
     warn_partial(&response);
     print_stats(&response, args.stats);
@@ -65,7 +72,8 @@ pub async fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
 
 /// The rows as a table, and how many there are.
 pub fn print_table(arrow_stream: &[u8]) -> anyhow::Result<()> {
-    let reader = StreamReader::try_new(arrow_stream, None).context("the server's answer is no Arrow stream")?;
+    let reader =
+        StreamReader::try_new(arrow_stream, None).context("the server's answer is no Arrow stream")?;
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().context("the answer broke off")?;
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let mut left = TABLE_ROWS;
@@ -77,7 +85,8 @@ pub fn print_table(arrow_stream: &[u8]) -> anyhow::Result<()> {
             part
         })
         .collect();
-    let options = FormatOptions::default().with_null("").with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f"));
+    let options =
+        FormatOptions::default().with_null("").with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f"));
     let mut out = anstream::stdout().lock();
     writeln!(out, "{}", pretty_format_batches_with_options(&shown, &options)?)?;
     if rows > TABLE_ROWS {

@@ -56,7 +56,9 @@ pub async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
 fn show(out: &mut Vec<u8>, line: &[u8], output: Output) -> anyhow::Result<()> {
     let entry: Value = serde_json::from_slice(line).context("the server sent no JSON")?;
     if let Some(skipped) = entry["skipped_batches"].as_u64() {
-        anstream::eprintln!("{YELLOW}warning:{PLAIN} {skipped} batches were skipped, this reader is too slow");
+        anstream::eprintln!(
+            "{YELLOW}warning:{PLAIN} {skipped} batches were skipped, this reader is too slow"
+        );
         return Ok(());
     }
     let time = entry["timestamp"].as_i64().unwrap_or(0);
@@ -67,7 +69,13 @@ fn show(out: &mut Vec<u8>, line: &[u8], output: Output) -> anyhow::Result<()> {
             out.push(b'\n');
         }
         Output::Csv => {
-            writeln!(out, "{},{},{}", show_time(time), csv_field(&entry["labels"].to_string()), csv_field(text))?;
+            writeln!(
+                out,
+                "{},{},{}",
+                show_time(time),
+                csv_field(&entry["labels"].to_string()),
+                csv_field(text)
+            )?;
         }
         Output::Table => {
             let no_labels = serde_json::Map::new();

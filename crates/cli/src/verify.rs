@@ -62,6 +62,9 @@ fn print(report: &Value, ok: bool) {
     let verdict = if ok { format!("{GREEN}all is well{PLAIN}") } else { format!("{RED}damage found{PLAIN}") };
     anstream::println!(
         "{verdict}: {} segments, {} rows, {} bytes read, {} records of the log",
-        report["segments"], report["rows"], report["bytes"], report["wal_records"]
+        report["segments"],
+        report["rows"],
+        report["bytes"],
+        report["wal_records"]
     );
 }

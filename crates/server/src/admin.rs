@@ -15,7 +15,9 @@ use crate::{App, error::ApiError};
 /// A signpost for people who open the address in a browser.
 pub async fn index() -> &'static str {
     concat!(
-        "Trine ", env!("CARGO_PKG_VERSION"), "\n\n",
+        "Trine ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n",
         "ask     POST /api/v1/sql            SELECT … FROM logs\n",
         "        GET  /loki/api/v1/…         LogQL, for Grafana and logcli\n",
         "follow  GET  /api/v1/tail?query={…}\n",
@@ -39,7 +41,9 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let status = app.store.status();
     let mut reasons: Vec<String> = status.full.iter().chain(&status.background_error).cloned().collect();
-    reasons.extend(status.quarantined.iter().map(|file| format!("{} is quarantined: {}", file.name, file.reason)));
+    reasons.extend(
+        status.quarantined.iter().map(|file| format!("{} is quarantined: {}", file.name, file.reason)),
+    );
     let state = if status.poisoned.is_some() {
         "unready"
     } else if reasons.is_empty() {

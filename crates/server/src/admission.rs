@@ -60,7 +60,8 @@ impl Admission {
         let mut bytes = BytesMut::with_capacity(length.unwrap_or(0));
         let mut chunks = body.into_data_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| ApiError::bad_request(format!("the body ended early: {error}")))?;
+            let chunk =
+                chunk.map_err(|error| ApiError::bad_request(format!("the body ended early: {error}")))?;
             if bytes.len() + chunk.len() > limit {
                 return Err(too_large(bytes.len() + chunk.len()));
             }
@@ -72,7 +73,8 @@ impl Admission {
                 let Ok(permit) = self.room.clone().try_acquire_many_owned(self.permits_for(more)) else {
                     return Err(ApiError {
                         status: StatusCode::SERVICE_UNAVAILABLE,
-                        message: "no room for a body of unknown length now; send Content-Length or try again".into(),
+                        message: "no room for a body of unknown length now; send Content-Length or try again"
+                            .into(),
                         retry_after: Some(1),
                     });
                 };

@@ -42,7 +42,9 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::Full { .. } | StoreError::Poisoned { .. } | StoreError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+            StoreError::Full { .. } | StoreError::Poisoned { .. } | StoreError::Closed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             StoreError::BadBatch { .. } => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,

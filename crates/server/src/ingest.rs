@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, StatusCode, header::{CONTENT_ENCODING, CONTENT_LENGTH}},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    },
 };
 use bytes::Bytes;
 use trine_model::TenantId;
@@ -12,13 +15,7 @@ use trine_protocols::{Compression, DecodeError, Decoded, Limits, decompress};
 use trine_schema::StreamRegistry;
 use trine_store::Appended;
 
-use crate::{
-    App,
-    error::ApiError,
-    metrics::Protocol,
-    tenant::tenant_of,
-    time::now_ns,
-};
+use crate::{App, error::ApiError, metrics::Protocol, tenant::tenant_of, time::now_ns};
 
 /// Header by which a sender names a batch, so that it is stored once however often it is sent
 /// (IETF draft-ietf-httpapi-idempotency-key-header).
@@ -77,7 +74,9 @@ pub trait Decode:
 }
 
 impl<F> Decode for F where
-    F: FnOnce(&[u8], &TenantId, &StreamRegistry, i64, &Limits) -> Result<Decoded, DecodeError> + Send + 'static
+    F: FnOnce(&[u8], &TenantId, &StreamRegistry, i64, &Limits) -> Result<Decoded, DecodeError>
+        + Send
+        + 'static
 {
 }
 

@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use trine_protocols::{Compression, jsonlines::{self, FieldNames}};
+use trine_protocols::{
+    Compression,
+    jsonlines::{self, FieldNames},
+};
 
 use crate::{App, error::ApiError, ingest::ingest_http, metrics::Protocol};
 
@@ -21,9 +24,15 @@ pub async fn ingest(
 ) -> Result<Response, ApiError> {
     let names = FieldNames::from_query(query.iter().map(|(k, v)| (k.as_str(), v.as_str())))
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let ingested = ingest_http(&app, Protocol::JsonLines, request, Compression::None, move |bytes, tenant, registry, now, limits| {
-        jsonlines::decode(bytes, &names, tenant, registry, now, limits)
-    })
+    let ingested = ingest_http(
+        &app,
+        Protocol::JsonLines,
+        request,
+        Compression::None,
+        move |bytes, tenant, registry, now, limits| {
+            jsonlines::decode(bytes, &names, tenant, registry, now, limits)
+        },
+    )
     .await?;
     let decoded = &ingested.decoded;
     let errors: Vec<_> =

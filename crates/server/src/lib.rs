@@ -3,8 +3,8 @@
 //! Everything is served on one HTTP port; OTLP also has its two usual ports. A request goes
 //! `route → tenant → admission → decode → store → answer`; each protocol has its own file.
 
-mod admission;
 mod admin;
+mod admission;
 mod asking;
 mod error;
 mod ingest;
@@ -165,7 +165,9 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
 }
 
 /// Answers are small and waited for; Nagle's algorithm would hold them back.
-fn tap_nodelay(listener: TcpListener) -> impl axum::serve::Listener<Io = tokio::net::TcpStream, Addr = SocketAddr> {
+fn tap_nodelay(
+    listener: TcpListener,
+) -> impl axum::serve::Listener<Io = tokio::net::TcpStream, Addr = SocketAddr> {
     use axum::serve::ListenerExt;
     listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);

@@ -68,9 +68,15 @@ fn limit(params: &Params) -> Result<usize, ApiError> {
     }
 }
 
-async fn answer(app: &Arc<App>, params: &Params, headers: &HeaderMap, mut request: LogqlRequest) -> Result<Response, ApiError> {
+async fn answer(
+    app: &Arc<App>,
+    params: &Params,
+    headers: &HeaderMap,
+    mut request: LogqlRequest,
+) -> Result<Response, ApiError> {
     let asking = Asking::begin(app, Language::LogQl);
-    request.deadline = Some(asking.deadline.min(std::time::Instant::now() + budget(params, app.query_timeout)?));
+    request.deadline =
+        Some(asking.deadline.min(std::time::Instant::now() + budget(params, app.query_timeout)?));
     request.memory_limit = Some(app.query_memory);
     request.stats = asking.stats.clone();
     let tables: Arc<dyn Tables> = app.store.clone();
@@ -129,12 +135,19 @@ fn success(data: Value) -> Json<Value> {
 }
 
 /// Streams that any of the selectors picks inside `start`/`end`; without a selector, all.
-async fn streams(app: &Arc<App>, tenant: TenantId, params: &Params, selectors: &[&str]) -> Result<Vec<Arc<Stream>>, ApiError> {
+async fn streams(
+    app: &Arc<App>,
+    tenant: TenantId,
+    params: &Params,
+    selectors: &[&str],
+) -> Result<Vec<Arc<Stream>>, ApiError> {
     let (start, end) = params.range()?;
     let mut scans = Vec::new();
     for text in selectors {
         let Expr::Log(LogExpr { selector, .. }) = trine_logql::parse(text).map_err(LogqlError::from)? else {
-            return Err(ApiError::bad_request(format!("{text:?} is no stream selector; write {{app=\"web\"}}")));
+            return Err(ApiError::bad_request(format!(
+                "{text:?} is no stream selector; write {{app=\"web\"}}"
+            )));
         };
         scans.push(trine_logql::label_matchers(&selector).map_err(LogqlError::from)?);
     }
@@ -160,7 +173,11 @@ fn shown_labels(stream: &Stream) -> Vec<(String, &str)> {
 }
 
 /// `labels`: names.
-pub async fn labels(State(app): State<Arc<App>>, Tenant(tenant): Tenant, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn labels(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
     let selectors: Vec<_> = params.get("query").into_iter().collect();
     let streams = streams(&app, tenant, &params, &selectors).await?;
     let names: BTreeSet<String> =
@@ -179,13 +196,19 @@ pub async fn label_values(
     let streams = streams(&app, tenant, &params, &selectors).await?;
     let mut values = BTreeSet::new();
     for stream in &streams {
-        values.extend(shown_labels(stream).into_iter().filter(|(key, _)| *key == name).map(|(_, v)| v.to_owned()));
+        values.extend(
+            shown_labels(stream).into_iter().filter(|(key, _)| *key == name).map(|(_, v)| v.to_owned()),
+        );
     }
     Ok(success(json!(values)))
 }
 
 /// `series`: label sets of the streams that any `match[]` picks.
-pub async fn series(State(app): State<Arc<App>>, Tenant(tenant): Tenant, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn series(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Json<Value>, ApiError> {
     let selectors: Vec<_> = params.all("match[]").chain(params.all("match")).collect();
     let streams = streams(&app, tenant, &params, &selectors).await?;
     let sets: BTreeSet<Vec<(String, &str)>> = streams
@@ -196,7 +219,9 @@ pub async fn series(State(app): State<Arc<App>>, Tenant(tenant): Tenant, params:
             labels
         })
         .collect();
-    let sets: Vec<Value> =
-        sets.into_iter().map(|labels| labels.into_iter().map(|(k, v)| (k, Value::from(v))).collect()).collect();
+    let sets: Vec<Value> = sets
+        .into_iter()
+        .map(|labels| labels.into_iter().map(|(k, v)| (k, Value::from(v))).collect())
+        .collect();
     Ok(success(json!(sets)))
 }

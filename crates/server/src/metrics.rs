@@ -92,49 +92,169 @@ impl Metrics {
         let doors = |field: fn(&Door) -> &AtomicU64| -> Vec<(String, f64)> {
             Protocol::ALL
                 .iter()
-                .map(|p| (format!("{{protocol=\"{}\"}}", p.name()), field(&self.doors[*p as usize]).load(Relaxed) as f64))
+                .map(|p| {
+                    (
+                        format!("{{protocol=\"{}\"}}", p.name()),
+                        field(&self.doors[*p as usize]).load(Relaxed) as f64,
+                    )
+                })
                 .collect()
         };
-        text.many("trine_ingest_requests_total", "counter", "Requests that brought data.", doors(|d| &d.requests));
-        text.many("trine_ingest_bytes_total", "counter", "Bytes of bodies as they came.", doors(|d| &d.bytes));
-        text.many("trine_ingest_records_total", "counter", "Records stored, or known as stored before.", doors(|d| &d.accepted));
-        text.many("trine_ingest_rejected_records_total", "counter", "Records refused one by one.", doors(|d| &d.rejected));
-        text.many("trine_ingest_failed_requests_total", "counter", "Requests refused as a whole.", doors(|d| &d.failed));
+        text.many(
+            "trine_ingest_requests_total",
+            "counter",
+            "Requests that brought data.",
+            doors(|d| &d.requests),
+        );
+        text.many(
+            "trine_ingest_bytes_total",
+            "counter",
+            "Bytes of bodies as they came.",
+            doors(|d| &d.bytes),
+        );
+        text.many(
+            "trine_ingest_records_total",
+            "counter",
+            "Records stored, or known as stored before.",
+            doors(|d| &d.accepted),
+        );
+        text.many(
+            "trine_ingest_rejected_records_total",
+            "counter",
+            "Records refused one by one.",
+            doors(|d| &d.rejected),
+        );
+        text.many(
+            "trine_ingest_failed_requests_total",
+            "counter",
+            "Requests refused as a whole.",
+            doors(|d| &d.failed),
+        );
         let asked = |value: fn(&Asked) -> f64| -> Vec<(String, f64)> {
             [(Language::Sql, "sql"), (Language::LogQl, "logql"), (Language::Tail, "tail")]
                 .map(|(l, name)| (format!("{{language=\"{name}\"}}"), value(&self.asked[l as usize])))
                 .into()
         };
-        text.many("trine_queries_total", "counter", "Queries that ended.", asked(|a| a.queries.load(Relaxed) as f64));
-        text.many("trine_queries_failed_total", "counter", "Queries that ended with an error.", asked(|a| a.failed.load(Relaxed) as f64));
-        text.many("trine_query_seconds_total", "counter", "Time spent on queries.", asked(|a| a.seconds_ns.load(Relaxed) as f64 / 1e9));
+        text.many(
+            "trine_queries_total",
+            "counter",
+            "Queries that ended.",
+            asked(|a| a.queries.load(Relaxed) as f64),
+        );
+        text.many(
+            "trine_queries_failed_total",
+            "counter",
+            "Queries that ended with an error.",
+            asked(|a| a.failed.load(Relaxed) as f64),
+        );
+        text.many(
+            "trine_query_seconds_total",
+            "counter",
+            "Time spent on queries.",
+            asked(|a| a.seconds_ns.load(Relaxed) as f64 / 1e9),
+        );
 
         let free = vec![(String::new(), free_bytes as f64)];
-        text.many("trine_ingest_free_bytes", "gauge", "Room for more request bodies; at 0 senders wait.", free);
+        text.many(
+            "trine_ingest_free_bytes",
+            "gauge",
+            "Room for more request bodies; at 0 senders wait.",
+            free,
+        );
         let counters = &store.counters;
         let seconds = |ns: u64| ns as f64 / 1e9;
         for (name, kind, help, value) in [
             ("trine_store_rows", "gauge", "Rows in memtables and segments.", store.rows as f64),
-            ("trine_store_segment_bytes", "gauge", "Bytes of all segments on disk.", store.segment_bytes as f64),
-            ("trine_store_wal_bytes", "gauge", "Bytes of the write-ahead log on disk.", store.wal_bytes as f64),
+            (
+                "trine_store_segment_bytes",
+                "gauge",
+                "Bytes of all segments on disk.",
+                store.segment_bytes as f64,
+            ),
+            (
+                "trine_store_wal_bytes",
+                "gauge",
+                "Bytes of the write-ahead log on disk.",
+                store.wal_bytes as f64,
+            ),
             ("trine_store_memtable_rows", "gauge", "Rows in memtables.", store.memtable_rows as f64),
             ("trine_store_memtable_bytes", "gauge", "Memory of the memtables.", store.memtable_bytes as f64),
             ("trine_store_streams", "gauge", "Streams known to the process.", store.streams as f64),
-            ("trine_store_quarantined_files", "gauge", "Files set aside because they failed a check.", store.quarantined.len() as f64),
-            ("trine_store_poisoned", "gauge", "1 when a failed sync stopped the store.", f64::from(u8::from(store.poisoned.is_some()))),
-            ("trine_store_full", "gauge", "1 while the disk is full.", f64::from(u8::from(store.full.is_some()))),
+            (
+                "trine_store_quarantined_files",
+                "gauge",
+                "Files set aside because they failed a check.",
+                store.quarantined.len() as f64,
+            ),
+            (
+                "trine_store_poisoned",
+                "gauge",
+                "1 when a failed sync stopped the store.",
+                f64::from(u8::from(store.poisoned.is_some())),
+            ),
+            (
+                "trine_store_full",
+                "gauge",
+                "1 while the disk is full.",
+                f64::from(u8::from(store.full.is_some())),
+            ),
             ("trine_store_appended_rows_total", "counter", "Rows stored.", counters.appended_rows as f64),
-            ("trine_store_appended_bytes_total", "counter", "Bytes of bodies and attributes stored.", counters.appended_bytes as f64),
-            ("trine_store_duplicate_batches_total", "counter", "Batches known by their key and not stored again.", counters.duplicate_batches as f64),
-            ("trine_store_rejected_batches_total", "counter", "Batches the store refused.", counters.rejected_batches as f64),
+            (
+                "trine_store_appended_bytes_total",
+                "counter",
+                "Bytes of bodies and attributes stored.",
+                counters.appended_bytes as f64,
+            ),
+            (
+                "trine_store_duplicate_batches_total",
+                "counter",
+                "Batches known by their key and not stored again.",
+                counters.duplicate_batches as f64,
+            ),
+            (
+                "trine_store_rejected_batches_total",
+                "counter",
+                "Batches the store refused.",
+                counters.rejected_batches as f64,
+            ),
             ("trine_store_wal_groups_total", "counter", "Group commits.", counters.wal_groups as f64),
-            ("trine_store_wal_written_bytes_total", "counter", "Bytes written to the log.", counters.wal_written_bytes as f64),
-            ("trine_store_wal_sync_seconds_total", "counter", "Time spent in syncs of the log.", seconds(counters.wal_sync_ns)),
-            ("trine_store_flushes_total", "counter", "Memtables written to segments.", counters.flushes as f64),
-            ("trine_store_flush_seconds_total", "counter", "Time spent in flushes.", seconds(counters.flush_ns)),
+            (
+                "trine_store_wal_written_bytes_total",
+                "counter",
+                "Bytes written to the log.",
+                counters.wal_written_bytes as f64,
+            ),
+            (
+                "trine_store_wal_sync_seconds_total",
+                "counter",
+                "Time spent in syncs of the log.",
+                seconds(counters.wal_sync_ns),
+            ),
+            (
+                "trine_store_flushes_total",
+                "counter",
+                "Memtables written to segments.",
+                counters.flushes as f64,
+            ),
+            (
+                "trine_store_flush_seconds_total",
+                "counter",
+                "Time spent in flushes.",
+                seconds(counters.flush_ns),
+            ),
             ("trine_store_compactions_total", "counter", "Compactions.", counters.compactions as f64),
-            ("trine_store_compaction_seconds_total", "counter", "Time spent in compactions.", seconds(counters.compaction_ns)),
-            ("trine_store_retention_rows_total", "counter", "Rows dropped by retention.", counters.retained_out_rows as f64),
+            (
+                "trine_store_compaction_seconds_total",
+                "counter",
+                "Time spent in compactions.",
+                seconds(counters.compaction_ns),
+            ),
+            (
+                "trine_store_retention_rows_total",
+                "counter",
+                "Rows dropped by retention.",
+                counters.retained_out_rows as f64,
+            ),
         ] {
             text.many(name, kind, help, vec![(String::new(), value)]);
         }

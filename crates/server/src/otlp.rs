@@ -5,7 +5,10 @@ use std::{pin::Pin, sync::Arc};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header::{CONTENT_TYPE, RETRY_AFTER}},
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
     routing::post,
 };

@@ -34,12 +34,18 @@ impl QueryThreads {
         Ok(Self(Some(runtime)))
     }
 
-    fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
         self.0.as_ref().expect("BUG: taken only by drop").spawn(work)
     }
 
     /// Runs the work there; dropping the future stops it.
-    pub async fn run<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, ApiError>
+    pub async fn run<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, ApiError>
     where
         T: Send + 'static,
         E: Send + 'static + Into<ApiError>,
@@ -50,7 +56,10 @@ impl QueryThreads {
             Ok(result) => result.map_err(Into::into),
             Err(error) => {
                 let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-                Err(ApiError::new(status, format!("BUG: the query failed: {error}; please report it with the query")))
+                Err(ApiError::new(
+                    status,
+                    format!("BUG: the query failed: {error}; please report it with the query"),
+                ))
             }
         }
     }

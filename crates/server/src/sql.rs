@@ -5,13 +5,19 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::{Query, State},
-    http::{HeaderMap, header::{ACCEPT, CONTENT_TYPE}},
+    http::{
+        HeaderMap,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use serde::Deserialize;
-use trine_query::{SqlError, SqlRequest, output::{self, Format}};
+use trine_query::{
+    SqlError, SqlRequest,
+    output::{self, Format},
+};
 
 use crate::{
     App,
@@ -61,10 +67,12 @@ pub async fn post(
         .map_err(|error| ApiError::bad_request(format!("the statement cannot be read: {error}")))?;
     let json = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
     let mut params = if json {
-        serde_json::from_slice(&body)
-            .map_err(|error| ApiError::bad_request(format!("the body is not {{\"query\": \"…\"}}: {error}")))?
+        serde_json::from_slice(&body).map_err(|error| {
+            ApiError::bad_request(format!("the body is not {{\"query\": \"…\"}}: {error}"))
+        })?
     } else {
-        let text = std::str::from_utf8(&body).map_err(|_| ApiError::bad_request("the statement is not UTF-8"))?;
+        let text =
+            std::str::from_utf8(&body).map_err(|_| ApiError::bad_request("the statement is not UTF-8"))?;
         SqlParams { query: (!text.trim().is_empty()).then(|| text.to_owned()), ..SqlParams::default() }
     };
     params.query = params.query.or(url.query);

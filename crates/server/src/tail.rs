@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{State, WebSocketUpgrade, ws::{Message, WebSocket}},
+    extract::{
+        State, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
@@ -14,9 +17,15 @@ use serde_json::json;
 use tokio::time::MissedTickBehavior;
 use trine_logql::{LabeledEntry, LogqlError, TailFilter, loki_json};
 use trine_model::TenantId;
-use trine_schema::{TailLag, Tables};
+use trine_schema::{Tables, TailLag};
 
-use crate::{App, asking::{Asking, Params}, error::ApiError, metrics::Language, tenant::Tenant};
+use crate::{
+    App,
+    asking::{Asking, Params},
+    error::ApiError,
+    metrics::Language,
+    tenant::Tenant,
+};
 
 /// A tail without news sends an empty line this often, so that a closed connection is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -34,7 +43,11 @@ fn filter(params: &Params) -> Result<TailFilter, ApiError> {
 }
 
 /// Ends when the server stops.
-fn news(app: &Arc<App>, tenant: &TenantId, mut filter: TailFilter) -> impl Stream<Item = News> + Send + use<> {
+fn news(
+    app: &Arc<App>,
+    tenant: &TenantId,
+    mut filter: TailFilter,
+) -> impl Stream<Item = News> + Send + use<> {
     let store = app.store.clone();
     let mut stopping = app.stopping.clone();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -54,7 +67,11 @@ fn news(app: &Arc<App>, tenant: &TenantId, mut filter: TailFilter) -> impl Strea
 
 /// `GET /api/v1/tail?query={…}`: one JSON object per line, `{"timestamp": ns, "labels": {…}, "line": "…"}`;
 /// `{"skipped_batches": n}` when the reader was too slow.
-pub async fn lines(State(app): State<Arc<App>>, Tenant(tenant): Tenant, params: Params) -> Result<Response, ApiError> {
+pub async fn lines(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    params: Params,
+) -> Result<Response, ApiError> {
     let news = news(&app, &tenant, filter(&params)?);
     let asking = Asking::begin(&app, Language::Tail);
     let body = news.map(move |news| {

@@ -1,6 +1,9 @@
 //! The tenant of a request: header `X-Scope-OrgID`, else `default`.
 
-use axum::{extract::FromRequestParts, http::{HeaderMap, request::Parts}};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, request::Parts},
+};
 use trine_model::{TenantError, TenantId};
 
 use crate::error::ApiError;

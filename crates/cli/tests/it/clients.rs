@@ -9,7 +9,8 @@ fn pythons_opentelemetry_sdk_delivers_over_grpc_and_http() {
     let site = Site::start(dir.path());
     run_python(&python, "otel.py", &[&site.otlp_grpc, &site.otlp_http]);
     for protocol in ["grpc", "http"] {
-        let lines = site.count(&format!("SELECT count(*) FROM logs WHERE service = 'py-{protocol}' AND level = 'WARN'"));
+        let lines = site
+            .count(&format!("SELECT count(*) FROM logs WHERE service = 'py-{protocol}' AND level = 'WARN'"));
         assert_eq!(lines, 100, "{protocol}");
         let traced = site.count(&format!(
             "SELECT count(*) FROM logs WHERE service = 'py-{protocol}' AND trace_id IS NOT NULL AND \"order\" = '7'"

@@ -27,7 +27,8 @@ fn without_a_server_the_message_says_what_to_do() {
 async fn wrong_questions_are_named_and_answers_come_in_every_format() {
     let dir = tempfile::tempdir().unwrap();
     let site = Site::start(dir.path());
-    let lines = "{\"time\": \"2026-01-01T00:00:00Z\", \"message\": \"a, \\\"b\\\"\", \"service\": \"cart\"}\n";
+    let lines =
+        "{\"time\": \"2026-01-01T00:00:00Z\", \"message\": \"a, \\\"b\\\"\", \"service\": \"cart\"}\n";
     assert_eq!(site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines).await.0, 200);
 
     let query = "SELECT service, body FROM logs";

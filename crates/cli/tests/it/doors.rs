@@ -18,7 +18,10 @@ fn otlp(service: &str, bodies: &[&str]) -> String {
 
 fn loki(app: &str, lines: &[&str]) -> String {
     let now = format!("{}000000000", now_s());
-    let values: Vec<Value> = lines.iter().map(|line| json!([now, line, {"trace_id": "0af7651916cd43dd8448eb211c80319c"}])).collect();
+    let values: Vec<Value> = lines
+        .iter()
+        .map(|line| json!([now, line, {"trace_id": "0af7651916cd43dd8448eb211c80319c"}]))
+        .collect();
     json!({"streams": [{"stream": {"app": app, "level": "warn"}, "values": values}]}).to_string()
 }
 
@@ -26,22 +29,29 @@ fn loki(app: &str, lines: &[&str]) -> String {
 async fn every_door_is_visible_to_the_next_query() {
     let dir = tempfile::tempdir().unwrap();
     let site = Site::start(dir.path());
-    let (status, text) = site.post("/v1/logs", "application/json", otlp("cart", &["otlp one", "otlp two"])).await;
+    let (status, text) =
+        site.post("/v1/logs", "application/json", otlp("cart", &["otlp one", "otlp two"])).await;
     assert_eq!((status, text.as_str()), (200, "{}"));
     assert_eq!(site.count("SELECT count(*) FROM logs WHERE service = 'cart' AND level = 'ERROR'"), 2);
 
-    let (status, text) = site.post("/loki/api/v1/push", "application/json", loki("web", &["loki line"])).await;
+    let (status, text) =
+        site.post("/loki/api/v1/push", "application/json", loki("web", &["loki line"])).await;
     assert_eq!((status, text.as_str()), (204, ""));
     let rows = site.sql("SELECT body, level, trace_id, app FROM logs WHERE service = 'web'");
     assert_eq!(
         rows,
-        [json!({"body": "loki line", "level": "WARN", "trace_id": "0af7651916cd43dd8448eb211c80319c", "app": "web"})]
+        [
+            json!({"body": "loki line", "level": "WARN", "trace_id": "0af7651916cd43dd8448eb211c80319c", "app": "web"})
+        ]
     );
 
     let lines = "{\"message\": \"json line\", \"service\": \"pay\", \"order\": 17}\n";
     let (status, text) = site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines).await;
     assert_eq!(status, 200, "{text}");
-    assert_eq!(site.sql("SELECT body, \"order\" FROM logs WHERE service = 'pay'"), [json!({"body": "json line", "order": "17"})]);
+    assert_eq!(
+        site.sql("SELECT body, \"order\" FROM logs WHERE service = 'pay'"),
+        [json!({"body": "json line", "order": "17"})]
+    );
 
     let found = site.ok(&["logql", "{service_name=~\".+\"} |= \"line\"", "--output", "jsonl"]);
     assert_eq!(found.lines().count(), 2, "{found}");

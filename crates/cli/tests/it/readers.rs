@@ -40,6 +40,9 @@ async fn duckdb_and_pyarrow_read_segments() {
         check("body");
         assert_eq!(site.post("/api/v1/admin/compact", "text/plain", "").await.0, 200);
         check(if bodies == "plain" { "body" } else { "no body" });
-        assert_eq!(site.count("SELECT count(*) FROM logs WHERE body LIKE 'request % of round 1 took %'"), 5_000);
+        assert_eq!(
+            site.count("SELECT count(*) FROM logs WHERE body LIKE 'request % of round 1 took %'"),
+            5_000
+        );
     }
 }

@@ -36,7 +36,15 @@ impl Site {
     /// Starts with more arguments.
     pub fn start_with(dir: &Path, more: &[&str]) -> Self {
         let mut process = trine()
-            .args(["server", "--http", "127.0.0.1:0", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0"])
+            .args([
+                "server",
+                "--http",
+                "127.0.0.1:0",
+                "--otlp-grpc",
+                "127.0.0.1:0",
+                "--otlp-http",
+                "127.0.0.1:0",
+            ])
             .arg("--data-dir")
             .arg(dir)
             .args(more)
@@ -103,7 +111,12 @@ impl Site {
         row.values().next().and_then(Value::as_u64).unwrap_or_else(|| panic!("{query}: {rows:?}"))
     }
 
-    pub async fn post(&self, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
+    pub async fn post(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> (u16, String) {
         let request = reqwest::Client::new()
             .post(format!("{}{path}", self.http))
             .header("Content-Type", content_type)

@@ -134,7 +134,8 @@ impl SmallDisk {
     fn mount(megabytes: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
         mounted.is_ok_and(|status| status.success()).then_some(Self(dir))
     }
 
@@ -166,7 +167,12 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
         let lines: String = (0..1_000)
             .map(|i| {
                 let noise = (i as u64 + round * 1_000).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                format!("{{\"message\": \"{noise:x} {:x} {:x} {:x}\"}}\n", noise.rotate_left(7), noise.rotate_left(23), noise.swap_bytes())
+                format!(
+                    "{{\"message\": \"{noise:x} {:x} {:x} {:x}\"}}\n",
+                    noise.rotate_left(7),
+                    noise.rotate_left(23),
+                    noise.swap_bytes()
+                )
             })
             .collect();
         let (status, text) = site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines).await;
@@ -217,8 +223,16 @@ async fn a_long_line_and_many_streams_are_kept() {
         (0..10_000).map(|i| format!("{{\"message\": \"m\", \"service\": \"s{i}\"}}\n")).collect();
     assert_eq!(site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines).await.0, 200);
     let check = |state: &str| {
-        assert_eq!(site.count("SELECT count(DISTINCT service) FROM logs WHERE service <> ''"), 10_000, "{state}");
-        assert_eq!(site.count("SELECT length(body) FROM logs WHERE body LIKE 'begin x%'"), (10 << 20) + 10, "{state}");
+        assert_eq!(
+            site.count("SELECT count(DISTINCT service) FROM logs WHERE service <> ''"),
+            10_000,
+            "{state}"
+        );
+        assert_eq!(
+            site.count("SELECT length(body) FROM logs WHERE body LIKE 'begin x%'"),
+            (10 << 20) + 10,
+            "{state}"
+        );
     };
     check("in memory");
     assert_eq!(site.post("/api/v1/admin/flush", "text/plain", "").await.0, 200);

@@ -46,14 +46,19 @@ fn errors_per_service_agree_between_sql_logql_and_the_file() {
     let check = |state: &str| {
         assert_eq!(site.count("SELECT count(*) FROM logs"), lines, "{state}");
         let rows = site.sql("SELECT service, count(*) AS n FROM logs WHERE level = 'ERROR' GROUP BY service");
-        let sql: BTreeMap<String, u64> =
-            rows.iter().map(|row| (row["service"].as_str().unwrap().to_owned(), row["n"].as_u64().unwrap())).collect();
+        let sql: BTreeMap<String, u64> = rows
+            .iter()
+            .map(|row| (row["service"].as_str().unwrap().to_owned(), row["n"].as_u64().unwrap()))
+            .collect();
         assert_eq!(sql, errors, "SQL, {state}");
 
         let answer = site.ok(&[
             "logql",
             "sum by (service_name) (count_over_time({service_name=~\".+\"} | level=\"error\" [30d]))",
-            "--to", "2023-02-10T00:00:00Z", "--output", "json",
+            "--to",
+            "2023-02-10T00:00:00Z",
+            "--output",
+            "json",
         ]);
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let logql: BTreeMap<String, u64> = answer["data"]["result"]
@@ -68,9 +73,8 @@ fn errors_per_service_agree_between_sql_logql_and_the_file() {
         assert_eq!(logql, errors, "LogQL, {state}");
     };
     check("in memory");
-    let post = |path: &str| {
-        tokio::runtime::Runtime::new().unwrap().block_on(site.post(path, "text/plain", ""))
-    };
+    let post =
+        |path: &str| tokio::runtime::Runtime::new().unwrap().block_on(site.post(path, "text/plain", ""));
     assert_eq!(post("/api/v1/admin/flush").0, 200);
     check("flushed");
     assert_eq!(post("/api/v1/admin/compact").0, 200);

