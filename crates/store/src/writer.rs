@@ -190,6 +190,7 @@ impl Writer {
         }
         if let Some(sequence) = truncate {
             if let Err(e) = self.wal.truncate_before(sequence) {
+                self.failed(&e);
                 engine.health.lock().compaction_failing = Some(e.to_string());
             }
             engine.wal_bytes.store(self.wal.size_bytes(), Relaxed);
@@ -238,7 +239,8 @@ impl Writer {
         state.flushing = Some(Arc::new(std::mem::replace(&mut state.active, next)));
         drop(state);
         self.rotate = false;
-        // The new generation defines its streams anew: the log before it may go.
+        // The new generation defines its streams anew: the log before it may go, as whole files.
+        self.wal.seal();
         self.defined.words.clear();
         drop(self.engine.flush_lock.lock());
         self.engine.flush_signal.notify_all();

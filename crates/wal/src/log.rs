@@ -121,6 +121,8 @@ struct Active {
     first: u64,
     salt: u64,
     len: u64,
+    /// Whether space was asked for; a file that only holds the sequence takes none.
+    reserved: bool,
 }
 
 /// The log files of a directory, oldest first.
@@ -296,9 +298,13 @@ impl Wal {
             active.first == first || active.len + group_bytes <= self.config.max_file_bytes
         });
         if !room {
-            self.begin_file()?;
+            self.begin_file(true)?;
         }
         let active = self.active.as_mut().expect("BUG: a file was begun");
+        if !active.reserved {
+            active.file.reserve(self.config.max_file_bytes);
+            active.reserved = true;
+        }
 
         let mut headers = Vec::with_capacity(group.len());
         for (index, entry) in group.iter().enumerate() {
@@ -333,9 +339,29 @@ impl Wal {
         Ok(*self.append_group(&[Entry { parts }])?.start())
     }
 
-    /// Removes files that hold only entries below `sequence`; the newest file always stays, because
-    /// it knows the sequence. Damaged files are renamed to `*.corrupt` instead.
+    /// The next append begins a new file, so that a later truncation to the next sequence can remove
+    /// everything before it.
+    pub fn seal(&mut self) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        if let Some(Active { path, first, len, .. }) = self.active.take_if(|active| active.first < self.next)
+        {
+            self.sealed.push_back(Sealed { path, first, next: self.next, bytes: len, damaged: false });
+        }
+    }
+
+    /// Removes files that hold only entries below `sequence`. When that is all of them and none is
+    /// active, an empty file is begun first, because the newest file knows the sequence; without space
+    /// for it the newest stays. Damaged files are renamed to `*.corrupt` instead.
     pub fn truncate_before(&mut self, sequence: u64) -> Result<(), WalError> {
+        let all = self.sealed.back().is_some_and(|last| last.first < last.next && last.next <= sequence);
+        if all && self.active.is_none() && self.poisoned.is_none() {
+            match self.begin_file(false) {
+                Ok(()) | Err(WalError::Full { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
         while let Some(oldest) = self.sealed.front() {
             if oldest.next > sequence || (self.sealed.len() == 1 && self.active.is_none()) {
                 break;
@@ -413,11 +439,9 @@ impl Wal {
 
     /// Begins the file for the next sequence. The old one is closed before, even if this fails:
     /// a file that was begun may be found after a crash, and then says where the one before it ends.
-    fn begin_file(&mut self) -> Result<(), WalError> {
+    fn begin_file(&mut self, reserve: bool) -> Result<(), WalError> {
+        self.seal();
         let first = self.next;
-        if let Some(Active { path, first: old_first, len, .. }) = self.active.take() {
-            self.sealed.push_back(Sealed { path, first: old_first, next: first, bytes: len, damaged: false });
-        }
         let path = self.dir.join(file_name(first));
         let mut file = match self.disk.create(&path) {
             // A try before this one, or before a crash, did not get to its end. It is not
@@ -425,7 +449,9 @@ impl Wal {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.reopen_begun(&path)?,
             created => created.map_err(|error| self.full_or_io("create", &path, error))?,
         };
-        file.reserve(self.config.max_file_bytes);
+        if reserve {
+            file.reserve(self.config.max_file_bytes);
+        }
         let header = FileHeader::new(first);
         match write_all(&mut *file, 0, &mut [IoSlice::new(&header.encode())]) {
             Ok(()) => {}
@@ -442,7 +468,7 @@ impl Wal {
             self.sealed.pop_back();
         }
         let (salt, len) = (header.salt, FILE_HEADER_BYTES);
-        self.active = Some(Active { file, path, first, salt, len });
+        self.active = Some(Active { file, path, first, salt, len, reserved: reserve });
         Ok(())
     }
 

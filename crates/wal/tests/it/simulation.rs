@@ -95,6 +95,7 @@ impl Schedule {
                     self.disk.set_capacity(Some(self.disk.used() + room));
                 }
                 2 => self.disk.set_capacity(None),
+                3 => wal.seal(),
                 _ => self.append(&mut wal, seen),
             }
         }
