@@ -1,5 +1,6 @@
 //! The program `trine`: the only place where the parts are wired together.
 
+mod allocator;
 mod client;
 mod demo;
 mod load;
@@ -12,9 +13,6 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Keeps every log line, shows it within milliseconds, answers questions over all of them.
 ///
@@ -58,6 +56,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::tune();
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Completions { shell } => {

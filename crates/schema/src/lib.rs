@@ -8,8 +8,10 @@ mod stream;
 mod tables;
 
 pub use logs::{LogBatch, LogBatchBuilder, LogRecord};
-pub use stream::{Labels, LabelsError, Stream, StreamId, StreamRef, StreamRegistry, label_name, label_name_eq};
+pub use stream::{
+    Labels, LabelsError, Stream, StreamId, StreamRef, StreamRegistry, label_name, label_name_eq,
+};
 pub use tables::{
     Direction, LabelMatch, LabelMatcher, LineFilter, LogCount, LogCountRow, LogFilter, LogScan, Needle,
-    RecordBatchStream, ScanError, ScanStats, ScanStatsSnapshot, TailLag, Tables,
+    RecordBatchStream, ScanError, ScanStats, ScanStatsSnapshot, Tables, TailLag,
 };

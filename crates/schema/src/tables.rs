@@ -29,7 +29,9 @@ pub enum ScanError {
     #[error("the query ran into its time limit after {0} ms; narrow the time range or add a filter")]
     Deadline(u64),
     /// The memory budget is used up.
-    #[error("the query needs more than its {limit} bytes of memory; narrow the time range, add a filter or a limit")]
+    #[error(
+        "the query needs more than its {limit} bytes of memory; narrow the time range, add a filter or a limit"
+    )]
     Memory {
         /// The budget in bytes.
         limit: usize,
@@ -319,7 +321,10 @@ pub trait Tables: Send + Sync + 'static {
 
     /// Batches of the tenant as they become visible, from now on. A reader that falls behind by
     /// more than the bound gets an error item that counts the batches it missed.
-    fn tail_logs(&self, tenant: &TenantId) -> Pin<Box<dyn FuturesStream<Item = Result<LogBatch, TailLag>> + Send>>;
+    fn tail_logs(
+        &self,
+        tenant: &TenantId,
+    ) -> Pin<Box<dyn FuturesStream<Item = Result<LogBatch, TailLag>> + Send>>;
 }
 
 /// A tail reader was too slow.
