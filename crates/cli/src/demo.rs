@@ -121,7 +121,7 @@ async fn start(http: SocketAddr, dir: &std::path::Path) -> anyhow::Result<Site> 
             server: ServerArgs,
         }
         let mut args = Defaults::parse_from(["demo"]).server;
-        args.data_dir = dir.to_owned();
+        dir.clone_into(&mut args.data_dir);
         args.http = http;
         args.otlp_grpc = SocketAddr::new(http.ip(), grpc);
         args.otlp_http = SocketAddr::new(http.ip(), otlp);

@@ -252,7 +252,7 @@ fn limits_on_memory_and_series_are_kept() {
     let series =
         query(r#"count_over_time({app="many"} | logfmt [1h])"#, |request| request.limits.series = 100);
     assert!(series.contains("more than 100 series"), "{series}");
-    let held = query(r#"quantile_over_time(0.9, {} | logfmt | unwrap n [1h]) by (app)"#, |request| {
+    let held = query(r"quantile_over_time(0.9, {} | logfmt | unwrap n [1h]) by (app)", |request| {
         request.memory_limit = Some(100_000);
     });
     assert!(held.contains("100000 bytes of memory"), "{held}");

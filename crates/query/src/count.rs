@@ -407,7 +407,7 @@ impl Question {
             let column: Int64Array = match state {
                 State::Count(set) => {
                     let set = set.iter().map(evaluate).collect::<Result<Vec<ArrayRef>>>()?;
-                    let nulls: Vec<_> = set.iter().map(|array| array.logical_nulls()).collect();
+                    let nulls: Vec<_> = set.iter().map(arrow::array::Array::logical_nulls).collect();
                     let counts =
                         |row: usize| kept(row) && nulls.iter().flatten().all(|nulls| nulls.is_valid(row));
                     (0..batch.num_rows()).map(|row| Some(if counts(row) { weight[row] } else { 0 })).collect()

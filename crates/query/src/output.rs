@@ -59,10 +59,10 @@ impl Format {
 /// without an error the last bytes close the document, so a cut answer is no valid JSON or Arrow.
 pub fn encode(
     format: Format,
-    schema: SchemaRef,
+    schema: &SchemaRef,
     batches: SqlBatches,
-) -> impl Stream<Item = Result<Bytes, SqlError>> + Send + 'static {
-    let encoder = Encoder::new(format, &schema);
+) -> impl Stream<Item = Result<Bytes, SqlError>> + Send + use<> {
+    let encoder = Encoder::new(format, schema);
     stream::unfold(Some((encoder, batches)), |state| async {
         let (encoder, mut batches) = state?;
         let mut encoder = match encoder {

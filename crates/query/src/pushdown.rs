@@ -90,7 +90,7 @@ pub(crate) fn push(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
         Expr::Not(inner) => negate(push(inner, columns)?),
         Expr::Like(like) => push_like(like, columns),
         Expr::InList(InList { expr, list, negated }) => {
-            let Some((name, nullable)) = stream_column(expr, columns) else { return None };
+            let (name, nullable) = stream_column(expr, columns)?;
             let values = list.iter().map(|item| text(literal(item)?)).collect::<Option<Vec<_>>>()?;
             let any: Vec<String> = values.iter().map(|value| regex::escape(value)).collect();
             let regex = anchored(&any.join("|"))?;
@@ -360,7 +360,7 @@ fn passing_severities(expr: &Expr, columns: &LogColumns) -> Option<Vec<u8>> {
         match source {
             Source::Level => arrays.push(Arc::new(level_names())),
             Source::Stored(column::SEVERITY_NUMBER) => {
-                arrays.push(Arc::new(UInt8Array::from_iter_values(0..=24)))
+                arrays.push(Arc::new(UInt8Array::from_iter_values(0..=24)));
             }
             _ => continue,
         }

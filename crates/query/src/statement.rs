@@ -365,7 +365,7 @@ impl Walk<'_> {
     }
 
     /// `SELECT *` shows the base columns, not those that were added for names elsewhere.
-    fn expand_wildcard(&self, select: &mut Select) {
+    fn expand_wildcard(select: &mut Select) {
         let [table] = select.from.as_slice() else { return };
         let Some(logs) = logs_name(&table.relation).filter(|_| table.joins.is_empty()) else { return };
         let plain = |options: &WildcardAdditionalOptions| {
@@ -460,7 +460,7 @@ impl VisitorMut for Walk<'_> {
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         if self.known.is_some() {
-            self.expand_wildcard(select);
+            Self::expand_wildcard(select);
         }
         for item in &select.projection {
             if let SelectItem::ExprWithAlias { alias, .. } = item {

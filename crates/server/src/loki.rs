@@ -130,7 +130,7 @@ pub async fn query(
     answer(&app, &params, &headers, request).await
 }
 
-fn success(data: Value) -> Json<Value> {
+fn success(data: impl serde::Serialize) -> Json<Value> {
     Json(json!({"status": "success", "data": data}))
 }
 
@@ -149,7 +149,7 @@ async fn streams(
                 "{text:?} is no stream selector; write {{app=\"web\"}}"
             )));
         };
-        scans.push(trine_logql::label_matchers(&selector).map_err(LogqlError::from)?);
+        scans.push(trine_logql::label_matchers(&selector)?);
     }
     if scans.is_empty() {
         scans.push(Vec::new());
@@ -182,7 +182,7 @@ pub async fn labels(
     let streams = streams(&app, tenant, &params, &selectors).await?;
     let names: BTreeSet<String> =
         streams.iter().flat_map(|stream| shown_labels(stream)).map(|(name, _)| name).collect();
-    Ok(success(json!(names)))
+    Ok(success(names))
 }
 
 /// `label/{name}/values`.
@@ -200,7 +200,7 @@ pub async fn label_values(
             shown_labels(stream).into_iter().filter(|(key, _)| *key == name).map(|(_, v)| v.to_owned()),
         );
     }
-    Ok(success(json!(values)))
+    Ok(success(values))
 }
 
 /// `series`: label sets of the streams that any `match[]` picks.
@@ -223,5 +223,5 @@ pub async fn series(
         .into_iter()
         .map(|labels| labels.into_iter().map(|(k, v)| (k, Value::from(v))).collect())
         .collect();
-    Ok(success(json!(sets)))
+    Ok(success(sets))
 }

@@ -117,7 +117,7 @@ async fn answer(
         app.clone().query_threads.run(async move { app.sql.query(request).await }).await?
     };
     let stats = planned.stats.clone();
-    let mut bytes = app.query_threads.pull(output::encode(format, planned.schema, planned.stream));
+    let mut bytes = app.query_threads.pull(output::encode(format, &planned.schema, planned.stream));
 
     // Short answers are gathered before the status goes out, so that an error still has its status
     // and the headers tell the final counts; long ones stream.

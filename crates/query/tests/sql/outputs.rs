@@ -83,7 +83,7 @@ fn encoded(sql: &str, format: Format) -> Vec<u8> {
     runtime().block_on(async {
         let answer = engine.query(SqlRequest::new(TenantId::default(), sql)).await.unwrap();
         let mut bytes = Vec::new();
-        let mut parts = Box::pin(encode(format, answer.schema, answer.stream));
+        let mut parts = Box::pin(encode(format, &answer.schema, answer.stream));
         while let Some(part) = parts.next().await {
             bytes.extend_from_slice(&part.unwrap());
         }

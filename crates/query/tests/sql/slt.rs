@@ -39,8 +39,8 @@ fn check(file: &str) {
     let engine = Arc::new(SqlEngine::new(tables.clone(), limits()));
     let plain = Arc::new(SqlEngine::new(tables, limits()).without_pushdown());
     let (mut output, mut wrong, mut queries) = (String::new(), Vec::new(), 0);
-    let mut blocks = text.split("\n\n").peekable();
-    while let Some(block) = blocks.next() {
+    let blocks = text.split("\n\n");
+    for block in blocks {
         let block = block.trim_end_matches('\n');
         let (head, expected) = block.split_once("\n----").unwrap_or((block, ""));
         let (comment, query) = match head.find("query") {

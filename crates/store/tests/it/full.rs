@@ -105,5 +105,5 @@ async fn a_full_file_system_refuses_and_recovers_when_space_returns() {
 fn fill(path: &Path) {
     use std::io::Write;
     let mut file = std::fs::File::create(path).unwrap();
-    while file.write_all(&[1; 64 << 10]).is_ok() {}
+    while file.write_all(&vec![1; 64 << 10]).is_ok() {}
 }
