@@ -1,14 +1,23 @@
-//! Measures writing, compaction and queries on lines of real systems, mutated.
+//! Measures sorting, writing, compaction and queries on a generated load.
 //!
-//! `segment_measure DIR [LINES] [WORK_DIR]`: DIR holds `*.log` files; every line is replayed with fresh digits
-//! into about 600 streams over one hour, 9 % with a trace id that four lines share.
+//! `segment_measure FILE [LINES] [WORK_DIR]`: FILE is what `trine bench generate --format jsonl` writes, with its
+//! `FILE.truth.json` beside it. Records are taken in batches of 5,000 in order of arrival; `GROUPED` in the
+//! environment puts the records of a stream together within a batch, as Loki and OTLP senders do.
 
-use std::{fs, io::BufWriter, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufReader, BufWriter},
+    path::PathBuf,
+    sync::Arc,
+    time::Instant,
+};
 
 use arrow::array::RecordBatch;
 use futures::{StreamExt as _, executor::block_on};
 use object_store::{ObjectStore, local::LocalFileSystem};
-use trine_model::{Severity, TenantId, TraceId};
+use serde_json::Value;
+use trine_model::{Severity, SpanId, TenantId, TraceId};
 use trine_schema::{
     Direction, LabelMatch, LabelMatcher, Labels, LineFilter, LogBatchBuilder, LogCount, LogFilter, LogRecord,
     LogScan, Needle, StreamRegistry, logs::column,
@@ -18,24 +27,14 @@ use trine_segment::{
     sort_batches, write_segment,
 };
 
-const START: i64 = 1_760_000_000_000_000_000;
-const HOUR: i64 = 3_600_000_000_000;
-const STREAMS_PER_SYSTEM: usize = 37;
-/// Lines of one push, all of one stream.
-const PUSH_LINES: usize = 100;
+/// The program's allocator, so that the figures are its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Records of one push.
+const PUSH_LINES: usize = 5_000;
 /// Bytes of bodies of one flush.
-const FLUSH_BYTES: usize = 64 << 20;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
+const FLUSH_BYTES: usize = 40 << 20;
 
 /// CPU nanoseconds of this thread.
 fn cpu() -> u64 {
@@ -43,125 +42,127 @@ fn cpu() -> u64 {
     text.split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
 }
 
-fn mutate(line: &str, random: &mut Random, out: &mut String) {
-    out.clear();
-    let mut change = false;
-    let mut in_digits = false;
-    for c in line.chars() {
-        if c.is_ascii_digit() {
-            if !in_digits {
-                change = random.next().is_multiple_of(2);
-            }
-            in_digits = true;
-            out.push(if change { char::from(b'0' + (random.next() % 10) as u8) } else { c });
-        } else {
-            in_digits = false;
-            out.push(c);
-        }
+/// What the generator says is in the load.
+struct Truth {
+    service: String,
+    from: i64,
+    to: i64,
+    rare_word: String,
+    rare_regex: String,
+    trace: TraceId,
+    common: String,
+}
+
+fn truth(path: &str) -> Truth {
+    let value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    Truth {
+        service: text(&value["tail"]["service"]),
+        from: value["tail"]["from_ns"].as_i64().unwrap(),
+        to: value["tail"]["to_ns"].as_i64().unwrap(),
+        rare_word: text(&value["rare_word"][0]),
+        rare_regex: text(&value["rare_regex"][0]),
+        trace: TraceId::from_hex(value["trace"][0].as_str().unwrap().as_bytes()).unwrap(),
+        common: text(&value["common"][0]),
     }
+}
+
+/// Reads up to `lines` records as one push; none at the end.
+fn push(
+    file: &mut impl std::io::BufRead,
+    lines: usize,
+    registry: &StreamRegistry,
+    tenant: &TenantId,
+    known: &mut BTreeMap<String, u32>,
+) -> Option<(RecordBatch, usize)> {
+    let (mut records, mut line) = (Vec::new(), String::new());
+    while records.len() < lines {
+        line.clear();
+        if file.read_line(&mut line).unwrap() == 0 {
+            break;
+        }
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let text = |name: &str| value[name].as_str().unwrap_or("");
+        let pod = text("pod").to_owned();
+        let stream = *known.entry(pod).or_insert_with_key(|pod| {
+            let labels = Labels::from_pairs(&[
+                ("service_name", text("service_name")),
+                ("pod", pod),
+                ("namespace", text("namespace")),
+            ]);
+            registry.intern(tenant, labels).unwrap()
+        });
+        records.push((stream, value));
+    }
+    if records.is_empty() {
+        return None;
+    }
+    if std::env::var_os("GROUPED").is_some() {
+        records.sort_by_key(|(stream, _)| *stream);
+    }
+    let mut builder = LogBatchBuilder::new(tenant.clone(), records.len(), records.len() * 200);
+    let mut bytes = 0;
+    for (stream, value) in records {
+        let text = |name: &str| value[name].as_str().unwrap_or("");
+        let body = text("line");
+        bytes += body.len();
+        builder.body(body);
+        let record = LogRecord {
+            stream,
+            timestamp: value["ts"].as_i64().unwrap(),
+            severity: Severity::from_text(text("level")).unwrap_or_default(),
+            trace_id: TraceId::from_hex(text("trace_id").as_bytes()).ok(),
+            span_id: SpanId::from_hex(text("span_id").as_bytes()).ok(),
+            ..LogRecord::default()
+        };
+        builder.push(&record).unwrap();
+    }
+    Some((builder.finish().records, bytes))
 }
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let directory = PathBuf::from(arguments.next().expect("usage: segment_measure DIR [LINES] [WORK_DIR]"));
-    let lines: usize = arguments.next().map_or(5_900_000, |text| text.parse().expect("LINES is a number"));
+    let load = arguments.next().expect("usage: segment_measure FILE [LINES] [WORK_DIR]");
+    let lines: usize = arguments.next().map_or(usize::MAX, |text| text.parse().expect("LINES is a number"));
     let work = arguments.next().map_or_else(|| std::env::temp_dir().join("trine-measure"), PathBuf::from);
     fs::create_dir_all(&work).unwrap();
-    let mut systems: Vec<(String, Vec<String>)> = fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .map(|path| {
-            let name = path.file_stem().unwrap().to_string_lossy().replace("_2k", "").to_lowercase();
-            let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
-            (name, text.lines().map(str::to_owned).collect())
-        })
-        .collect();
-    systems.sort();
+    let truth = truth(&format!("{load}.truth.json"));
     let registry = Arc::new(StreamRegistry::new());
     let tenant = TenantId::default();
-    let streams: Vec<Vec<u32>> = systems
-        .iter()
-        .map(|(name, _)| {
-            (0..STREAMS_PER_SYSTEM)
-                .map(|number| {
-                    let pod = format!("{name}-7d9f8b6c5-{number:05}");
-                    let host = format!("node-{:02}", number % 12);
-                    let labels = Labels::from_pairs(&[
-                        ("service.name", name),
-                        ("pod", &pod),
-                        ("host", &host),
-                        ("namespace", "prod"),
-                        ("cluster", "eu-1"),
-                    ]);
-                    registry.intern(&tenant, labels).unwrap()
-                })
-                .collect()
-        })
-        .collect();
-
-    let mut random = Random(88_172_645_463_325_252);
-    let (mut text, mut written, mut raw) = (String::new(), 0usize, 0usize);
-    let mut trace: Vec<[u8; 16]> = Vec::new();
-    let mut needle_trace = None;
+    let mut file = BufReader::with_capacity(1 << 20, fs::File::open(&load).unwrap());
+    let mut known = BTreeMap::new();
+    let (mut written, mut raw) = (0usize, 0usize);
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&work).unwrap());
     let (mut sort_cpu, mut plain_cpu, mut flushed) = (0, 0, Vec::new());
-    while written < lines {
+    loop {
         let (mut batches, mut bytes) = (Vec::new(), 0);
         while bytes < FLUSH_BYTES && written < lines {
-            let system = (random.next() % systems.len() as u64) as usize;
-            let stream = streams[system][(random.next() % STREAMS_PER_SYSTEM as u64) as usize];
-            let mut builder = LogBatchBuilder::new(tenant.clone(), PUSH_LINES, PUSH_LINES * 200);
-            let from = START + (written as i64) * (HOUR / lines as i64);
-            for number in 0..PUSH_LINES {
-                let source = &systems[system].1;
-                mutate(&source[(random.next() % source.len() as u64) as usize], &mut random, &mut text);
-                builder.body(&text);
-                let with_trace = random.next() % 100 < 9;
-                if with_trace && (trace.len() < 64 || random.next().is_multiple_of(4)) {
-                    let mut id = [0; 16];
-                    id[..8].copy_from_slice(&random.next().to_le_bytes());
-                    id[8..].copy_from_slice(&random.next().to_le_bytes());
-                    if trace.len() > 256 {
-                        trace.remove(0);
-                    }
-                    trace.push(id);
-                }
-                let id = with_trace.then(|| TraceId(trace[(random.next() % trace.len() as u64) as usize]));
-                if written > lines / 2 && needle_trace.is_none() {
-                    needle_trace = id;
-                }
-                let severity = match random.next() % 50 {
-                    0 => 17,
-                    1 | 2 => 13,
-                    _ => 9,
-                };
-                builder
-                    .push(&LogRecord {
-                        stream,
-                        timestamp: from
-                            + number as i64 * (HOUR / lines as i64)
-                            + (random.next() % 500) as i64,
-                        severity: Severity::from_number(severity),
-                        trace_id: id,
-                        ..LogRecord::default()
-                    })
-                    .unwrap();
-                bytes += text.len();
-                written += 1;
-            }
-            batches.push(builder.finish().records);
+            let most = PUSH_LINES.min(lines - written);
+            let Some((batch, more)) = push(&mut file, most, &registry, &tenant, &mut known) else { break };
+            bytes += more;
+            written += batch.num_rows();
+            batches.push(batch);
+        }
+        if batches.is_empty() {
+            break;
         }
         raw += bytes;
         let before = cpu();
-        let sorted = sort_batches(&batches, &registry).unwrap();
+        let mut sorted = sort_batches(&batches, &registry).unwrap();
         sort_cpu += cpu() - before;
         let path = work.join(format!("l0-{}.parquet", flushed.len()));
-        let before = cpu();
+        let (before, mut copying) = (cpu(), 0);
         let file = BufWriter::with_capacity(1 << 20, fs::File::create(&path).unwrap());
-        let rows = sorted.into_iter().map(Ok::<_, SegmentError>);
-        flushed.push(write_segment(file, &registry, rows, &WriteOptions::default()).unwrap());
-        plain_cpu += cpu() - before;
+        let rows = std::iter::from_fn(|| {
+            let before = cpu();
+            let batch = sorted.next();
+            copying += cpu() - before;
+            batch.map(Ok::<_, SegmentError>)
+        });
+        let meta = write_segment(file, &registry, rows, &WriteOptions::default()).unwrap();
+        flushed.push(meta);
+        sort_cpu += copying;
+        plain_cpu += cpu() - before - copying;
     }
     let gb = raw as f64 / 1e9;
     let plain_bytes: u64 = flushed.iter().map(|meta| meta.file_bytes).sum();
@@ -204,7 +205,7 @@ fn main() {
         }
         let memory: usize = segments.iter().map(|segment| segment.memory()).sum();
         println!("--- {name}: open {:.1} ms, index {memory} bytes", before.elapsed().as_secs_f64() * 1e3);
-        queries(segments, &registry, &tenant, needle_trace.unwrap());
+        queries(segments, &registry, &tenant, &truth);
         if std::env::var_os("COLUMNS").is_some() {
             columns(segments, raw);
         }
@@ -218,61 +219,47 @@ fn columns(segments: &[Arc<Segment>], raw: usize) {
     }
 }
 
-fn queries(segments: &[Arc<Segment>], registry: &Arc<StreamRegistry>, tenant: &TenantId, trace: TraceId) {
+fn queries(segments: &[Arc<Segment>], registry: &Arc<StreamRegistry>, tenant: &TenantId, truth: &Truth) {
     let base = || LogScan { projection: vec![], ..LogScan::all(tenant.clone()) };
     let text = vec![column::STREAM, column::TIMESTAMP, column::BODY];
     let service = |name: &str| {
-        vec![LabelMatcher { name: "service.name".into(), value: LabelMatch::Equal(name.into()) }]
+        vec![LabelMatcher { name: "service_name".into(), value: LabelMatch::Equal(name.into()) }]
     };
     let line = |needle| vec![LogFilter::Line(LineFilter { any: vec![needle], negated: false })];
-    let regex = |pattern: &str| Needle::Regex(regex::Regex::new(pattern).unwrap());
-    let middle = START + HOUR / 2;
+    let word = |word: &str| line(Needle::Literal(word.into()));
+    let with = |filters| LogScan { filters, projection: text.clone(), ..base() };
+    let last = Some((Direction::Backward, 1000));
     let cases: Vec<(&str, LogScan)> = vec![
         (
             "last 1000 of a service, 5 min",
             LogScan {
-                start: middle,
-                end: middle + HOUR / 12,
-                streams: service("openssh"),
+                start: truth.from,
+                end: truth.to,
+                streams: service(&truth.service),
                 projection: text.clone(),
-                top: Some((Direction::Backward, 1000)),
+                top: last,
                 ..base()
             },
         ),
         (
             "last 1000 with |= Failed, all",
             LogScan {
-                streams: service("openssh"),
+                streams: service("openssh-1"),
                 projection: text.clone(),
-                filters: line(Needle::Literal("Failed".into())),
-                top: Some((Direction::Backward, 1000)),
+                filters: word("Failed"),
+                top: last,
                 ..base()
             },
         ),
+        ("rare number", with(word("blk_-1608999687919862906"))),
+        ("rare word", with(word(&truth.rare_word))),
+        ("trace id", with(vec![LogFilter::TraceId(truth.trace)])),
+        ("rare regex", with(line(Needle::Regex(regex::Regex::new(&truth.rare_regex).unwrap())))),
         (
-            "rare word (number)",
-            LogScan {
-                filters: line(Needle::Literal("blk_-1608999687919862906".into())),
-                projection: text.clone(),
-                ..base()
-            },
+            "rare regex of digits",
+            with(line(Needle::Regex(regex::Regex::new("port 4[0-9]77[0-9] ssh[2-3]").unwrap()))),
         ),
-        (
-            "trace id",
-            LogScan { filters: vec![LogFilter::TraceId(trace)], projection: text.clone(), ..base() },
-        ),
-        (
-            "rare substring regex",
-            LogScan {
-                filters: line(regex("port 4[0-9]77[0-9] ssh[2-3]")),
-                projection: text.clone(),
-                ..base()
-            },
-        ),
-        (
-            "common substring counted",
-            LogScan { filters: line(Needle::Literal("Failed password".into())), ..base() },
-        ),
+        ("common substring counted", LogScan { filters: word(&truth.common), ..base() }),
         ("errors counted", LogScan { filters: vec![LogFilter::Severity(17..=20)], ..base() }),
         ("all bodies", LogScan { projection: vec![column::BODY], ..base() }),
     ];
@@ -302,7 +289,7 @@ fn queries(segments: &[Arc<Segment>], registry: &Arc<StreamRegistry>, tenant: &T
     }
     for (name, bucket_ns, start) in [
         ("count by level per minute", 60_000_000_000, i64::MIN),
-        ("the same, odd start", 60_000_000_000, START + 12_345_678_901),
+        ("the same, odd start", 60_000_000_000, truth.from + 12_345_678_901),
         ("count per 10 s (columns)", 10_000_000_000, i64::MIN),
     ] {
         let mut best = f64::MAX;
