@@ -1,26 +1,34 @@
 //! Copies runs of rows out of several batches into one.
+//!
+//! Runs are often a single row (records of many streams arrive mixed), so each kind of column has
+//! its own plain loop; only maps with entries go through Arrow's generic copying.
 
 use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, MapArray, MutableArrayData, RecordBatch, RecordBatchOptions, StringArray,
-        TimestampNanosecondArray, UInt8Array, UInt32Array, make_array, new_null_array,
+        Array, ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray, MutableArrayData,
+        PrimitiveArray, RecordBatch, RecordBatchOptions, make_array, new_null_array,
     },
-    buffer::{Buffer, OffsetBuffer, ScalarBuffer},
-    datatypes::{DataType, SchemaRef, TimestampNanosecondType, UInt8Type, UInt32Type},
+    buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
+    datatypes::{ArrowPrimitiveType, DataType, SchemaRef, TimestampNanosecondType, UInt8Type, UInt32Type},
+    error::ArrowError,
 };
 
-use arrow::error::ArrowError;
-
-use crate::SegmentError;
+use crate::{SegmentError, unchecked};
 
 /// Rows `start..end` of one batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
-    pub batch: usize,
-    pub start: usize,
-    pub end: usize,
+    pub batch: u32,
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
 }
 
 /// The rows of the pieces, one after another. Batches have the columns of `schema`.
@@ -30,17 +38,17 @@ pub fn gather(
     pieces: &[Piece],
 ) -> Result<RecordBatch, SegmentError> {
     // A memtable has thousands of small batches and one call needs few of them: number those anew.
-    let mut numbers = vec![usize::MAX; batches.len()];
+    let mut numbers = vec![u32::MAX; batches.len()];
     let (mut used, mut renumbered) = (Vec::new(), Vec::with_capacity(pieces.len()));
     for piece in pieces {
-        let number = &mut numbers[piece.batch];
-        if *number == usize::MAX {
-            *number = used.len();
-            used.push(&batches[piece.batch]);
+        let number = &mut numbers[piece.batch as usize];
+        if *number == u32::MAX {
+            *number = used.len() as u32;
+            used.push(&batches[piece.batch as usize]);
         }
         renumbered.push(Piece { batch: *number, ..*piece });
     }
-    let rows = pieces.iter().map(|piece| piece.end - piece.start).sum();
+    let rows = pieces.iter().map(Piece::len).sum();
     let columns = (0..schema.fields().len())
         .map(|position| {
             let arrays: Vec<&ArrayRef> = used.iter().map(|batch| batch.column(position)).collect();
@@ -57,28 +65,21 @@ fn gather_column(
     pieces: &[Piece],
     rows: usize,
 ) -> Result<ArrayRef, ArrowError> {
-    let nulls = arrays.iter().any(|array| array.null_count() > 0);
-    if nulls && arrays.iter().all(|array| array.null_count() == array.len()) {
+    if arrays.iter().all(|array| array.null_count() == array.len() && !array.is_empty()) {
         return Ok(new_null_array(data_type, rows));
     }
+    let nulls = nulls(arrays, pieces, rows);
     Ok(match data_type {
-        DataType::UInt32 if !nulls => {
-            let slices: Vec<&[u32]> =
-                arrays.iter().map(|a| &**a.as_primitive::<UInt32Type>().values()).collect();
-            Arc::new(UInt32Array::from(copied(&slices, pieces, rows)))
-        }
-        DataType::UInt8 if !nulls => {
-            let slices: Vec<&[u8]> =
-                arrays.iter().map(|a| &**a.as_primitive::<UInt8Type>().values()).collect();
-            Arc::new(UInt8Array::from(copied(&slices, pieces, rows)))
-        }
-        DataType::Timestamp(_, zone) if !nulls => {
-            let slices: Vec<&[i64]> =
-                arrays.iter().map(|a| &**a.as_primitive::<TimestampNanosecondType>().values()).collect();
-            let times = TimestampNanosecondArray::from(copied(&slices, pieces, rows));
+        DataType::UInt32 => Arc::new(primitive::<UInt32Type>(arrays, pieces, rows, nulls)),
+        DataType::UInt8 => Arc::new(primitive::<UInt8Type>(arrays, pieces, rows, nulls)),
+        DataType::Timestamp(_, zone) => {
+            let times = primitive::<TimestampNanosecondType>(arrays, pieces, rows, nulls);
             Arc::new(times.with_timezone_opt(zone.clone()))
         }
-        DataType::Utf8 if !nulls => text(arrays, pieces, rows)?,
+        DataType::FixedSizeBinary(width) => {
+            Arc::new(FixedSizeBinaryArray::try_new(*width, fixed(arrays, pieces, *width as usize), nulls)?)
+        }
+        DataType::Utf8 => text(arrays, pieces, rows, nulls)?,
         DataType::Map(field, _) if arrays.iter().all(|array| is_empty_map(array.as_map())) => {
             let any = arrays[0].as_map();
             let offsets = OffsetBuffer::new(ScalarBuffer::from(vec![0i32; rows + 1]));
@@ -94,54 +95,86 @@ fn is_empty_map(map: &MapArray) -> bool {
     offsets.first() == offsets.last()
 }
 
-fn copied<T: Copy>(slices: &[&[T]], pieces: &[Piece], rows: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(rows);
-    for piece in pieces {
-        out.extend_from_slice(&slices[piece.batch][piece.start..piece.end]);
+/// Which of the rows have a value; none when all have.
+fn nulls(arrays: &[&ArrayRef], pieces: &[Piece], rows: usize) -> Option<NullBuffer> {
+    let of: Vec<Option<&NullBuffer>> =
+        arrays.iter().map(|array| array.nulls().filter(|nulls| nulls.null_count() > 0)).collect();
+    if of.iter().all(Option::is_none) {
+        return None;
     }
-    out
+    let mut bits = BooleanBufferBuilder::new(rows);
+    for piece in pieces {
+        match of[piece.batch as usize] {
+            None => bits.append_n(piece.len(), true),
+            Some(nulls) => (piece.start..piece.end).for_each(|row| bits.append(nulls.is_valid(row as usize))),
+        }
+    }
+    Some(NullBuffer::new(bits.finish()))
 }
 
-fn text(arrays: &[&ArrayRef], pieces: &[Piece], rows: usize) -> Result<ArrayRef, ArrowError> {
-    let columns: Vec<(&[i32], &[u8])> = arrays
-        .iter()
-        .map(|array| {
-            let array = array.as_string::<i32>();
-            (array.value_offsets(), array.value_data())
-        })
-        .collect();
-    let place = |piece: &Piece| {
-        let (offsets, data) = columns[piece.batch];
-        (&offsets[piece.start..=piece.end], data)
-    };
-    let bytes: usize = pieces
-        .iter()
-        .map(|piece| {
-            let (offsets, _) = place(piece);
-            (offsets[offsets.len() - 1] - offsets[0]) as usize
-        })
-        .sum();
-    if i32::try_from(bytes).is_err() {
-        return generic(arrays, pieces, rows);
-    }
-    let (mut data, mut ends) = (Vec::with_capacity(bytes), Vec::with_capacity(rows + 1));
-    ends.push(0i32);
+fn primitive<T: ArrowPrimitiveType>(
+    arrays: &[&ArrayRef],
+    pieces: &[Piece],
+    rows: usize,
+    nulls: Option<NullBuffer>,
+) -> PrimitiveArray<T> {
+    let slices: Vec<&[T::Native]> =
+        arrays.iter().map(|array| &**array.as_primitive::<T>().values()).collect();
+    let mut out = Vec::with_capacity(rows);
     for piece in pieces {
-        let (offsets, source) = place(piece);
-        let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
-        let shift = data.len() as i32 - first;
-        data.extend_from_slice(&source[first as usize..last as usize]);
-        ends.extend(offsets[1..].iter().map(|end| end + shift));
+        let slice = slices[piece.batch as usize];
+        if piece.len() == 1 {
+            out.push(slice[piece.start as usize]);
+        } else {
+            out.extend_from_slice(&slice[piece.start as usize..piece.end as usize]);
+        }
     }
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
-    Ok(Arc::new(StringArray::try_new(offsets, Buffer::from_vec(data), None)?))
+    PrimitiveArray::new(ScalarBuffer::from(out), nulls)
+}
+
+fn fixed(arrays: &[&ArrayRef], pieces: &[Piece], width: usize) -> Buffer {
+    let slices: Vec<&[u8]> = arrays.iter().map(|array| array.as_fixed_size_binary().value_data()).collect();
+    let mut out = Vec::with_capacity(pieces.iter().map(Piece::len).sum::<usize>() * width);
+    for piece in pieces {
+        let slice = slices[piece.batch as usize];
+        out.extend_from_slice(&slice[piece.start as usize * width..piece.end as usize * width]);
+    }
+    Buffer::from_vec(out)
+}
+
+fn text(
+    arrays: &[&ArrayRef],
+    pieces: &[Piece],
+    rows: usize,
+    nulls: Option<NullBuffer>,
+) -> Result<ArrayRef, ArrowError> {
+    let arrays: Vec<_> = arrays.iter().map(|array| array.as_string::<i32>()).collect();
+    let columns: Vec<(&[i32], &[u8])> =
+        arrays.iter().map(|array| (array.value_offsets(), array.value_data())).collect();
+    let mut ends = Vec::with_capacity(rows + 1);
+    ends.push(0i32);
+    let mut end = 0i32;
+    for piece in pieces {
+        let offsets = &columns[piece.batch as usize].0[piece.start as usize..=piece.end as usize];
+        let shift = end.wrapping_sub(offsets[0]);
+        let last = end.checked_add(offsets[offsets.len() - 1] - offsets[0]);
+        end = last.ok_or_else(|| ArrowError::OffsetOverflowError(i32::MAX as usize))?;
+        ends.extend(offsets[1..].iter().map(|end| end.wrapping_add(shift)));
+    }
+    let mut data = Vec::with_capacity(end as usize);
+    for piece in pieces {
+        let (offsets, source) = columns[piece.batch as usize];
+        let (first, last) = (offsets[piece.start as usize], offsets[piece.end as usize]);
+        data.extend_from_slice(&source[first as usize..last as usize]);
+    }
+    Ok(Arc::new(unchecked::text_of_copies(ends, data, nulls)))
 }
 
 fn generic(arrays: &[&ArrayRef], pieces: &[Piece], rows: usize) -> Result<ArrayRef, ArrowError> {
     let data: Vec<_> = arrays.iter().map(Array::to_data).collect();
     let mut out = MutableArrayData::new(data.iter().collect(), false, rows);
     for piece in pieces {
-        out.try_extend(piece.batch, piece.start, piece.end)?;
+        out.try_extend(piece.batch as usize, piece.start as usize, piece.end as usize)?;
     }
     Ok(make_array(out.freeze()))
 }

@@ -24,6 +24,7 @@ mod read;
 mod scan;
 mod sort;
 mod top;
+mod unchecked;
 mod verify;
 mod write;
 
@@ -32,7 +33,7 @@ pub use filter::{StreamMatcher, filter_batch};
 pub use merge::merge_sorted;
 pub use read::Segment;
 pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
-pub use sort::{StreamOrder, sort_batches};
+pub use sort::{SortedRows, StreamOrder, sort_batches};
 pub use write::{BodyEncoding, SegmentMeta, WriteOptions, write_segment};
 
 /// Rows that are decoded and skipped together: a Parquet page, a body block, a bloom.

@@ -186,7 +186,7 @@ impl Merge {
                 self.batches.push(batch);
                 self.batches.len() - 1
             });
-            self.pieces.push(Piece { batch: slot, start, end });
+            self.pieces.push(Piece { batch: slot as u32, start: start as u32, end: end as u32 });
             self.rows += end - start;
         }
         self.heads[least].load()?;

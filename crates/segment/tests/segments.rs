@@ -128,7 +128,7 @@ impl Fixture {
     }
 
     fn segment(&self, name: &str, batches: &[RecordBatch], body: BodyEncoding) -> Arc<Segment> {
-        let sorted = sort_batches(batches, &self.registry).unwrap();
+        let sorted = sorted(batches, &self.registry);
         let options = WriteOptions { body, row_group_rows: 16_384, ..WriteOptions::default() };
         let meta = self.write(name, &sorted, &options);
         let segment = self.open(name, Some(meta.clone())).unwrap();
@@ -147,6 +147,10 @@ fn run(fixture: &Fixture, snapshot: &Snapshot, question: &LogScan) -> Vec<Record
 }
 
 /// Every row as text, so that answers compare as sets.
+fn sorted(batches: &[RecordBatch], registry: &StreamRegistry) -> Vec<RecordBatch> {
+    sort_batches(batches, registry).unwrap().collect()
+}
+
 fn rows_of(batches: &[RecordBatch]) -> Vec<String> {
     let mut rows = Vec::new();
     for batch in batches {
@@ -308,7 +312,7 @@ fn rows_come_back_in_order_and_the_segment_verifies() {
         let memtable = batches(&fixture.registry, 3, rows);
         for body in [BodyEncoding::Plain, BodyEncoding::Template] {
             let segment = fixture.segment("segment", &memtable, body);
-            let sorted = sort_batches(&memtable, &fixture.registry).unwrap();
+            let sorted = sorted(&memtable, &fixture.registry);
             let back: Vec<RecordBatch> = segment.sorted_batches().map(Result::unwrap).collect();
             let schema = logs::schema();
             let (want, got) =
@@ -325,7 +329,7 @@ fn rows_come_back_in_order_and_the_segment_verifies() {
 #[test]
 fn sorted_means_by_tenant_service_stream_and_time() {
     let fixture = Fixture::new();
-    let sorted = sort_batches(&batches(&fixture.registry, 5, 5_000), &fixture.registry).unwrap();
+    let sorted = sorted(&batches(&fixture.registry, 5, 5_000), &fixture.registry);
     let all = concat_batches(&logs::schema(), &sorted).unwrap();
     let refs = all.column(column::STREAM).as_primitive::<arrow::datatypes::UInt32Type>().values();
     let times = all.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
@@ -353,7 +357,7 @@ fn a_merge_is_the_sort_of_everything() {
         .collect();
     let merged: Vec<RecordBatch> =
         merge_sorted(inputs, fixture.registry.clone()).map(Result::unwrap).collect();
-    let sorted = sort_batches(&memtable, &fixture.registry).unwrap();
+    let sorted = sorted(&memtable, &fixture.registry);
     let schema = logs::schema();
     assert_eq!(concat_batches(&schema, &merged).unwrap(), concat_batches(&schema, &sorted).unwrap());
 }
@@ -361,7 +365,7 @@ fn a_merge_is_the_sort_of_everything() {
 #[test]
 fn a_merge_ends_with_the_error_of_an_input() {
     let fixture = Fixture::new();
-    let sorted = sort_batches(&batches(&fixture.registry, 2, 9_000), &fixture.registry).unwrap();
+    let sorted = sorted(&batches(&fixture.registry, 2, 9_000), &fixture.registry);
     let broken =
         sorted.clone().into_iter().take(1).map(Ok).chain([Err(SegmentError::Contract("test".into()))]);
     let inputs: Vec<Box<dyn Iterator<Item = _> + Send>> =
@@ -631,7 +635,7 @@ fn deadline_and_memory_limit_end_a_scan() {
 fn any_object_store_will_do() {
     let registry = Arc::new(StreamRegistry::new());
     let memtable = batches(&registry, 19, 10_000);
-    let sorted = sort_batches(&memtable, &registry).unwrap();
+    let sorted = sorted(&memtable, &registry);
     let mut bytes = Vec::new();
     let rows = sorted.iter().cloned().map(Ok::<_, io::Error>);
     let meta = write_segment(&mut bytes, &registry, rows, &WriteOptions::default()).unwrap();
