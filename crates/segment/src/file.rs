@@ -30,7 +30,7 @@ use crate::{
 /// Bytes at the end of a Parquet file: length of the metadata and magic.
 const FOOTER_END: u64 = 8;
 /// Spans of checked blocks that one reader remembers; pages of neighbouring columns share blocks.
-const SPANS: usize = 8;
+const SPANS: usize = 16;
 /// Bytes that a Parquet reader without known length takes at once.
 const STREAM_BYTES: u64 = BLOCK_BYTES as u64;
 
@@ -319,7 +319,10 @@ impl CheckedReader {
         let mut spans = self.0.spans.lock();
         let within =
             |(start, bytes): &(u64, Bytes)| *start <= range.start && range.end <= *start + bytes.len() as u64;
-        if let Some((start, bytes)) = spans.iter().find(|span| within(span)) {
+        if let Some(place) = spans.iter().rposition(within) {
+            // The one that was not used for longest stands first.
+            spans[place..].rotate_left(1);
+            let (start, bytes) = &spans[spans.len() - 1];
             return Ok(bytes.slice((range.start - start) as usize..(range.end - start) as usize));
         }
         let (start, bytes) = self.0.file.read_blocks(range.clone())?;

@@ -75,7 +75,7 @@ impl<'a> GranuleReader<'a> {
             }
         };
         let want = rows.map_or(self.rows(), RowSet::count) as usize;
-        let failed = |shown: &dyn std::fmt::Display| self.reader.error(self.at(), shown);
+        let failed = |shown: &dyn std::fmt::Display| self.failed(shown);
         let positions = logical.iter().filter_map(|position| stored_of(*position));
         let mask = ProjectionMask::roots(self.segment.parquet.parquet_schema(), positions);
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(
@@ -100,12 +100,24 @@ impl<'a> GranuleReader<'a> {
         if batch.num_rows() != want || batch.num_columns() != logical.len() {
             return Err(failed(&format!("{} of {want} rows were found", batch.num_rows())));
         }
-        // Parquet's columns stand in the same order as ours.
-        let from_stored = |(position, array): (&usize, &ArrayRef)| match *position {
-            column::ATTRIBUTES => map_from_stored(array.as_map()),
-            _ => array.clone(),
-        };
-        Ok(logical.iter().zip(batch.columns()).map(from_stored).collect())
+        Ok(from_stored(logical, &batch))
+    }
+
+    /// A failure of Parquet's reader.
+    pub fn failed(&self, shown: &dyn std::fmt::Display) -> SegmentError {
+        self.reader.error(self.at(), shown)
+    }
+
+    /// Takes whole columns (by their positions in the log schema, rising) that Parquet's reader gave.
+    pub fn take_columns(&mut self, logical: &[usize], batch: &RecordBatch) -> Result<(), SegmentError> {
+        if batch.num_rows() != self.rows() as usize || batch.num_columns() != logical.len() {
+            let (found, want) = (batch.num_rows(), self.rows());
+            return Err(self.failed(&format!("{found} of {want} rows were found")));
+        }
+        for (position, array) in logical.iter().zip(from_stored(logical, batch)) {
+            self.columns[*position] = Some(array);
+        }
+        Ok(())
     }
 
     /// A whole column.
@@ -258,7 +270,7 @@ impl<'a> GranuleReader<'a> {
         let missing: Vec<usize> = projection
             .iter()
             .copied()
-            .filter(|position| self.columns[*position].is_none() && self.in_parquet(*position))
+            .filter(|position| self.columns[*position].is_none() && in_parquet(self.segment, *position))
             .collect();
         let read = if missing.is_empty() {
             Vec::new()
@@ -282,10 +294,20 @@ impl<'a> GranuleReader<'a> {
         }
         Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
     }
+}
 
-    fn in_parquet(&self, position: usize) -> bool {
-        position != column::STREAM && (position != column::BODY || self.segment.templates.is_none())
-    }
+/// Whether the column is read from Parquet's pages.
+pub fn in_parquet(segment: &Segment, position: usize) -> bool {
+    position != column::STREAM && (position != column::BODY || segment.templates.is_none())
+}
+
+/// Columns as Parquet gave them, as ours; they stand in the same order.
+fn from_stored(logical: &[usize], batch: &RecordBatch) -> Vec<ArrayRef> {
+    let convert = |(position, array): (&usize, &ArrayRef)| match *position {
+        column::ATTRIBUTES => map_from_stored(array.as_map()),
+        _ => array.clone(),
+    };
+    logical.iter().zip(batch.columns()).map(convert).collect()
 }
 
 /// Joins neighbouring ranges.
