@@ -1,21 +1,26 @@
 //! Writing a segment.
 //!
-//! Rows come sorted and are cut into granules and row groups without copying. Per row group the
-//! index notes what it needs, each Parquet column is encoded (constant and small ones as runs by
+//! Rows come sorted and are cut into granules and row groups without copying. Per granule the index
+//! notes what it needs and the bodies are encoded and let go, so that one granule of them is held.
+//! Per row group the other Parquet columns are encoded (constant and small ones as runs by
 //! [`crate::pages`], the rest by Parquet's writer), then the body blocks follow. Index, block table
 //! and footer close the file. A crash leaves a file without a footer, which nothing refers to.
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
-    datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
+    array::{Array, ArrayRef, AsArray, NullArray, RecordBatch},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use hashbrown::HashMap;
 use parquet::{
     arrow::{
         ArrowSchemaConverter,
-        arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves},
+        arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     },
     basic::{Compression, Encoding, ZstdLevel},
     file::{
@@ -139,8 +144,13 @@ struct Writer<'a, W: Write + Send> {
     options: &'a WriteOptions,
     index: IndexBuilder<'a>,
     encoder: Option<trine_body::Encoder>,
-    /// Full granules of the open row group.
+    /// Full granules of the open row group, without their bodies.
     group: Vec<GranuleRows>,
+    /// Parquet's writers of the open row group by leaf; the one of plain bodies has the group's bodies.
+    leaves: Vec<Option<ArrowColumnWriter>>,
+    /// Body blocks of the open row group, and for each its place there and its index.
+    blocks: Vec<u8>,
+    placed: Vec<(Range<usize>, trine_body::BlockIndex)>,
     open: GranuleRows,
 }
 
@@ -159,6 +169,9 @@ impl<'a, W: Write + Send> Writer<'a, W> {
             index: IndexBuilder::new(registry, options.body),
             encoder,
             group: Vec::new(),
+            leaves: Vec::new(),
+            blocks: Vec::new(),
+            placed: Vec::new(),
             open: GranuleRows::default(),
         })
     }
@@ -186,7 +199,13 @@ impl<'a, W: Write + Send> Writer<'a, W> {
     }
 
     fn close_granule(&mut self) -> Result<(), SegmentError> {
-        self.group.push(std::mem::take(&mut self.open));
+        let mut granule = std::mem::take(&mut self.open);
+        self.index.granule(&granule)?;
+        self.write_bodies(&granule)?;
+        for slice in &mut granule.slices {
+            *slice = without_body(slice)?;
+        }
+        self.group.push(granule);
         let bytes: usize = self.group.iter().map(|granule| granule.bytes).sum();
         if self.group.len() * GRANULE_ROWS >= self.options.row_group_rows || bytes >= ROW_GROUP_BYTES {
             self.write_row_group()?;
@@ -194,40 +213,43 @@ impl<'a, W: Write + Send> Writer<'a, W> {
         Ok(())
     }
 
+    /// Encodes the bodies of one granule.
+    fn write_bodies(&mut self, granule: &GranuleRows) -> Result<(), SegmentError> {
+        if self.leaves.is_empty() {
+            let factory = ArrowRowGroupWriterFactory::new(&self.file, stored_schema());
+            let leaves = factory.create_column_writers(self.file.flushed_row_groups().len())?;
+            self.leaves = leaves.into_iter().map(Some).collect();
+        }
+        if let Some(encoder) = &mut self.encoder {
+            let start = self.blocks.len();
+            let lines = granule.slices.iter().flat_map(|slice| {
+                slice.column(column::BODY).as_string::<i32>().iter().map(|line| line.unwrap_or("").as_bytes())
+            });
+            let body_index = encoder.encode_block(lines, &mut self.blocks);
+            self.placed.push((start..self.blocks.len(), body_index));
+            return Ok(());
+        }
+        for slice in &granule.slices {
+            write_leaves(&mut self.leaves, stored::BODY, slice.column(column::BODY))?;
+        }
+        Ok(())
+    }
+
     fn write_row_group(&mut self) -> Result<(), SegmentError> {
         let group = std::mem::take(&mut self.group);
-        for granule in &group {
-            self.index.granule(granule)?;
-        }
         self.write_columns(&group)?;
-        if let Some(encoder) = &mut self.encoder {
-            let mut blocks = Vec::new();
-            for granule in &group {
-                let start = blocks.len();
-                let lines = granule.slices.iter().flat_map(|slice| {
-                    slice
-                        .column(column::BODY)
-                        .as_string::<i32>()
-                        .iter()
-                        .map(|line| line.unwrap_or("").as_bytes())
-                });
-                let body_index = encoder.encode_block(lines, &mut blocks);
-                let base = self.file.bytes_written() as u64;
-                self.index.body_block(base + start as u64..base + blocks.len() as u64, body_index);
-            }
-            self.file.write_all(&blocks).map_err(io_error)?;
+        let base = self.file.bytes_written() as u64;
+        for (place, body_index) in self.placed.drain(..) {
+            self.index.body_block(base + place.start as u64..base + place.end as u64, body_index);
         }
+        self.file.write_all(&self.blocks).map_err(io_error)?;
+        self.blocks.clear();
         self.index.end_row_group();
         Ok(())
     }
 
     fn write_columns(&mut self, group: &[GranuleRows]) -> Result<(), SegmentError> {
-        let factory = ArrowRowGroupWriterFactory::new(&self.file, stored_schema());
-        let mut generic: Vec<_> = factory
-            .create_column_writers(self.file.flushed_row_groups().len())?
-            .into_iter()
-            .map(Some)
-            .collect();
+        let mut generic = std::mem::take(&mut self.leaves);
         let columns = self.file.schema_descr().columns().to_vec();
         let level = self.options.zstd_level;
         let streams = self.index.stream_columns(group);
@@ -269,15 +291,10 @@ impl<'a, W: Write + Send> Writer<'a, W> {
                 row_group.append_column(&bytes, close)?;
             } else {
                 let logical = logical.expect("BUG: columns of the stream are written as runs");
-                let schema = stored_schema();
-                for slice in group.iter().flat_map(|granule| &granule.slices) {
-                    let mut array: ArrayRef = slice.column(logical).clone();
-                    if position == stored::ATTRIBUTES {
-                        array = map_to_stored(array.as_map());
-                    }
-                    let parts = compute_leaves(schema.field(position), &array)?;
-                    for (leaf, part) in leaves.clone().zip(&parts) {
-                        generic[leaf].as_mut().expect("BUG: a leaf is written once").write(part)?;
+                // Plain bodies were written granule by granule.
+                if position != stored::BODY {
+                    for slice in group.iter().flat_map(|granule| &granule.slices) {
+                        write_leaves(&mut generic, position, slice.column(logical))?;
                     }
                 }
                 for leaf in leaves {
@@ -292,8 +309,7 @@ impl<'a, W: Write + Send> Writer<'a, W> {
 
     fn finish(mut self) -> Result<SegmentMeta, SegmentError> {
         if self.open.rows > 0 {
-            let open = std::mem::take(&mut self.open);
-            self.group.push(open);
+            self.close_granule()?;
         }
         if !self.group.is_empty() {
             self.write_row_group()?;
@@ -315,6 +331,33 @@ impl<'a, W: Write + Send> Writer<'a, W> {
         let (file_bytes, root) = self.file.into_inner()?.finish().map_err(io_error)?;
         Ok(crate::read::meta_of(&index, file_bytes, tail_offset as u64, root))
     }
+}
+
+/// Gives a column of a slice to the writers of its leaves.
+fn write_leaves(
+    leaves: &mut [Option<ArrowColumnWriter>],
+    position: usize,
+    array: &ArrayRef,
+) -> Result<(), SegmentError> {
+    let array = if position == stored::ATTRIBUTES { map_to_stored(array.as_map()) } else { array.clone() };
+    let parts = compute_leaves(stored_schema().field(position), &array)?;
+    for (writer, part) in leaves[position..].iter_mut().zip(&parts) {
+        writer.as_mut().expect("BUG: a leaf is closed after its last value").write(part)?;
+    }
+    Ok(())
+}
+
+/// The rows without their bodies, so that the memory is free before the row group ends.
+fn without_body(batch: &RecordBatch) -> Result<RecordBatch, SegmentError> {
+    static SCHEMA: OnceLock<SchemaRef> = OnceLock::new();
+    let schema = SCHEMA.get_or_init(|| {
+        let mut fields = trine_schema::logs::schema().fields().to_vec();
+        fields[column::BODY] = Arc::new(Field::new("body", DataType::Null, true));
+        Arc::new(Schema::new(fields))
+    });
+    let mut columns = batch.columns().to_vec();
+    columns[column::BODY] = Arc::new(NullArray::new(batch.num_rows()));
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
 fn io_error(source: std::io::Error) -> SegmentError {
