@@ -36,7 +36,16 @@ pub enum LockError {
 /// Holds a directory until dropped, or until the process ends in whatever way.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// Gives the lock back by name, not by closing the file: a child that another thread is just
+    /// starting has a copy of the descriptor until its `exec`, and would keep the lock that long.
+    fn drop(&mut self) {
+        // When it fails, closing releases it a moment later.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Takes a directory for this process. The directory must exist. The lock is the kernel's (`flock`
@@ -63,7 +72,7 @@ pub fn lock_directory(dir: &Path) -> Result<DirLock, LockError> {
     let written =
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(io_error)?;
-    Ok(DirLock { _file: file })
+    Ok(DirLock { file })
 }
 
 #[cfg(test)]
@@ -78,6 +87,15 @@ mod tests {
         assert!(matches!(&refused, LockError::Held { pid: Some(pid), .. } if *pid == std::process::id()));
         assert!(refused.to_string().contains(&format!("in use by process {}", std::process::id())));
         drop(first);
+        lock_directory(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_in_a_child_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = lock_directory(dir.path()).unwrap();
+        let _copy = lock.file.try_clone().unwrap();
+        drop(lock);
         lock_directory(dir.path()).unwrap();
     }
 }
