@@ -71,7 +71,7 @@ fn batch(streams: &[StreamRef], number: u64, text: &mut String) -> LogBatch {
         let n = number * ROWS as u64 + row;
         line(text, n);
         builder.body(text);
-        let trace_id = (n % 11 == 0).then(|| {
+        let trace_id = n.is_multiple_of(11).then(|| {
             TraceId(
                 (u128::from(n / 44).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) | 1)
                     .to_be_bytes(),

@@ -37,7 +37,8 @@ pub struct StoreConfig {
     /// stays short. Default: 5 minutes.
     pub flush_after: Duration,
     /// Rows whose timestamp is older than this are dropped, whole segments at a time and row-wise
-    /// whenever a compaction passes. Default: none (kept for ever).
+    /// whenever a compaction passes. Until then queries still see them; for an exact border put it into
+    /// the query's time range. Default: none (kept for ever).
     pub retention_age: Option<Duration>,
     /// Most bytes all segments together may take on disk; the segments with the oldest rows go first.
     /// Default: none.
