@@ -93,7 +93,10 @@ impl Client {
         }
         let text = response.text().await.unwrap_or_default();
         let text = text.trim();
-        if text.is_empty() { bail!("the server answered {status}") }        bail!("{text}")
+        if text.is_empty() {
+            bail!("the server answered {status}")
+        }
+        bail!("{text}")
     }
 
     /// Says what to do when there is no server.
