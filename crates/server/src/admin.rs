@@ -37,7 +37,8 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// `ready`, `degraded` (answers, but something is missing or refused) or `unready`, with reasons.
+/// `ready`, `degraded` (answers, but something is missing or refused) or `unready`, with reasons; notes
+/// tell what was found at the start and needs no action, such as a torn end of the log.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let status = app.store.status();
     let mut reasons: Vec<String> = status.full.iter().chain(&status.background_error).cloned().collect();
@@ -52,8 +53,9 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         "degraded"
     };
     reasons.extend(status.poisoned);
+    let notes = status.notes;
     let code = if state == "unready" { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    (code, Json(json!({"status": state, "reasons": reasons}))).into_response()
+    (code, Json(json!({"status": state, "reasons": reasons, "notes": notes}))).into_response()
 }
 
 /// Prometheus' text format.
@@ -88,6 +90,7 @@ pub async fn status(State(app): State<Arc<App>>) -> Json<Value> {
         "poisoned": status.poisoned,
         "full": status.full,
         "background_error": status.background_error,
+        "notes": status.notes,
         "appended_rows": status.counters.appended_rows,
         "duplicate_batches": status.counters.duplicate_batches,
     }))
