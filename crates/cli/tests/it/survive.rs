@@ -159,7 +159,7 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
         return;
     };
     let ballast = disk.path().join("ballast");
-    std::fs::write(&ballast, vec![1u8; 60 << 20]).unwrap();
+    std::fs::write(&ballast, vec![1u8; 110 << 20]).unwrap();
     let site = Site::start(&disk.path().join("data"));
     let mut accepted = 0;
     let mut refused = None;
