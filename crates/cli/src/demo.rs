@@ -36,7 +36,7 @@ pub struct DemoArgs {
     /// Directory to keep the data in [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<std::path::PathBuf>,
-    /// Requests a second that the shop serves; each logs about five lines
+    /// Requests a second that the shop serves; each logs about three lines
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
     /// End by itself after so many seconds of live lines [default: run until Ctrl-C]
