@@ -52,9 +52,10 @@ pub struct ServerArgs {
     /// How bodies lie in compacted segments
     #[arg(long, value_enum, env = "TRINE_BODIES", default_value = "templates")]
     pub bodies: Bodies,
-    /// Rows are kept in memory up to this many bytes, then written to a segment
-    #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
-    pub memtable_bytes: u64,
+    /// Rows are kept in memory up to this many bytes, then written to a segment; two such parts may
+    /// exist at a time [default: 48MiB]
+    #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", value_parser = parse_bytes)]
+    pub memtable_bytes: Option<u64>,
     /// Most bytes of request bodies in memory at once (each counted three times over, for its
     /// decoded forms); further requests wait
     #[arg(long, value_name = "BYTES", env = "TRINE_MAX_INFLIGHT_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
@@ -82,7 +83,7 @@ impl Site {
         config.retention_bytes = args.retention_bytes;
         config.dedup_window = args.dedup_window;
         config.dedup_by_content = args.dedup_by_content;
-        config.memtable_bytes = args.memtable_bytes as usize;
+        config.memtable_bytes = args.memtable_bytes.map_or(config.memtable_bytes, |bytes| bytes as usize);
         config.body_encoding = match args.bodies {
             Bodies::Templates => BodyEncoding::Templates,
             Bodies::Plain => BodyEncoding::Plain,

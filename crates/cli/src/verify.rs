@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Client, GREEN, Output, PLAIN, RED, ServerOptions, YELLOW};
 
@@ -25,15 +25,7 @@ pub async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let report = match args.data_dir {
         Some(dir) => {
             let report = tokio::task::spawn_blocking(move || trine_store::verify_directory(&dir)).await??;
-            json!({
-                "ok": report.is_ok(),
-                "segments": report.segments,
-                "rows": report.rows,
-                "bytes": report.bytes,
-                "wal_records": report.wal_records,
-                "problems": report.problems,
-                "notes": report.notes,
-            })
+            trine_server::verify_json(&report)
         }
         None => {
             let client = Client::new(&args.server)?;

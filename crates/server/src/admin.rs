@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+use trine_store::VerifyReport;
 
 use crate::{App, error::ApiError};
 
@@ -112,8 +113,12 @@ pub async fn compact(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiErro
 
 /// Reads and checks everything that is stored.
 pub async fn verify(State(app): State<Arc<App>>) -> Json<Value> {
-    let report = app.store.verify().await;
-    Json(json!({
+    Json(verify_json(&app.store.verify().await))
+}
+
+/// A report as `verify` answers it.
+pub fn verify_json(report: &VerifyReport) -> Value {
+    json!({
         "ok": report.is_ok(),
         "segments": report.segments,
         "rows": report.rows,
@@ -121,7 +126,7 @@ pub async fn verify(State(app): State<Arc<App>>) -> Json<Value> {
         "wal_records": report.wal_records,
         "problems": report.problems,
         "notes": report.notes,
-    }))
+    })
 }
 
 /// What Grafana asks to learn the version of Loki's API.

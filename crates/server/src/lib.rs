@@ -30,6 +30,7 @@ use trine_protocols::Limits;
 use trine_query::{SqlEngine, SqlLimits};
 use trine_store::Store;
 
+pub use admin::verify_json;
 use admission::Admission;
 use metrics::Metrics;
 use query_threads::QueryThreads;
