@@ -243,12 +243,9 @@ impl<'a> Block<'a> {
         present.clear();
         let count = sections.head.bounded(self.rows as usize)?;
         let (mut template, mut rows, mut first_few) = (0u32, 0u64, 0u32);
-        for i in 0..count {
-            let step = sections.head.bounded(u32::MAX as usize)? as u32;
-            if i > 0 && step == 0 {
-                return Err(BodyError::Corrupt("a template stands twice in a block"));
-            }
-            template = template.checked_add(step).ok_or(BodyError::Corrupt("a template id overflows"))?;
+        for _ in 0..count {
+            let step = sections.head.zigzag32()?;
+            template = template.checked_add_signed(step).ok_or(BodyError::Corrupt("a template id overflows"))?;
             let count = sections.head.bounded(self.rows as usize)? as u32;
             rows += u64::from(count);
             let slots = match dictionary {

@@ -172,6 +172,12 @@ impl Dictionary {
         Some(text)
     }
 
+    /// Text of a template with a mark for each variable.
+    pub(crate) fn text_of(&self, id: u32) -> &[u8] {
+        let (first, end) = (self.first_piece[id as usize] as usize, self.first_piece[id as usize + 1] as usize);
+        &self.text[self.pieces[first].0 as usize..self.pieces[end - 1].1 as usize]
+    }
+
     pub(crate) fn pieces_of(&self, id: u32) -> Option<&[(u32, u32)]> {
         let id = id as usize;
         let (start, end) = (*self.first_piece.get(id)?, *self.first_piece.get(id + 1)?);

@@ -9,7 +9,7 @@ use crate::{
     miner::{Miner, Variables},
     scan::Span,
     sections::Writer,
-    wire::put_varint,
+    wire::{put_varint, put_zigzag},
 };
 
 /// Templates with fewer rows in a block put their values into one common text column.
@@ -78,7 +78,7 @@ impl Encoder {
         put_varint(&mut writer.head, self.present.len() as u64);
         let mut last = 0;
         for &template in &self.present {
-            put_varint(&mut writer.head, u64::from(template - last));
+            put_zigzag(&mut writer.head, i64::from(template) - i64::from(last));
             put_varint(&mut writer.head, u64::from(self.counts[template as usize]));
             last = template;
         }

@@ -11,6 +11,11 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// Appends a signed number: the sign is the lowest bit of a varint.
+pub(crate) fn put_zigzag(out: &mut Vec<u8>, value: i64) {
+    put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
 /// Appends `from[start..end]`. Pieces are mostly short: copying 16 bytes and dropping the surplus
 /// is one move instead of a call.
 #[allow(clippy::inline_always)] // a call would cost as much as it saves
@@ -42,6 +47,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn position(&self) -> usize {
         self.pos
+    }
+
+    /// Bytes that were not read yet.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.pos
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -91,6 +101,13 @@ impl<'a> Reader<'a> {
             Ok(value) if value <= max => Ok(value),
             _ => Err(BodyError::Corrupt("a length is out of bounds")),
         }
+    }
+
+    /// What [`put_zigzag`] wrote, when it fits into 32 bits.
+    pub(crate) fn zigzag32(&mut self) -> Result<i32, BodyError> {
+        let coded = self.varint()?;
+        i32::try_from((coded >> 1) as i64 ^ -((coded & 1) as i64))
+            .map_err(|_| BodyError::Corrupt("a number is out of bounds"))
     }
 
     #[inline]

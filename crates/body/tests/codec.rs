@@ -4,7 +4,10 @@
 mod lines;
 
 use lines::{Random, hostile, made_up, real};
-use trine_body::{Block, BlockIndex, Dictionary, Encoder, Options, Query, RowSet, Scratch, Verdict};
+use trine_body::{
+    Block, BlockIndex, Dictionary, DictionaryMerger, Encoder, Options, Query, RowSet, Scratch, Verdict,
+    renumber_block,
+};
 
 struct Encoded {
     dictionary: Vec<u8>,
@@ -282,4 +285,39 @@ fn damage(bytes: &mut Vec<u8>, round: usize, random: &mut Random) {
         let at = random.below(near);
         bytes[at] ^= 1 << random.below(8);
     }
+}
+
+#[test]
+fn joined_blocks_read_as_before_under_one_dictionary() {
+    let mut random = Random(5);
+    let sets: Vec<Vec<Vec<u8>>> =
+        vec![made_up(3000, &mut random), hostile(700, &mut random), made_up(2000, &mut random)];
+    let encoded: Vec<Encoded> = sets.iter().rev().map(|lines| encode(lines, 512, Options::default())).collect();
+    let mut merger = DictionaryMerger::new(Options::default());
+    let ids: Vec<Vec<u32>> = encoded
+        .iter()
+        .map(|part| merger.add(&Dictionary::parse(&part.dictionary).unwrap()).unwrap())
+        .collect();
+    let dictionary = Dictionary::parse(&merger.finish()).unwrap();
+    let mut scratch = Scratch::default();
+    for ((part, ids), lines) in encoded.iter().zip(&ids).zip(sets.iter().rev()) {
+        for ((block, index), lines) in part.blocks.iter().zip(&part.indexes).zip(lines.chunks(512)) {
+            let (mut renumbered, mut index) = (Vec::new(), index.clone());
+            renumber_block(block, ids, &Options::default(), &mut renumbered).unwrap();
+            index.renumber(ids).unwrap();
+            let block = Block::parse(&renumbered).unwrap();
+            let (mut out, mut ends) = (Vec::new(), Vec::new());
+            block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).unwrap();
+            assert_eq!(split(&out, &ends), lines);
+            let word = lines[lines.len() / 2].clone();
+            let query = Query::literal(&word).prepare(&dictionary);
+            assert_ne!(query.block(&index), Verdict::Never);
+            let mut found = RowSet::new(0);
+            block.search(&dictionary, &query, None, &mut scratch, &mut found).unwrap();
+            assert!(found.contains(lines.len() as u32 / 2));
+        }
+    }
+    let mut small = DictionaryMerger::new(Options { max_templates: 3, ..Options::default() });
+    assert!(small.add(&dictionary).is_none(), "the bound on templates holds");
+    assert!(renumber_block(&encoded[0].blocks[0], &[0], &Options::default(), &mut Vec::new()).is_err());
 }
