@@ -23,7 +23,7 @@ use trine_schema::{
     LogScan, Needle, StreamRegistry, logs::column,
 };
 use trine_segment::{
-    BodyEncoding, OnCorrupt, Segment, SegmentError, Snapshot, WriteOptions, count, merge_sorted, scan,
+    BodyEncoding, OnCorrupt, Segment, SegmentError, Snapshot, WriteOptions, concat_segments, count, merge_sorted, scan,
     sort_batches, write_segment,
 };
 
@@ -33,8 +33,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Records of one push.
 const PUSH_LINES: usize = 5_000;
-/// Bytes of bodies of one flush.
-const FLUSH_BYTES: usize = 40 << 20;
 
 /// CPU nanoseconds of this thread.
 fn cpu() -> u64 {
@@ -126,6 +124,7 @@ fn main() {
     let lines: usize = arguments.next().map_or(usize::MAX, |text| text.parse().expect("LINES is a number"));
     let work = arguments.next().map_or_else(|| std::env::temp_dir().join("trine-measure"), PathBuf::from);
     fs::create_dir_all(&work).unwrap();
+    let flush_bytes = std::env::var("FLUSH_MB").map_or(40, |text| text.parse::<usize>().unwrap()) << 20;
     let truth = truth(&format!("{load}.truth.json"));
     let registry = Arc::new(StreamRegistry::new());
     let tenant = TenantId::default();
@@ -136,7 +135,7 @@ fn main() {
     let (mut sort_cpu, mut plain_cpu, mut flushed) = (0, 0, Vec::new());
     loop {
         let (mut batches, mut bytes) = (Vec::new(), 0);
-        while bytes < FLUSH_BYTES && written < lines {
+        while bytes < flush_bytes && written < lines {
             let most = PUSH_LINES.min(lines - written);
             let Some((batch, more)) = push(&mut file, most, &registry, &tenant, &mut known) else { break };
             bytes += more;
@@ -159,7 +158,8 @@ fn main() {
             copying += cpu() - before;
             batch.map(Ok::<_, SegmentError>)
         });
-        let meta = write_segment(file, &registry, rows, &WriteOptions::default()).unwrap();
+        let body = if std::env::var_os("DIRECT").is_some() { BodyEncoding::Template } else { BodyEncoding::Plain };
+        let meta = write_segment(file, &registry, rows, &WriteOptions { body, ..WriteOptions::default() }).unwrap();
         flushed.push(meta);
         sort_cpu += copying;
         plain_cpu += cpu() - before - copying;
@@ -180,14 +180,25 @@ fn main() {
     let mut sets = vec![("plain", plain.clone())];
     {
         let before = cpu();
-        let inputs = plain.iter().map(|segment| Box::new(segment.sorted_batches()) as Box<_>).collect();
+        let inputs = plain.iter().flat_map(Segment::sorted_runs).collect();
         let read: usize = merge_sorted(inputs, registry.clone()).map(|batch| batch.unwrap().num_rows()).sum();
         assert_eq!(read, written);
         println!("read+merge {:.2} CPU-s/GB", (cpu() - before) as f64 / 1e9 / gb);
     }
+    if std::env::var_os("DIRECT").is_some() {
+        let before = cpu();
+        let file = BufWriter::with_capacity(1 << 20, fs::File::create(work.join("joined.parquet")).unwrap());
+        let meta = concat_segments(file, &plain, &WriteOptions::default()).unwrap().unwrap();
+        println!(
+            "join {:.2} CPU-s/GB, {:.4} of raw",
+            (cpu() - before) as f64 / 1e9 / gb,
+            meta.file_bytes as f64 / raw as f64
+        );
+        sets.push(("joined", vec![open("joined.parquet")]));
+    }
     if std::env::var_os("PLAIN_ONLY").is_none() {
         let before = cpu();
-        let inputs = plain.iter().map(|segment| Box::new(segment.sorted_batches()) as Box<_>).collect();
+        let inputs = plain.iter().flat_map(Segment::sorted_runs).collect();
         let file = BufWriter::with_capacity(1 << 20, fs::File::create(work.join("l1.parquet")).unwrap());
         let options = WriteOptions { body: BodyEncoding::Template, ..WriteOptions::default() };
         let meta = write_segment(file, &registry, merge_sorted(inputs, registry.clone()), &options).unwrap();

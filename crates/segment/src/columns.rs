@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, MapArray, StructArray},
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
+    array::{Array, ArrayRef, AsArray, Int64Array, MapArray, StructArray, TimestampNanosecondArray},
+    datatypes::{DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType},
 };
 use trine_schema::logs::column;
 
@@ -14,7 +14,7 @@ pub mod stored {
     pub const SERVICE: usize = 1;
     pub const LABELS: usize = 2;
     pub const TIMESTAMP: usize = 3;
-    pub const OBSERVED_TIMESTAMP: usize = 4;
+    pub const OBSERVED_DELAY: usize = 4;
     pub const SEVERITY_NUMBER: usize = 5;
     pub const SEVERITY_TEXT: usize = 6;
     pub const LEVEL: usize = 7;
@@ -34,7 +34,7 @@ pub mod stored {
 pub const fn stored_of(logical: usize) -> Option<usize> {
     Some(match logical {
         column::TIMESTAMP => stored::TIMESTAMP,
-        column::OBSERVED_TIMESTAMP => stored::OBSERVED_TIMESTAMP,
+        column::OBSERVED_TIMESTAMP => stored::OBSERVED_DELAY,
         column::SEVERITY_NUMBER => stored::SEVERITY_NUMBER,
         column::SEVERITY_TEXT => stored::SEVERITY_TEXT,
         column::BODY => stored::BODY,
@@ -66,8 +66,8 @@ pub fn stored_schema() -> SchemaRef {
             Field::new("tenant", DataType::Utf8, false),
             Field::new("service", DataType::Utf8, false),
             Field::new("labels", DataType::Utf8, false),
-            Field::new("timestamp", time.clone(), false),
-            Field::new("observed_timestamp", time, true),
+            Field::new("timestamp", time, false),
+            Field::new("observed_delay", DataType::Int64, true),
             Field::new("severity_number", DataType::UInt8, false),
             Field::new("severity_text", DataType::Utf8, true),
             Field::new("level", DataType::Utf8, false),
@@ -103,4 +103,20 @@ pub fn map_from_stored(map: &MapArray) -> ArrayRef {
         unreachable!("attributes are a map")
     };
     rename_map(map, field.clone())
+}
+
+/// Observed times as nanoseconds after the record's own time (wrapping): mostly small, where the times
+/// themselves would repeat every nanosecond of the timestamps.
+pub fn observed_to_delay(timestamps: &[i64], observed: &ArrayRef) -> ArrayRef {
+    let observed = observed.as_primitive::<TimestampNanosecondType>();
+    let delays = observed.values().iter().zip(timestamps).map(|(observed, time)| observed.wrapping_sub(*time));
+    Arc::new(Int64Array::new(delays.collect(), observed.nulls().cloned()))
+}
+
+/// Inverse of [`observed_to_delay`].
+pub fn observed_from_delay(timestamps: &ArrayRef, delay: &ArrayRef) -> ArrayRef {
+    let timestamps = timestamps.as_primitive::<TimestampNanosecondType>().values();
+    let delay = delay.as_primitive::<Int64Type>();
+    let times = delay.values().iter().zip(timestamps).map(|(delay, time)| time.wrapping_add(*delay));
+    Arc::new(TimestampNanosecondArray::new(times.collect(), delay.nulls().cloned()).with_timezone("UTC"))
 }

@@ -1,9 +1,9 @@
-//! All rows of a segment in file order, for compaction.
+//! Rows of a segment in file order, for merges and checks.
 //!
 //! Granules of a row group come from one Parquet reader: decompressors and page readers are made
 //! once per row group and column, not once per granule.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::array::RecordBatch;
 use parquet::arrow::{
@@ -20,16 +20,34 @@ use crate::{
     granule::{GranuleReader, in_parquet},
 };
 
+/// Sorted rows, a batch at a time.
+pub type SortedBatches = Box<dyn Iterator<Item = Result<RecordBatch, SegmentError>> + Send>;
+
 impl Segment {
-    /// All rows in file order, full schema, a granule at a time; for compaction.
-    pub fn sorted_batches(
+    /// All rows in file order, full schema, a granule at a time.
+    pub fn batches(
         self: &Arc<Self>,
+    ) -> impl Iterator<Item = Result<RecordBatch, SegmentError>> + Send + 'static {
+        self.granule_batches(0..self.index.granules.len())
+    }
+
+    /// The rows of each run, each sorted: what a merge takes in.
+    pub fn sorted_runs(self: &Arc<Self>) -> Vec<SortedBatches> {
+        let granules = &self.index.granules;
+        let starts = self.index.runs.iter().map(|run| granules.partition_point(|g| g.rows.end <= run.row));
+        let starts: Vec<usize> = starts.chain([granules.len()]).collect();
+        starts.windows(2).map(|two| -> SortedBatches { Box::new(self.granule_batches(two[0]..two[1])) }).collect()
+    }
+
+    fn granule_batches(
+        self: &Arc<Self>,
+        granules: Range<usize>,
     ) -> impl Iterator<Item = Result<RecordBatch, SegmentError>> + Send + 'static {
         let (segment, reader) = (self.clone(), self.reader());
         let all_columns: Vec<usize> = (0..column::COUNT).collect();
         let stored: Vec<usize> = (0..column::COUNT).filter(|at| in_parquet(self, *at)).collect();
         let mut open: Option<(u32, ParquetRecordBatchReader)> = None;
-        (0..self.index.granules.len()).map(move |position| {
+        granules.map(move |position| {
             let row_group = segment.index.granules[position].row_group;
             let mut granule = GranuleReader::new(&segment, position, reader.clone());
             if segment.has_even_granules(row_group) {

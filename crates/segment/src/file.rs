@@ -67,6 +67,11 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The root of the file.
     pub fn root(&self) -> [u8; 32] {
         *blake3::hash(&self.bytes).as_bytes()
@@ -182,9 +187,15 @@ impl SegmentFile {
         }
     }
 
-    /// The tail as it is on disk now.
-    pub fn read_tail(&self, offset: u64) -> Result<Bytes, SegmentError> {
-        self.fetch_now(offset..self.length)
+    /// The tail as it is on disk now; it must have this root.
+    pub fn read_tail(&self, offset: u64, root: &[u8; 32]) -> Result<Tail, SegmentError> {
+        let bytes = self.fetch_now(offset..self.length)?;
+        let tail = Tail { offset, length: self.length, bytes };
+        if tail.root() == *root {
+            Ok(tail)
+        } else {
+            Err(self.corrupt(offset, "the tail does not have the root of the catalog".into()))
+        }
     }
 
     /// Unchecked bytes, while opening.

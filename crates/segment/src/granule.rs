@@ -18,7 +18,7 @@ use trine_schema::{LogFilter, LogScan, logs::column};
 
 use crate::{
     Segment, SegmentError,
-    columns::{map_from_stored, stored_of},
+    columns::{map_from_stored, observed_from_delay, stored_of},
     file::CheckedReader,
     filter::{by_cost, column_of, keep, keep_lines, projected_schema, retain},
     index::Granule,
@@ -61,6 +61,15 @@ impl<'a> GranuleReader<'a> {
 
     /// Columns of the Parquet file (by their positions in the log schema, rising) for all rows or some.
     fn read_parquet(&self, logical: &[usize], rows: Option<&RowSet>) -> Result<Vec<ArrayRef>, SegmentError> {
+        if logical.contains(&column::OBSERVED_TIMESTAMP) && !logical.contains(&column::TIMESTAMP) {
+            // Observed times are stored as distances from the timestamps.
+            let mut with_time = logical.to_vec();
+            with_time.push(column::TIMESTAMP);
+            with_time.sort_unstable();
+            let mut found = self.read_parquet(&with_time, rows)?;
+            found.remove(with_time.partition_point(|position| *position < column::TIMESTAMP));
+            return Ok(found);
+        }
         let groups = &self.segment.index.row_groups[self.granule.row_group as usize..];
         let (base, group_rows) =
             ((self.granule.rows.start - groups[0]) as usize, (groups[1] - groups[0]) as usize);
@@ -301,10 +310,13 @@ pub fn in_parquet(segment: &Segment, position: usize) -> bool {
     position != column::STREAM && (position != column::BODY || segment.templates.is_none())
 }
 
-/// Columns as Parquet gave them, as ours; they stand in the same order.
+/// Columns as Parquet gave them, as ours; they stand in the same order. Observed times need the timestamps.
 fn from_stored(logical: &[usize], batch: &RecordBatch) -> Vec<ArrayRef> {
+    let place = logical.iter().position(|position| *position == column::TIMESTAMP);
+    let timestamps = || batch.column(place.expect("BUG: observed times are read with the timestamps"));
     let convert = |(position, array): (&usize, &ArrayRef)| match *position {
         column::ATTRIBUTES => map_from_stored(array.as_map()),
+        column::OBSERVED_TIMESTAMP => observed_from_delay(timestamps(), array),
         _ => array.clone(),
     };
     logical.iter().zip(batch.columns()).map(convert).collect()

@@ -1,8 +1,9 @@
 //! The index of a segment: streams, granules, time marks, roll-up, attribute names, templates.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use trine_body::BlockIndex;
 
 use crate::{
@@ -25,13 +26,13 @@ const MAX_INDEX_BYTES: usize = 1 << 30;
 /// Set in the level mask of a roll-up entry when numbers of rows at the minute's start follow.
 const HAS_STARTS: u8 = 1 << 7;
 
-/// The rows of one stream.
+/// The rows of one stream in one run.
 #[derive(Debug, Clone)]
 pub struct StreamEntry {
     /// Position in [`Index::tenants`].
     pub tenant: u32,
-    /// Canonical labels.
-    pub labels: String,
+    /// Canonical labels; entries of one stream share them.
+    pub labels: Arc<str>,
     /// Identity across processes.
     pub id: u128,
     /// Rows in the file.
@@ -42,6 +43,15 @@ pub struct StreamEntry {
     pub max: i64,
     /// Roll-up entries, encoded; empty when the stream has none.
     pub rollup: Bytes,
+}
+
+/// Rows that are sorted among themselves: what one flush or one merge wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortedRun {
+    /// Its first row.
+    pub row: u32,
+    /// Its first time mark.
+    pub mark: u32,
 }
 
 /// Rows that are read together.
@@ -76,13 +86,15 @@ pub struct Index {
     pub raw_bytes: u64,
     /// Tenants, sorted.
     pub tenants: Vec<String>,
-    /// Streams by row.
+    /// Runs by row; never empty. Neither streams nor granules nor row groups go across their borders.
+    pub runs: Vec<SortedRun>,
+    /// Streams by row; a stream has one entry in each run with rows of it.
     pub streams: Vec<StreamEntry>,
     /// Granules by row.
     pub granules: Vec<Granule>,
     /// First row of each row group, and the number of rows at the end.
     pub row_groups: Vec<u32>,
-    /// Timestamps of rows 0, [`MARK_ROWS`], 2 * [`MARK_ROWS`], …
+    /// Per run the timestamps of its rows 0, [`MARK_ROWS`], 2 * [`MARK_ROWS`], …
     pub marks: Vec<i64>,
     /// Attribute names: tenant, name, rows.
     pub attributes: Vec<(u32, String, u64)>,
@@ -149,15 +161,31 @@ impl Index {
         put_varint(&mut out, self.raw_bytes);
         put_varint(&mut out, self.tenants.len() as u64);
         self.tenants.iter().for_each(|tenant| put_bytes(&mut out, tenant.as_bytes()));
-        put_varint(&mut out, self.streams.len() as u64);
+        let (mut numbers, mut distinct) = (HashMap::new(), Vec::new());
         for stream in &self.streams {
+            numbers.entry((stream.tenant, stream.id)).or_insert_with(|| {
+                distinct.push(stream);
+                distinct.len() as u64 - 1
+            });
+        }
+        put_varint(&mut out, distinct.len() as u64);
+        for stream in distinct {
             put_varint(&mut out, u64::from(stream.tenant));
             put_bytes(&mut out, stream.labels.as_bytes());
             out.extend_from_slice(&stream.id.to_le_bytes());
+        }
+        put_varint(&mut out, self.streams.len() as u64);
+        for stream in &self.streams {
+            put_varint(&mut out, numbers[&(stream.tenant, stream.id)]);
             put_varint(&mut out, u64::from(stream.rows.end - stream.rows.start));
             put_zigzag(&mut out, stream.min);
             put_varint(&mut out, stream.max.wrapping_sub(stream.min) as u64);
             put_bytes(&mut out, &stream.rollup);
+        }
+        put_varint(&mut out, self.runs.len() as u64);
+        let ends = self.runs[1..].iter().map(|run| run.row).chain([self.rows]);
+        for (run, end) in self.runs.iter().zip(ends) {
+            put_varint(&mut out, u64::from(end - run.row));
         }
         put_varint(&mut out, self.row_groups.len() as u64);
         let mut previous = 0;
@@ -227,12 +255,17 @@ impl Index {
             .map(|_| Ok(reader.text("tenant")?.to_owned()))
             .collect::<Result<_, _>>()?;
 
-        let mut streams = Vec::new();
-        let mut row = 0u32;
+        let mut distinct: Vec<(u32, Arc<str>, u128)> = Vec::new();
         for _ in 0..reader.count("streams")? {
             let tenant = reader.varint32("tenant of a stream")?;
-            let labels = reader.text("labels")?.to_owned();
-            let id = u128::from_le_bytes(reader.array("stream id")?);
+            let labels = reader.text("labels")?.into();
+            distinct.push((tenant, labels, u128::from_le_bytes(reader.array("stream id")?)));
+        }
+        let mut streams = Vec::new();
+        let mut row = 0u32;
+        for _ in 0..reader.count("entries of streams")? {
+            let number = reader.varint32("number of a stream")? as usize;
+            let (tenant, labels, id) = distinct.get(number).cloned().ok_or(Malformed("number of a stream"))?;
             let end = row.checked_add(reader.varint32("rows of a stream")?).ok_or(Malformed("rows"))?;
             let min = reader.zigzag("first time of a stream")?;
             let max = min.wrapping_add(reader.varint("last time of a stream")? as i64);
@@ -246,6 +279,19 @@ impl Index {
         if row != rows {
             return Err(Malformed("rows of the streams"));
         }
+
+        let mut runs = Vec::new();
+        let (mut row, mut mark) = (0u32, 0u32);
+        for _ in 0..reader.count("runs")? {
+            runs.push(SortedRun { row, mark });
+            let count = reader.varint32("rows of a run")?;
+            row = row.checked_add(count).filter(|_| count > 0).ok_or(Malformed("rows of a run"))?;
+            mark += count.div_ceil(MARK_ROWS);
+        }
+        if row != rows {
+            return Err(Malformed("rows of the runs"));
+        }
+        let mark_count = mark as usize;
 
         let mut row_groups = Vec::new();
         let mut row = 0u32;
@@ -299,7 +345,12 @@ impl Index {
             mark = mark.wrapping_add(reader.zigzag("time mark")?);
             marks.push(mark);
         }
-        if marks.len() != rows.div_ceil(MARK_ROWS) as usize {
+        let whole_runs = runs.iter().all(|run: &SortedRun| {
+            streams.binary_search_by_key(&run.row, |stream| stream.rows.start).is_ok()
+                && granules.binary_search_by_key(&run.row, |granule| granule.rows.start).is_ok()
+                && row_groups.binary_search(&run.row).is_ok()
+        });
+        if marks.len() != mark_count || !whole_runs {
             return Err(Malformed("time marks"));
         }
         let mut attributes = Vec::new();
@@ -317,6 +368,7 @@ impl Index {
             rows,
             raw_bytes,
             tenants,
+            runs,
             streams,
             granules,
             row_groups,
@@ -331,16 +383,25 @@ impl Index {
         self.granules.partition_point(|granule| granule.rows.end <= row)
     }
 
+    /// The run of a stream's entry: its first row and its time marks.
+    pub fn marks_of(&self, stream: &StreamEntry) -> (u32, &[i64]) {
+        let position = self.runs.partition_point(|run| run.row <= stream.rows.start);
+        let run = self.runs[position - 1];
+        let end = self.runs.get(position).map_or(self.marks.len(), |next| next.mark as usize);
+        (run.row, &self.marks[run.mark as usize..end])
+    }
+
     /// Rows of a stream that may lie in `start..=last`, and those of them that surely do.
     pub fn rows_in_time(&self, stream: &StreamEntry, start: i64, last: i64) -> (Range<u32>, Range<u32>) {
         let rows = stream.rows.clone();
         if stream.max < start || stream.min > last || start > last {
             return (rows.start..rows.start, rows.start..rows.start);
         }
-        // Marks inside the stream, at rows (first + i) * MARK_ROWS.
-        let first = rows.start.div_ceil(MARK_ROWS);
-        let marks = &self.marks[first as usize..rows.end.div_ceil(MARK_ROWS) as usize];
-        let row_of = |position: usize| (first + position as u32) * MARK_ROWS;
+        // Marks inside the stream, at rows base + (first + i) * MARK_ROWS.
+        let (base, marks) = self.marks_of(stream);
+        let first = (rows.start - base).div_ceil(MARK_ROWS);
+        let marks = &marks[first as usize..(rows.end - base).div_ceil(MARK_ROWS) as usize];
+        let row_of = |position: usize| base + (first + position as u32) * MARK_ROWS;
         let (mut may, mut sure) = (rows.clone(), rows.clone());
         if stream.min < start {
             let before = marks.partition_point(|time| *time < start);
@@ -356,6 +417,18 @@ impl Index {
         sure.end = sure.end.max(sure.start);
         (may, sure)
     }
+
+    /// Earliest and latest time that rows of a stream's entry can have.
+    pub fn bounds(&self, stream: &StreamEntry, rows: &Range<u32>) -> (i64, i64) {
+        let (base, marks) = self.marks_of(stream);
+        let (before, after) = ((rows.start - base) / MARK_ROWS, (rows.end - 1 - base).div_ceil(MARK_ROWS));
+        let from = base + before * MARK_ROWS >= stream.rows.start;
+        let to = base + after * MARK_ROWS < stream.rows.end;
+        (
+            if from { marks[before as usize] } else { stream.min },
+            if to { marks[after as usize] } else { stream.max },
+        )
+    }
 }
 
 #[cfg(test)]
@@ -364,20 +437,23 @@ mod tests {
 
     fn stream(rows: Range<u32>, times: &[i64]) -> StreamEntry {
         let (min, max) = (times[rows.start as usize], times[rows.end as usize - 1]);
-        StreamEntry { tenant: 0, labels: String::new(), id: 0, rows, min, max, rollup: Bytes::new() }
+        StreamEntry { tenant: 0, labels: "".into(), id: 0, rows, min, max, rollup: Bytes::new() }
     }
 
     #[test]
     fn marks_never_lose_a_row_and_never_promise_too_much() {
         // Two streams, times with repeats; every range is compared with the plain answer.
         let times: Vec<i64> = (0..700).map(|i| i / 3).chain((0..900).map(|i| 100 + i / 7)).collect();
-        let marks = times.iter().step_by(MARK_ROWS as usize).copied().collect();
+        // The first stream stands in two runs.
+        let marks: Vec<i64> =
+            [&times[..300], &times[300..]].iter().flat_map(|run| run.iter().step_by(MARK_ROWS as usize)).copied().collect();
         let index = Index {
             body: BodyEncoding::Plain,
             rows: times.len() as u32,
             raw_bytes: 0,
             tenants: vec![],
-            streams: vec![stream(0..700, &times), stream(700..1600, &times)],
+            runs: vec![SortedRun { row: 0, mark: 0 }, SortedRun { row: 300, mark: 2 }],
+            streams: vec![stream(0..300, &times), stream(300..700, &times), stream(700..1600, &times)],
             granules: vec![],
             row_groups: vec![],
             marks,
@@ -394,6 +470,11 @@ mod tests {
                         assert!(inside || !sure.contains(&row), "row {row} promised in {start}..={last}");
                     }
                     assert!(sure.is_empty() || may.start <= sure.start && sure.end <= may.end);
+                    if !may.is_empty() {
+                        let (min, max) = index.bounds(entry, &may);
+                        let times = &times[may.start as usize..may.end as usize];
+                        assert!(min <= times[0] && times[times.len() - 1] <= max);
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use trine_schema::{Stream, StreamRef, StreamRegistry, logs::column};
 
 use crate::{
     BodyEncoding, SegmentError, StreamOrder,
-    index::{Granule, Index, LEVELS, MARK_ROWS, MINUTE_NS, Minute, StreamEntry, put_minutes},
+    index::{Granule, Index, LEVELS, MARK_ROWS, MINUTE_NS, Minute, SortedRun, StreamEntry, put_minutes},
     pages::Run,
     write::{GranuleRows, add_run, level_of, stream_refs, timestamps},
 };
@@ -45,7 +45,7 @@ pub struct IndexBuilder<'a> {
     /// Row group that granules are being added to, and how many of its granules have their body block.
     row_group: u32,
     blocks: usize,
-    names: BTreeMap<u32, HashMap<Box<str>, u64>>,
+    names: AttributeNames,
 }
 
 impl<'a> IndexBuilder<'a> {
@@ -55,6 +55,7 @@ impl<'a> IndexBuilder<'a> {
             rows: 0,
             raw_bytes: 0,
             tenants: Vec::new(),
+            runs: vec![SortedRun { row: 0, mark: 0 }],
             streams: Vec::new(),
             granules: Vec::new(),
             row_groups: vec![0],
@@ -69,7 +70,7 @@ impl<'a> IndexBuilder<'a> {
             open: None,
             row_group: 0,
             blocks: 0,
-            names: BTreeMap::new(),
+            names: AttributeNames::default(),
         }
     }
 
@@ -187,7 +188,7 @@ impl<'a> IndexBuilder<'a> {
         }
         self.index.streams.push(StreamEntry {
             tenant: open.tenant,
-            labels: open.stream.labels.to_json(),
+            labels: open.stream.labels.to_json().into(),
             id: open.stream.id.0,
             rows,
             min: open.min,
@@ -204,16 +205,9 @@ impl<'a> IndexBuilder<'a> {
             return;
         }
         let tenant = self.open.as_ref().map_or(0, |open| open.tenant);
-        let names = self.names.entry(tenant).or_default();
         let keys = map.keys().as_string::<i32>();
         for entry in entries {
-            let key = keys.value(entry);
-            let room = names.len() < MAX_COUNTED_NAMES;
-            if let Some(count) = names.get_mut(key) {
-                *count += 1;
-            } else if room {
-                names.insert(key.into(), 1);
-            }
+            self.names.add(tenant, keys.value(entry), 1);
         }
     }
 
@@ -259,14 +253,37 @@ impl<'a> IndexBuilder<'a> {
         if self.index.rows == 0 {
             return Err(SegmentError::Contract("a segment without rows was to be written".into()));
         }
-        for (tenant, names) in self.names {
+        self.index.attributes = self.names.finish();
+        self.index.templates = templates;
+        Ok(self.index)
+    }
+}
+
+/// Counts attribute names by tenant, within bounds.
+#[derive(Default)]
+pub struct AttributeNames(BTreeMap<u32, HashMap<Box<str>, u64>>);
+
+impl AttributeNames {
+    /// Adds rows that have the attribute.
+    pub fn add(&mut self, tenant: u32, name: &str, rows: u64) {
+        let names = self.0.entry(tenant).or_default();
+        if let Some(count) = names.get_mut(name) {
+            *count += rows;
+        } else if names.len() < MAX_COUNTED_NAMES {
+            names.insert(name.into(), rows);
+        }
+    }
+
+    /// Tenant, name and rows; of each tenant the most frequent names first.
+    pub fn finish(self) -> Vec<(u32, String, u64)> {
+        let mut all = Vec::new();
+        for (tenant, names) in self.0 {
             let mut names: Vec<_> = names.into_iter().collect();
             names.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
             names.truncate(MAX_ATTRIBUTE_NAMES);
-            self.index.attributes.extend(names.into_iter().map(|(name, rows)| (tenant, name.into(), rows)));
+            all.extend(names.into_iter().map(|(name, rows)| (tenant, name.into(), rows)));
         }
-        self.index.templates = templates;
-        Ok(self.index)
+        all
     }
 }
 

@@ -8,6 +8,7 @@ mod blocks;
 mod codec;
 mod columns;
 mod compaction;
+mod concat;
 mod count;
 mod error;
 mod file;
@@ -28,6 +29,8 @@ mod unchecked;
 mod verify;
 mod write;
 
+pub use compaction::SortedBatches;
+pub use concat::concat_segments;
 pub use error::SegmentError;
 pub use filter::{StreamMatcher, filter_batch};
 pub use merge::merge_sorted;

@@ -11,6 +11,7 @@ use trine_schema::{Stream, StreamRef, StreamRegistry, logs};
 
 use crate::{
     GRANULE_ROWS, SegmentError,
+    compaction::SortedBatches,
     gather::{Piece, gather},
     write::{stream_refs, timestamps},
 };
@@ -18,12 +19,10 @@ use crate::{
 /// A run of at least so many rows is passed on as it is; shorter ones are copied together.
 const SLICE_ROWS: usize = 512;
 
-type Input = Box<dyn Iterator<Item = Result<RecordBatch, SegmentError>> + Send>;
-
 /// Merges inputs that are each sorted; rows of equal stream and time come in the order of the inputs.
 /// Holds one batch per input and the batches that runs were taken from.
 pub fn merge_sorted(
-    inputs: Vec<Input>,
+    inputs: Vec<SortedBatches>,
     registry: Arc<StreamRegistry>,
 ) -> impl Iterator<Item = Result<RecordBatch, SegmentError>> + Send {
     let heads = inputs.into_iter().map(|rows| Head { rows, batch: None, position: 0, slot: None }).collect();
@@ -50,7 +49,7 @@ pub fn merge_sorted(
 
 /// Where one input stands.
 struct Head {
-    rows: Input,
+    rows: SortedBatches,
     batch: Option<RecordBatch>,
     position: usize,
     /// Place of `batch` among the batches to copy from.

@@ -28,6 +28,8 @@ use crate::codec::put_varint;
 pub enum Dictionary<'a> {
     /// Text.
     Text(&'a [&'a [u8]]),
+    /// Values of one length.
+    Fixed(&'a [&'a [u8]]),
     /// Numbers of a 32-bit column.
     Numbers(&'a [u32]),
 }
@@ -193,7 +195,7 @@ pub fn dictionary_chunk(
 
 fn entries(dictionary: &Dictionary<'_>) -> usize {
     match dictionary {
-        Dictionary::Text(values) => values.len(),
+        Dictionary::Text(values) | Dictionary::Fixed(values) => values.len(),
         Dictionary::Numbers(values) => values.len(),
     }
 }
@@ -205,6 +207,7 @@ fn plain_dictionary(dictionary: &Dictionary<'_>) -> Vec<u8> {
             plain.extend_from_slice(&(value.len() as u32).to_le_bytes());
             plain.extend_from_slice(value);
         }),
+        Dictionary::Fixed(values) => values.iter().for_each(|value| plain.extend_from_slice(value)),
         Dictionary::Numbers(values) => {
             values.iter().for_each(|value| plain.extend_from_slice(&value.to_le_bytes()));
         }

@@ -8,7 +8,7 @@ use trine_schema::{LineFilter, LogFilter, LogScan, Needle};
 
 use crate::{
     Segment, SegmentError, StreamMatcher,
-    index::{Granule, MARK_ROWS, StreamEntry},
+    index::Granule,
     read::last_instant,
     write::level_of,
 };
@@ -163,7 +163,7 @@ fn by_stream_and_time(segment: &Segment, scan: &LogScan, streams: &StreamMatcher
             let span = &index.granules[granule].rows;
             let piece = row..may.end.min(span.end);
             let check_time = piece.start < sure.start || piece.end > sure.end;
-            let (min, max) = bounds(&index.marks, entry, &piece);
+            let (min, max) = index.bounds(entry, &piece);
             let local = piece.start - span.start..piece.end - span.start;
             match all.last_mut() {
                 Some(work) if work.granule == granule => {
@@ -189,14 +189,6 @@ fn by_stream_and_time(segment: &Segment, scan: &LogScan, streams: &StreamMatcher
         }
     }
     all
-}
-
-/// Earliest and latest time that rows of a stream can have.
-fn bounds(marks: &[i64], stream: &StreamEntry, rows: &Range<u32>) -> (i64, i64) {
-    let (before, after) = (rows.start / MARK_ROWS, (rows.end - 1).div_ceil(MARK_ROWS));
-    let min = if before * MARK_ROWS >= stream.rows.start { marks[before as usize] } else { stream.min };
-    let max = if after * MARK_ROWS < stream.rows.end { marks[after as usize] } else { stream.max };
-    (min, max)
 }
 
 /// Whether levels and trace filter leave the granule in.

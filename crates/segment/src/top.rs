@@ -169,10 +169,12 @@ fn narrow(
                 continue;
             }
             let (_, sure) = index.rows_in_time(entry, scan.start, last);
-            let (first, end) = (sure.start.div_ceil(MARK_ROWS), sure.end.saturating_sub(1) / MARK_ROWS);
+            let (base, marks) = index.marks_of(entry);
+            let first = (sure.start - base).div_ceil(MARK_ROWS);
+            let end = (sure.end - base).saturating_sub(1) / MARK_ROWS;
             // A stretch is rows mark..next mark, without the second: all lie within the two times.
             for mark in first..end.max(first) {
-                let (from, to) = (index.marks[mark as usize], index.marks[mark as usize + 1]);
+                let (from, to) = (marks[mark as usize], marks[mark as usize + 1]);
                 worst.push(key_of(direction, if direction == Direction::Forward { to } else { from }));
             }
         }

@@ -36,8 +36,8 @@ use trine_schema::{StreamRegistry, logs::column};
 use crate::{
     GRANULE_ROWS, SegmentError,
     blocks::{BlockWriter, TAIL_CRC_MARK},
-    columns::{map_to_stored, stored, stored_of, stored_schema},
-    index::VERSION,
+    columns::{map_to_stored, observed_to_delay, stored, stored_of, stored_schema},
+    index::{Index, VERSION},
     index_builder::IndexBuilder,
     pages::{Dictionary, Run, dictionary_chunk},
 };
@@ -54,8 +54,10 @@ const BODY_PAGE_BYTES: usize = 256 << 10;
 const PAGE_BYTES: usize = 16 << 20;
 /// Rows that Parquet's writer takes at once; pages can end only between two of them.
 const WRITE_BATCH_ROWS: usize = 512;
-/// Most values of a column in one row group that are written as a dictionary.
+/// Most texts of a column in one row group that are written as a dictionary.
 const MAX_DICTIONARY: usize = 4_096;
+/// Trace ids are written as a dictionary when each stands in so many rows of a row group on average.
+const TRACE_ID_REPEATS: usize = 2;
 
 /// How bodies are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,12 @@ pub struct WriteOptions {
 impl Default for WriteOptions {
     fn default() -> Self {
         Self { body: BodyEncoding::Plain, zstd_level: 1, row_group_rows: 16 * GRANULE_ROWS }
+    }
+}
+
+impl WriteOptions {
+    pub(crate) fn body_options(&self) -> trine_body::Options {
+        trine_body::Options { zstd_level: self.zstd_level, ..Default::default() }
     }
 }
 
@@ -156,12 +164,9 @@ struct Writer<'a, W: Write + Send> {
 
 impl<'a, W: Write + Send> Writer<'a, W> {
     fn new(file: W, registry: &'a StreamRegistry, options: &'a WriteOptions) -> Result<Self, SegmentError> {
-        let properties = Arc::new(properties(options)?);
-        let schema = ArrowSchemaConverter::new().with_coerce_types(false).convert(&stored_schema())?;
-        let file = SerializedFileWriter::new(BlockWriter::new(file), schema.root_schema_ptr(), properties)?;
+        let file = begin_file(file, options)?;
         let encoder = (options.body == BodyEncoding::Template).then(|| {
-            let options = trine_body::Options { zstd_level: options.zstd_level, ..Default::default() };
-            trine_body::Encoder::new(options)
+            trine_body::Encoder::new(options.body_options())
         });
         Ok(Self {
             file,
@@ -266,9 +271,12 @@ impl<'a, W: Write + Send> Writer<'a, W> {
                     logical.and_then(|logical| texts(group, logical))
                 }
                 stored::BODY if self.options.body == BodyEncoding::Template => Some((vec![], nulls(group))),
-                stored::OBSERVED_TIMESTAMP | stored::TRACE_ID | stored::SPAN_ID => {
-                    logical.filter(|logical| all_null(group, *logical)).map(|_| (vec![], nulls(group)))
+                stored::OBSERVED_DELAY | stored::TRACE_ID | stored::SPAN_ID
+                    if logical.is_some_and(|logical| all_null(group, logical)) =>
+                {
+                    Some((vec![], nulls(group)))
                 }
+                stored::TRACE_ID => trace_ids(group),
                 stored::ATTRIBUTES if no_attributes(group) => Some((vec![], nulls(group))),
                 _ => None,
             };
@@ -281,7 +289,10 @@ impl<'a, W: Write + Send> Writer<'a, W> {
                 if position == stored::ATTRIBUTES { position..position + 2 } else { position..position + 1 };
             if let Some((dictionary, pages)) = small {
                 for leaf in leaves {
-                    let dictionary = Dictionary::Text(&dictionary);
+                    let dictionary = match position {
+                        stored::TRACE_ID => Dictionary::Fixed(&dictionary),
+                        _ => Dictionary::Text(&dictionary),
+                    };
                     let (bytes, close) = dictionary_chunk(&columns[leaf], &dictionary, &pages, level)?;
                     row_group.append_column(&bytes, close)?;
                 }
@@ -294,7 +305,12 @@ impl<'a, W: Write + Send> Writer<'a, W> {
                 // Plain bodies were written granule by granule.
                 if position != stored::BODY {
                     for slice in group.iter().flat_map(|granule| &granule.slices) {
-                        write_leaves(&mut generic, position, slice.column(logical))?;
+                        let array = match position {
+                            stored::OBSERVED_DELAY => observed_to_delay(timestamps(slice), slice.column(logical)),
+                            stored::ATTRIBUTES => map_to_stored(slice.column(logical).as_map()),
+                            _ => slice.column(logical).clone(),
+                        };
+                        write_leaves(&mut generic, position, &array)?;
                     }
                 }
                 for leaf in leaves {
@@ -316,31 +332,48 @@ impl<'a, W: Write + Send> Writer<'a, W> {
         }
         let templates = self.encoder.map(trine_body::Encoder::finish).unwrap_or_default();
         let index = self.index.finish(templates)?;
-        let encoded = index.encode().map_err(io_error)?;
-        let index_offset = self.file.bytes_written();
-        self.file.write_all(&encoded).map_err(io_error)?;
-        let tail_offset = self.file.bytes_written();
-        self.file.flush().map_err(io_error)?;
-        let table = self.file.inner_mut().begin_tail().map_err(io_error)?;
-        self.file.write_all(&table).map_err(io_error)?;
-        let place = format!(
-            "version={VERSION} index={index_offset}+{} table={tail_offset} {TAIL_CRC_MARK}00000000",
-            encoded.len()
-        );
-        self.file.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), place));
-        let (file_bytes, root) = self.file.into_inner()?.finish().map_err(io_error)?;
-        Ok(crate::read::meta_of(&index, file_bytes, tail_offset as u64, root))
+        finish_file(self.file, &index)
     }
 }
 
-/// Gives a column of a slice to the writers of its leaves.
+/// A file without row groups.
+pub(crate) fn begin_file<W: Write + Send>(
+    file: W,
+    options: &WriteOptions,
+) -> Result<SerializedFileWriter<BlockWriter<W>>, SegmentError> {
+    let properties = Arc::new(properties(options)?);
+    let schema = ArrowSchemaConverter::new().with_coerce_types(false).convert(&stored_schema())?;
+    Ok(SerializedFileWriter::new(BlockWriter::new(file), schema.root_schema_ptr(), properties)?)
+}
+
+/// Writes the index, the block table and the footer behind the row groups.
+pub(crate) fn finish_file<W: Write + Send>(
+    mut file: SerializedFileWriter<BlockWriter<W>>,
+    index: &Index,
+) -> Result<SegmentMeta, SegmentError> {
+    let encoded = index.encode().map_err(io_error)?;
+    let index_offset = file.bytes_written();
+    file.write_all(&encoded).map_err(io_error)?;
+    let tail_offset = file.bytes_written();
+    file.flush().map_err(io_error)?;
+    let table = file.inner_mut().begin_tail().map_err(io_error)?;
+    file.write_all(&table).map_err(io_error)?;
+    let place = format!(
+        "version={VERSION} index={index_offset}+{} table={tail_offset} {TAIL_CRC_MARK}00000000",
+        encoded.len()
+    );
+    file.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), place));
+    let (file_bytes, root) = file.into_inner()?.finish().map_err(io_error)?;
+    Ok(crate::read::meta_of(index, file_bytes, tail_offset as u64, root))
+}
+
+/// Gives a Parquet column of a slice to the writers of its leaves.
 fn write_leaves(
     leaves: &mut [Option<ArrowColumnWriter>],
     position: usize,
     array: &ArrayRef,
 ) -> Result<(), SegmentError> {
-    let array = if position == stored::ATTRIBUTES { map_to_stored(array.as_map()) } else { array.clone() };
-    let parts = compute_leaves(stored_schema().field(position), &array)?;
+    let parts = compute_leaves(stored_schema().field(position), array)?;
     for (writer, part) in leaves[position..].iter_mut().zip(&parts) {
         writer.as_mut().expect("BUG: a leaf is closed after its last value").write(part)?;
     }
@@ -360,7 +393,7 @@ fn without_body(batch: &RecordBatch) -> Result<RecordBatch, SegmentError> {
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }
 
-fn io_error(source: std::io::Error) -> SegmentError {
+pub(crate) fn io_error(source: std::io::Error) -> SegmentError {
     SegmentError::Io { file: "(new)".into(), source }
 }
 
@@ -381,7 +414,7 @@ fn properties(options: &WriteOptions) -> Result<WriterProperties, SegmentError> 
         .set_statistics_enabled(EnabledStatistics::None)
         .set_column_statistics_enabled(timestamp.clone(), EnabledStatistics::Page)
         .set_column_encoding(timestamp, Encoding::DELTA_BINARY_PACKED)
-        .set_column_encoding(path(stored::OBSERVED_TIMESTAMP), Encoding::DELTA_BINARY_PACKED)
+        .set_column_encoding(path(stored::OBSERVED_DELAY), Encoding::DELTA_BINARY_PACKED)
         .set_column_encoding(body.clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY)
         .set_column_data_page_size_limit(body, BODY_PAGE_BYTES)
         .set_column_dictionary_enabled(key, true)
@@ -485,33 +518,51 @@ fn trace_flags(group: &[GranuleRows]) -> Option<Encoded<u32>> {
 
 /// A text column as a dictionary; `None` when it has too many different values.
 fn texts(group: &[GranuleRows], logical: usize) -> Option<Encoded<&[u8]>> {
+    dictionary(group, logical, MAX_DICTIONARY, |array, add| {
+        array.as_string::<i32>().iter().for_each(|value| add(value.map(str::as_bytes)));
+    })
+}
+
+/// Trace ids as a dictionary; `None` when most ids stand in one row only and a dictionary saves nothing.
+fn trace_ids(group: &[GranuleRows]) -> Option<Encoded<&[u8]>> {
+    let slices = group.iter().flat_map(|granule| &granule.slices);
+    let present: usize = slices.map(|slice| slice.column(column::TRACE_ID)).map(|ids| ids.len() - ids.null_count()).sum();
+    dictionary(group, column::TRACE_ID, present / TRACE_ID_REPEATS, |array, add| {
+        array.as_fixed_size_binary().iter().for_each(add);
+    })
+}
+
+/// A column as a dictionary; `None` when it has more than `most` different values. `values` gives each
+/// value of an array to the function.
+fn dictionary<'g>(
+    group: &'g [GranuleRows],
+    logical: usize,
+    most: usize,
+    values: impl Fn(&'g ArrayRef, &mut dyn FnMut(Option<&'g [u8]>)),
+) -> Option<Encoded<&'g [u8]>> {
     let (mut dictionary, mut codes): (Vec<&[u8]>, HashMap<&[u8], u32>) = (Vec::new(), HashMap::new());
     let mut pages = Vec::with_capacity(group.len());
     for granule in group {
         let mut runs = Vec::new();
+        let mut last: Option<(&[u8], u32)> = None;
         for slice in &granule.slices {
-            let array = slice.column(logical).as_string::<i32>();
+            let array = slice.column(logical);
             if array.null_count() == array.len() {
                 add_run(&mut runs, None, array.len() as u32);
                 continue;
             }
-            let mut last: Option<(&[u8], u32)> = None;
-            for value in array {
-                let Some(value) = value.map(str::as_bytes) else {
-                    add_run(&mut runs, None, 1);
-                    continue;
-                };
-                let code = match last {
+            values(array, &mut |value| {
+                let code = value.map(|value| match last {
                     Some((same, code)) if same == value => code,
                     _ => *codes.entry(value).or_insert_with(|| {
                         dictionary.push(value);
                         dictionary.len() as u32 - 1
                     }),
-                };
-                last = Some((value, code));
-                add_run(&mut runs, Some(code), 1);
-            }
-            if dictionary.len() > MAX_DICTIONARY {
+                });
+                last = value.zip(code).or(last);
+                add_run(&mut runs, code, 1);
+            });
+            if dictionary.len() > most {
                 return None;
             }
         }

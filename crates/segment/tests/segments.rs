@@ -20,7 +20,7 @@ use trine_schema::{
 };
 use trine_segment::{
     BodyEncoding, OnCorrupt, Segment, SegmentError, SegmentMeta, Snapshot, StreamMatcher, StreamOrder,
-    WriteOptions, count, filter_batch, merge_sorted, scan, sort_batches, streams, write_segment,
+    WriteOptions, concat_segments, count, filter_batch, merge_sorted, scan, sort_batches, streams, write_segment,
 };
 
 const MINUTE: i64 = 60_000_000_000;
@@ -131,6 +131,17 @@ impl Fixture {
         let sorted = sorted(batches, &self.registry);
         let options = WriteOptions { body, row_group_rows: 16_384, ..WriteOptions::default() };
         let meta = self.write(name, &sorted, &options);
+        let segment = self.open(name, Some(meta.clone())).unwrap();
+        assert_eq!(segment.meta(), &meta);
+        segment
+    }
+}
+
+impl Fixture {
+    /// The segments as one.
+    fn joined(&self, name: &str, inputs: &[Arc<Segment>]) -> Arc<Segment> {
+        let file = fs::File::create(self.directory.path().join(name)).unwrap();
+        let meta = concat_segments(file, inputs, &WriteOptions::default()).unwrap().unwrap();
         let segment = self.open(name, Some(meta.clone())).unwrap();
         assert_eq!(segment.meta(), &meta);
         segment
@@ -300,8 +311,21 @@ fn fixture_with(rows: usize) -> (Fixture, Vec<RecordBatch>, Vec<(&'static str, S
         ],
         memtable: memtable[third * 2..].to_vec(),
     };
+    let pieces: Vec<Arc<Segment>> = memtable
+        .chunks(memtable.len().div_ceil(5))
+        .enumerate()
+        .map(|(number, piece)| fixture.segment(&number.to_string(), piece, BodyEncoding::Template))
+        .collect();
+    // A joined segment is joined again.
+    let inner = fixture.joined("inner", &pieces[1..4]);
+    let joined = fixture.joined("joined", &[pieces[0].clone(), inner, pieces[4].clone()]);
     let one = |segment| Snapshot { memtable: vec![], segments: vec![segment] };
-    let all = vec![("plain", one(plain)), ("template", one(template)), ("mixed", mixed)];
+    let all = vec![
+        ("plain", one(plain)),
+        ("template", one(template)),
+        ("joined", one(joined)),
+        ("mixed", mixed),
+    ];
     (fixture, memtable, all)
 }
 
@@ -313,7 +337,7 @@ fn rows_come_back_in_order_and_the_segment_verifies() {
         for body in [BodyEncoding::Plain, BodyEncoding::Template] {
             let segment = fixture.segment("segment", &memtable, body);
             let sorted = sorted(&memtable, &fixture.registry);
-            let back: Vec<RecordBatch> = segment.sorted_batches().map(Result::unwrap).collect();
+            let back: Vec<RecordBatch> = segment.batches().map(Result::unwrap).collect();
             let schema = logs::schema();
             let (want, got) =
                 (concat_batches(&schema, &sorted).unwrap(), concat_batches(&schema, &back).unwrap());
@@ -352,7 +376,7 @@ fn a_merge_is_the_sort_of_everything() {
         .map(|(number, part)| {
             let body = if number == 1 { BodyEncoding::Template } else { BodyEncoding::Plain };
             let segment = fixture.segment(&number.to_string(), part, body);
-            Box::new(segment.sorted_batches()) as Box<dyn Iterator<Item = _> + Send>
+            segment.sorted_runs().remove(0)
         })
         .collect();
     let merged: Vec<RecordBatch> =
@@ -360,6 +384,57 @@ fn a_merge_is_the_sort_of_everything() {
     let sorted = sorted(&memtable, &fixture.registry);
     let schema = logs::schema();
     assert_eq!(concat_batches(&schema, &merged).unwrap(), concat_batches(&schema, &sorted).unwrap());
+}
+
+#[test]
+fn joined_segments_keep_every_row_and_verify() {
+    for body in [BodyEncoding::Plain, BodyEncoding::Template] {
+        let fixture = Fixture::new();
+        let memtable = batches(&fixture.registry, 13, 60_000);
+        let pieces: Vec<Arc<Segment>> = memtable
+            .chunks(memtable.len().div_ceil(4))
+            .enumerate()
+            .map(|(number, piece)| fixture.segment(&number.to_string(), piece, body))
+            .collect();
+        let joined = fixture.joined("joined", &pieces);
+        block_on(joined.verify()).unwrap();
+        assert_eq!(fixture.open("joined", None).unwrap().meta(), joined.meta());
+        let rows_in = |segment: &Arc<Segment>| {
+            let all: Vec<RecordBatch> = segment.batches().map(Result::unwrap).collect();
+            concat_batches(&logs::schema(), &all).unwrap()
+        };
+        let parts: Vec<RecordBatch> = pieces.iter().map(rows_in).collect();
+        assert_eq!(rows_in(&joined), concat_batches(&logs::schema(), &parts).unwrap());
+        // Its runs merge to the sort of everything.
+        let merged: Vec<RecordBatch> = merge_sorted(joined.sorted_runs(), fixture.registry.clone())
+            .map(Result::unwrap)
+            .collect();
+        let sorted = sorted(&memtable, &fixture.registry);
+        let schema = logs::schema();
+        assert_eq!(concat_batches(&schema, &merged).unwrap(), concat_batches(&schema, &sorted).unwrap());
+        let names = |segments: &[Arc<Segment>]| {
+            let mut all = std::collections::BTreeMap::<String, u64>::new();
+            for (name, rows) in segments.iter().flat_map(|segment| segment.attribute_names(&tenant("other"))) {
+                *all.entry(name).or_default() += rows;
+            }
+            all
+        };
+        assert_eq!(names(&[joined]), names(&pieces));
+    }
+}
+
+#[test]
+fn a_damaged_input_cannot_be_joined() {
+    let fixture = Fixture::new();
+    let memtable = batches(&fixture.registry, 17, 20_000);
+    let pieces = ["a", "b"].map(|name| fixture.segment(name, &memtable, BodyEncoding::Template));
+    let path = fixture.directory.path().join("b");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let outcome = concat_segments(io::sink(), &pieces, &WriteOptions::default());
+    assert!(matches!(outcome, Err(SegmentError::Corrupt { file, .. }) if file == "b"));
 }
 
 #[test]
@@ -531,7 +606,7 @@ fn read_everything(
     expect: Option<SegmentMeta>,
 ) -> Result<Vec<String>, SegmentError> {
     let segment = fixture.open(name, expect)?;
-    let rows = segment.sorted_batches().collect::<Result<Vec<_>, _>>()?;
+    let rows = segment.batches().collect::<Result<Vec<_>, _>>()?;
     block_on(segment.verify())?;
     Ok(rows_of(&rows))
 }
@@ -643,7 +718,7 @@ fn any_object_store_will_do() {
     block_on(store.put(&Path::from("x"), bytes.into())).unwrap();
     let segment = Arc::new(block_on(Segment::open(store, Path::from("x"), &registry, Some(meta))).unwrap());
     block_on(segment.verify()).unwrap();
-    let back: Vec<RecordBatch> = segment.sorted_batches().map(Result::unwrap).collect();
+    let back: Vec<RecordBatch> = segment.batches().map(Result::unwrap).collect();
     assert_eq!(rows_of(&back), rows_of(&sorted));
 }
 
@@ -661,7 +736,7 @@ fn streams_get_the_references_of_the_process_that_opens() {
         let refs = |batch: RecordBatch| {
             batch.column(column::STREAM).as_primitive::<arrow::datatypes::UInt32Type>().values().to_vec()
         };
-        segment.sorted_batches().flat_map(|batch| refs(batch.unwrap())).map(|r| registry.get(r).id).collect()
+        segment.batches().flat_map(|batch| refs(batch.unwrap())).map(|r| registry.get(r).id).collect()
     };
     assert_eq!(ids(&segment, &fixture.registry), ids(&opened, &other));
 }
@@ -680,7 +755,7 @@ fn a_line_of_ten_megabytes_and_its_neighbours_come_back() {
     let memtable = vec![builder.finish().records];
     for body in [BodyEncoding::Plain, BodyEncoding::Template] {
         let segment = fixture.segment("segment", &memtable, body);
-        let back: Vec<RecordBatch> = segment.sorted_batches().map(Result::unwrap).collect();
+        let back: Vec<RecordBatch> = segment.batches().map(Result::unwrap).collect();
         assert!(back.len() > 1, "one granule took everything");
         assert_eq!(concat_batches(&logs::schema(), &back).unwrap(), memtable[0]);
         let snapshot = Snapshot { memtable: vec![], segments: vec![segment] };
