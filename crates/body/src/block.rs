@@ -245,7 +245,8 @@ impl<'a> Block<'a> {
         let (mut template, mut rows, mut first_few) = (0u32, 0u64, 0u32);
         for _ in 0..count {
             let step = sections.head.zigzag32()?;
-            template = template.checked_add_signed(step).ok_or(BodyError::Corrupt("a template id overflows"))?;
+            template =
+                template.checked_add_signed(step).ok_or(BodyError::Corrupt("a template id overflows"))?;
             let count = sections.head.bounded(self.rows as usize)? as u32;
             rows += u64::from(count);
             let slots = match dictionary {

@@ -174,7 +174,8 @@ impl Dictionary {
 
     /// Text of a template with a mark for each variable.
     pub(crate) fn text_of(&self, id: u32) -> &[u8] {
-        let (first, end) = (self.first_piece[id as usize] as usize, self.first_piece[id as usize + 1] as usize);
+        let (first, end) =
+            (self.first_piece[id as usize] as usize, self.first_piece[id as usize + 1] as usize);
         &self.text[self.pieces[first].0 as usize..self.pieces[end - 1].1 as usize]
     }
 

@@ -94,7 +94,8 @@ pub fn renumber_block(
     Ok(())
 }
 
-const NO_SUCH_TEMPLATE: BodyError = BodyError::Corrupt("a block names a template that its dictionary has not");
+const NO_SUCH_TEMPLATE: BodyError =
+    BodyError::Corrupt("a block names a template that its dictionary has not");
 
 impl BlockIndex {
     /// Changes the template ids: `ids` has the new id by old id.

@@ -292,7 +292,8 @@ fn joined_blocks_read_as_before_under_one_dictionary() {
     let mut random = Random(5);
     let sets: Vec<Vec<Vec<u8>>> =
         vec![made_up(3000, &mut random), hostile(700, &mut random), made_up(2000, &mut random)];
-    let encoded: Vec<Encoded> = sets.iter().rev().map(|lines| encode(lines, 512, Options::default())).collect();
+    let encoded: Vec<Encoded> =
+        sets.iter().rev().map(|lines| encode(lines, 512, Options::default())).collect();
     let mut merger = DictionaryMerger::new(Options::default());
     let ids: Vec<Vec<u32>> = encoded
         .iter()

@@ -23,7 +23,7 @@ use trine_schema::{
     LogScan, Needle, StreamRegistry, logs::column,
 };
 use trine_segment::{
-    BodyEncoding, OnCorrupt, Segment, SegmentError, Snapshot, WriteOptions, concat_segments, count, merge_sorted, scan,
+    BodyEncoding, Join, OnCorrupt, Segment, SegmentError, Snapshot, WriteOptions, count, merge_sorted, scan,
     sort_batches, write_segment,
 };
 
@@ -158,8 +158,10 @@ fn main() {
             copying += cpu() - before;
             batch.map(Ok::<_, SegmentError>)
         });
-        let body = if std::env::var_os("DIRECT").is_some() { BodyEncoding::Template } else { BodyEncoding::Plain };
-        let meta = write_segment(file, &registry, rows, &WriteOptions { body, ..WriteOptions::default() }).unwrap();
+        let body =
+            if std::env::var_os("DIRECT").is_some() { BodyEncoding::Template } else { BodyEncoding::Plain };
+        let meta =
+            write_segment(file, &registry, rows, &WriteOptions { body, ..WriteOptions::default() }).unwrap();
         flushed.push(meta);
         sort_cpu += copying;
         plain_cpu += cpu() - before - copying;
@@ -188,7 +190,7 @@ fn main() {
     if std::env::var_os("DIRECT").is_some() {
         let before = cpu();
         let file = BufWriter::with_capacity(1 << 20, fs::File::create(work.join("joined.parquet")).unwrap());
-        let meta = concat_segments(file, &plain, &WriteOptions::default()).unwrap().unwrap();
+        let meta = Join::new(&plain, &WriteOptions::default()).unwrap().write(file).unwrap();
         println!(
             "join {:.2} CPU-s/GB, {:.4} of raw",
             (cpu() - before) as f64 / 1e9 / gb,

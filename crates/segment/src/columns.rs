@@ -109,7 +109,8 @@ pub fn map_from_stored(map: &MapArray) -> ArrayRef {
 /// themselves would repeat every nanosecond of the timestamps.
 pub fn observed_to_delay(timestamps: &[i64], observed: &ArrayRef) -> ArrayRef {
     let observed = observed.as_primitive::<TimestampNanosecondType>();
-    let delays = observed.values().iter().zip(timestamps).map(|(observed, time)| observed.wrapping_sub(*time));
+    let delays =
+        observed.values().iter().zip(timestamps).map(|(observed, time)| observed.wrapping_sub(*time));
     Arc::new(Int64Array::new(delays.collect(), observed.nulls().cloned()))
 }
 

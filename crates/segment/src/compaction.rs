@@ -36,7 +36,10 @@ impl Segment {
         let granules = &self.index.granules;
         let starts = self.index.runs.iter().map(|run| granules.partition_point(|g| g.rows.end <= run.row));
         let starts: Vec<usize> = starts.chain([granules.len()]).collect();
-        starts.windows(2).map(|two| -> SortedBatches { Box::new(self.granule_batches(two[0]..two[1])) }).collect()
+        starts
+            .windows(2)
+            .map(|two| -> SortedBatches { Box::new(self.granule_batches(two[0]..two[1])) })
+            .collect()
     }
 
     fn granule_batches(

@@ -265,7 +265,8 @@ impl Index {
         let mut row = 0u32;
         for _ in 0..reader.count("entries of streams")? {
             let number = reader.varint32("number of a stream")? as usize;
-            let (tenant, labels, id) = distinct.get(number).cloned().ok_or(Malformed("number of a stream"))?;
+            let (tenant, labels, id) =
+                distinct.get(number).cloned().ok_or(Malformed("number of a stream"))?;
             let end = row.checked_add(reader.varint32("rows of a stream")?).ok_or(Malformed("rows"))?;
             let min = reader.zigzag("first time of a stream")?;
             let max = min.wrapping_add(reader.varint("last time of a stream")? as i64);
@@ -445,8 +446,11 @@ mod tests {
         // Two streams, times with repeats; every range is compared with the plain answer.
         let times: Vec<i64> = (0..700).map(|i| i / 3).chain((0..900).map(|i| 100 + i / 7)).collect();
         // The first stream stands in two runs.
-        let marks: Vec<i64> =
-            [&times[..300], &times[300..]].iter().flat_map(|run| run.iter().step_by(MARK_ROWS as usize)).copied().collect();
+        let marks: Vec<i64> = [&times[..300], &times[300..]]
+            .iter()
+            .flat_map(|run| run.iter().step_by(MARK_ROWS as usize))
+            .copied()
+            .collect();
         let index = Index {
             body: BodyEncoding::Plain,
             rows: times.len() as u32,

@@ -6,12 +6,7 @@ use std::{ops::Range, sync::Arc};
 use trine_body::{BlockIndex, PreparedQuery, Query, TraceIdBloom, Verdict};
 use trine_schema::{LineFilter, LogFilter, LogScan, Needle};
 
-use crate::{
-    Segment, SegmentError, StreamMatcher,
-    index::Granule,
-    read::last_instant,
-    write::level_of,
-};
+use crate::{Segment, SegmentError, StreamMatcher, index::Granule, read::last_instant, write::level_of};
 
 /// Numbers of severities.
 const SEVERITIES: Range<u8> = 0..25;

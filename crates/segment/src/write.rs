@@ -81,7 +81,7 @@ pub struct WriteOptions {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { body: BodyEncoding::Plain, zstd_level: 1, row_group_rows: 16 * GRANULE_ROWS }
+        Self { body: BodyEncoding::Plain, zstd_level: 1, row_group_rows: 32 * GRANULE_ROWS }
     }
 }
 
@@ -165,9 +165,8 @@ struct Writer<'a, W: Write + Send> {
 impl<'a, W: Write + Send> Writer<'a, W> {
     fn new(file: W, registry: &'a StreamRegistry, options: &'a WriteOptions) -> Result<Self, SegmentError> {
         let file = begin_file(file, options)?;
-        let encoder = (options.body == BodyEncoding::Template).then(|| {
-            trine_body::Encoder::new(options.body_options())
-        });
+        let encoder = (options.body == BodyEncoding::Template)
+            .then(|| trine_body::Encoder::new(options.body_options()));
         Ok(Self {
             file,
             options,
@@ -306,7 +305,9 @@ impl<'a, W: Write + Send> Writer<'a, W> {
                 if position != stored::BODY {
                     for slice in group.iter().flat_map(|granule| &granule.slices) {
                         let array = match position {
-                            stored::OBSERVED_DELAY => observed_to_delay(timestamps(slice), slice.column(logical)),
+                            stored::OBSERVED_DELAY => {
+                                observed_to_delay(timestamps(slice), slice.column(logical))
+                            }
                             stored::ATTRIBUTES => map_to_stored(slice.column(logical).as_map()),
                             _ => slice.column(logical).clone(),
                         };
@@ -526,7 +527,8 @@ fn texts(group: &[GranuleRows], logical: usize) -> Option<Encoded<&[u8]>> {
 /// Trace ids as a dictionary; `None` when most ids stand in one row only and a dictionary saves nothing.
 fn trace_ids(group: &[GranuleRows]) -> Option<Encoded<&[u8]>> {
     let slices = group.iter().flat_map(|granule| &granule.slices);
-    let present: usize = slices.map(|slice| slice.column(column::TRACE_ID)).map(|ids| ids.len() - ids.null_count()).sum();
+    let present: usize =
+        slices.map(|slice| slice.column(column::TRACE_ID)).map(|ids| ids.len() - ids.null_count()).sum();
     dictionary(group, column::TRACE_ID, present / TRACE_ID_REPEATS, |array, add| {
         array.as_fixed_size_binary().iter().for_each(add);
     })

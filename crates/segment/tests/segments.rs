@@ -19,8 +19,8 @@ use trine_schema::{
     LogFilter, LogRecord, LogScan, Needle, StreamRegistry, logs, logs::column,
 };
 use trine_segment::{
-    BodyEncoding, OnCorrupt, Segment, SegmentError, SegmentMeta, Snapshot, StreamMatcher, StreamOrder,
-    WriteOptions, concat_segments, count, filter_batch, merge_sorted, scan, sort_batches, streams, write_segment,
+    BodyEncoding, Join, OnCorrupt, Segment, SegmentError, SegmentMeta, Snapshot, StreamMatcher, StreamOrder,
+    WriteOptions, count, filter_batch, merge_sorted, scan, sort_batches, streams, write_segment,
 };
 
 const MINUTE: i64 = 60_000_000_000;
@@ -141,7 +141,7 @@ impl Fixture {
     /// The segments as one.
     fn joined(&self, name: &str, inputs: &[Arc<Segment>]) -> Arc<Segment> {
         let file = fs::File::create(self.directory.path().join(name)).unwrap();
-        let meta = concat_segments(file, inputs, &WriteOptions::default()).unwrap().unwrap();
+        let meta = Join::new(inputs, &WriteOptions::default()).unwrap().write(file).unwrap();
         let segment = self.open(name, Some(meta.clone())).unwrap();
         assert_eq!(segment.meta(), &meta);
         segment
@@ -320,12 +320,8 @@ fn fixture_with(rows: usize) -> (Fixture, Vec<RecordBatch>, Vec<(&'static str, S
     let inner = fixture.joined("inner", &pieces[1..4]);
     let joined = fixture.joined("joined", &[pieces[0].clone(), inner, pieces[4].clone()]);
     let one = |segment| Snapshot { memtable: vec![], segments: vec![segment] };
-    let all = vec![
-        ("plain", one(plain)),
-        ("template", one(template)),
-        ("joined", one(joined)),
-        ("mixed", mixed),
-    ];
+    let all =
+        vec![("plain", one(plain)), ("template", one(template)), ("joined", one(joined)), ("mixed", mixed)];
     (fixture, memtable, all)
 }
 
@@ -406,15 +402,15 @@ fn joined_segments_keep_every_row_and_verify() {
         let parts: Vec<RecordBatch> = pieces.iter().map(rows_in).collect();
         assert_eq!(rows_in(&joined), concat_batches(&logs::schema(), &parts).unwrap());
         // Its runs merge to the sort of everything.
-        let merged: Vec<RecordBatch> = merge_sorted(joined.sorted_runs(), fixture.registry.clone())
-            .map(Result::unwrap)
-            .collect();
+        let merged: Vec<RecordBatch> =
+            merge_sorted(joined.sorted_runs(), fixture.registry.clone()).map(Result::unwrap).collect();
         let sorted = sorted(&memtable, &fixture.registry);
         let schema = logs::schema();
         assert_eq!(concat_batches(&schema, &merged).unwrap(), concat_batches(&schema, &sorted).unwrap());
         let names = |segments: &[Arc<Segment>]| {
             let mut all = std::collections::BTreeMap::<String, u64>::new();
-            for (name, rows) in segments.iter().flat_map(|segment| segment.attribute_names(&tenant("other"))) {
+            for (name, rows) in segments.iter().flat_map(|segment| segment.attribute_names(&tenant("other")))
+            {
                 *all.entry(name).or_default() += rows;
             }
             all
@@ -433,7 +429,7 @@ fn a_damaged_input_cannot_be_joined() {
     let middle = bytes.len() / 3;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
-    let outcome = concat_segments(io::sink(), &pieces, &WriteOptions::default());
+    let outcome = Join::new(&pieces, &WriteOptions::default()).unwrap().write(io::sink());
     assert!(matches!(outcome, Err(SegmentError::Corrupt { file, .. }) if file == "b"));
 }
 

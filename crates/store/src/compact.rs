@@ -1,6 +1,6 @@
-//! Upkeep: merging segments, retention, removing files.
+//! Upkeep: merging and joining segments, retention, removing files.
 //!
-//! A merge streams its inputs granule by granule into a new segment. Crash cases: before the catalog
+//! A merge streams its inputs granule by granule into a new segment, a join copies them. Crash cases: before the catalog
 //! transaction the output is an orphan whose rows all lie in other segments, the next open removes
 //! it; after it the inputs are the orphans. The inputs' files go when the last query that reads
 //! them ends.
@@ -16,15 +16,15 @@ use arrow::{
     datatypes::TimestampNanosecondType,
 };
 use trine_schema::logs::column;
-use trine_segment::{SegmentError, WriteOptions, merge_sorted, write_segment};
+use trine_segment::{Join, Segment, SegmentError, SegmentMeta, WriteOptions, merge_sorted, write_segment};
 
 use crate::{
     StoreError,
     catalog::{SegmentRow, Sources},
-    engine::{Engine, Live, millis},
+    engine::{Engine, Live},
     files::{SegmentName, day_of},
     flush::{be_nice, open},
-    plan::{Candidate, Mood, plan},
+    plan::{Candidate, Mood, Step, plan},
 };
 
 /// How often retention is applied and old files are looked after.
@@ -77,7 +77,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
                 retain(engine)?;
                 next_retention = Instant::now() + TICK;
             }
-            merge_next(engine, mood).map(|more| {
+            step(engine, mood).map(|more| {
                 if more {
                     engine.upkeep.lock().poked |= mood == Mood::Busy;
                 }
@@ -99,7 +99,7 @@ fn guarded(work: impl FnOnce() -> Result<(), StoreError>) -> Result<(), StoreErr
 
 /// Merges until everything has its final shape.
 fn settle(engine: &Arc<Engine>) -> Result<(), StoreError> {
-    while merge_next(engine, Mood::Forced)? {
+    while step(engine, Mood::Forced)? {
         if engine.is_closed() {
             return Err(StoreError::Closed);
         }
@@ -107,8 +107,8 @@ fn settle(engine: &Arc<Engine>) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Does one merge if one is due.
-fn merge_next(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
+/// Does what is due next, if anything is.
+fn step(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
     let segments = engine.state.read().segments.clone();
     let candidates: Vec<Candidate> = segments
         .iter()
@@ -120,62 +120,52 @@ fn merge_next(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
             sources: live.row.sources.clone(),
         })
         .collect();
-    let Some(ids) = plan(&candidates, engine.config.segment_bytes, mood) else { return Ok(false) };
+    let Some(step) = plan(&candidates, engine.config.segment_bytes, mood) else { return Ok(false) };
+    let (Step::Merge(ids) | Step::Join(ids)) = &step;
     let inputs: Vec<Arc<Live>> = ids
         .iter()
         .map(|id| segments.iter().find(|l| l.row.id == *id).expect("planned from these").clone())
         .collect();
     drop(segments);
-    merge(engine, &inputs)?;
+    compact(engine, &inputs, matches!(step, Step::Join(_)))?;
     drop(inputs);
     engine.reap();
     Ok(true)
 }
 
-fn merge(engine: &Arc<Engine>, inputs: &[Arc<Live>]) -> Result<(), StoreError> {
+/// Brings segments together in a new one.
+fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(), StoreError> {
     let begun = Instant::now();
-    let cutoff = retention_cutoff(engine);
-    let streams = inputs
-        .iter()
-        .map(|live| -> Box<dyn Iterator<Item = _> + Send> { Box::new(live.segment.sorted_batches()) });
-    let mut merged = merge_sorted(streams.collect(), engine.registry.clone())
-        .map(|batch| {
-            if engine.is_closed() {
-                // Ends the writer early; the file it began is removed.
-                return Err(SegmentError::Contract("the store closes".into()));
-            }
-            batch.and_then(|batch| keep_from(batch, cutoff))
-        })
-        .filter(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0))
-        .peekable();
-    let day = inputs.iter().map(|live| live.row.meta.max_timestamp).max().expect("a merge has inputs");
+    let day = inputs.iter().map(|live| live.row.meta.max_timestamp).max().expect("there are inputs");
     let name = SegmentName {
         id: engine.next_id.fetch_add(1, Relaxed),
         level: inputs.iter().map(|live| live.row.level).max().unwrap_or(0).saturating_add(1),
         sources: Sources::union(inputs.iter().map(|live| &live.row.sources)),
     };
-    let live = if merged.peek().is_none() {
-        None
-    } else {
-        let path = name.path(day);
-        let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
-        let written =
-            engine.files.write(&path, |file| write_segment(file, &engine.registry, merged, &options));
-        let meta = match written {
-            Ok(meta) => meta,
-            Err(_) if engine.is_closed() => return Err(StoreError::Closed),
-            Err(StoreError::Corrupt { what, reason }) => {
-                // The damaged input leaves; the others are merged at the next try.
-                if let Some(bad) = inputs.iter().find(|live| what.ends_with(&live.row.path)) {
-                    engine.quarantine(&bad.segment, &reason);
-                    return Ok(());
-                }
-                return Err(StoreError::Corrupt { what, reason });
+    let path = name.path(day);
+    let mut written = Ok(None);
+    if join && can_join(engine, inputs) {
+        written = write_joined(engine, inputs, &path);
+    }
+    if let Ok(None) = written {
+        written = write_merged(engine, inputs, &path);
+    }
+    let live = match written {
+        Ok(Some(meta)) => {
+            let row = SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta };
+            Some(Arc::new(open(engine, row)?))
+        }
+        Ok(None) => None,
+        Err(_) if engine.is_closed() => return Err(StoreError::Closed),
+        Err(StoreError::Corrupt { what, reason }) => {
+            // The damaged input leaves; the others come together at the next try.
+            if let Some(bad) = inputs.iter().find(|live| what.ends_with(&live.row.path)) {
+                engine.quarantine(&bad.segment, &reason);
+                return Ok(());
             }
-            Err(e) => return Err(e),
-        };
-        let row = SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta };
-        Some(Arc::new(open(engine, row)?))
+            return Err(StoreError::Corrupt { what, reason });
+        }
+        Err(e) => return Err(e),
     };
     let before: u64 = inputs.iter().map(|live| live.row.meta.rows).sum();
     let after = live.as_ref().map_or(0, |live| live.row.meta.rows);
@@ -205,10 +195,48 @@ fn merge(engine: &Arc<Engine>, inputs: &[Arc<Live>]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// First timestamp that retention by age keeps.
-fn retention_cutoff(engine: &Engine) -> Option<i64> {
-    let age = engine.config.retention_age?;
-    Some(engine.now_ms().saturating_sub(millis(age)).saturating_mul(1_000_000))
+/// Whether copying gives what a merge would: every row stays, and bodies are encoded as they should be.
+fn can_join(engine: &Engine, inputs: &[Arc<Live>]) -> bool {
+    let body = engine.config.body_encoding.into();
+    let cutoff = engine.retention_cutoff().unwrap_or(i64::MIN);
+    inputs.iter().all(|live| live.row.meta.body == body && live.row.meta.min_timestamp >= cutoff)
+}
+
+/// `None` when they do not fit into one segment.
+fn write_joined(
+    engine: &Engine,
+    inputs: &[Arc<Live>],
+    path: &str,
+) -> Result<Option<SegmentMeta>, StoreError> {
+    let segments: Vec<Arc<Segment>> = inputs.iter().map(|live| live.segment.clone()).collect();
+    let options = WriteOptions::default();
+    let Some(join) = Join::new(&segments, &options) else { return Ok(None) };
+    engine.files.write(path, |file| join.write(file)).map(Some)
+}
+
+/// `None` when retention leaves no row.
+fn write_merged(
+    engine: &Engine,
+    inputs: &[Arc<Live>],
+    path: &str,
+) -> Result<Option<SegmentMeta>, StoreError> {
+    let cutoff = engine.retention_cutoff();
+    let runs = inputs.iter().flat_map(|live| live.segment.sorted_runs()).collect();
+    let mut merged = merge_sorted(runs, engine.registry.clone())
+        .map(|batch| {
+            if engine.is_closed() {
+                // Ends the writer early; the file it began is removed.
+                return Err(SegmentError::Contract("the store closes".into()));
+            }
+            batch.and_then(|batch| keep_from(batch, cutoff))
+        })
+        .filter(|batch| !matches!(batch, Ok(batch) if batch.num_rows() == 0))
+        .peekable();
+    if merged.peek().is_none() {
+        return Ok(None);
+    }
+    let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
+    engine.files.write(path, |file| write_segment(file, &engine.registry, merged, &options).map(Some))
 }
 
 /// The rows at or after the cutoff.
@@ -224,7 +252,7 @@ fn keep_from(batch: RecordBatch, cutoff: Option<i64>) -> Result<RecordBatch, Seg
 
 /// Drops whole segments that are too old, then the oldest until the rest fits.
 fn retain(engine: &Arc<Engine>) -> Result<(), StoreError> {
-    let cutoff = retention_cutoff(engine);
+    let cutoff = engine.retention_cutoff();
     let _commit = engine.commit.lock();
     let mut segments = engine.state.read().segments.as_ref().clone();
     segments.sort_by_key(|live| (live.row.meta.max_timestamp, live.row.id));

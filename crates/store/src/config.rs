@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-/// How bodies lie in compacted segments. Segments fresh from a flush always have plain bodies.
+/// How bodies lie in segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum BodyEncoding {
     /// A plain text column; any Parquet reader sees it.
@@ -36,9 +36,8 @@ pub struct StoreConfig {
     /// A memtable whose first row is this old is flushed even when it is small, so that the log
     /// stays short. Default: 5 minutes.
     pub flush_after: Duration,
-    /// Rows whose timestamp is older than this are dropped, whole segments at a time and row-wise
-    /// whenever a compaction passes. Until then queries still see them; for an exact border put it into
-    /// the query's time range. Default: none (kept for ever).
+    /// Rows whose timestamp is older than this are no longer seen by any query. Their space is freed when
+    /// all rows of a segment are that old, or when a merge passes. Default: none (kept for ever).
     pub retention_age: Option<Duration>,
     /// Most bytes all segments together may take on disk; the segments with the oldest rows go first.
     /// Default: none.
@@ -57,7 +56,7 @@ pub struct StoreConfig {
     /// Raw bytes (bodies and attributes) at which a segment counts as full and is not merged again.
     /// Default: 1 GiB.
     pub segment_bytes: u64,
-    /// Body encoding of compacted segments. Default: [`BodyEncoding::Templates`].
+    /// Body encoding of new segments. Default: [`BodyEncoding::Templates`].
     pub body_encoding: BodyEncoding,
     /// Most bytes of batches waiting for the log; appenders wait beyond. Default: 16 MiB.
     pub queue_bytes: usize,

@@ -133,6 +133,17 @@ impl Engine {
         (self.clock)()
     }
 
+    /// First timestamp that retention by age keeps.
+    pub fn retention_cutoff(&self) -> Option<i64> {
+        let age = self.config.retention_age?;
+        Some(self.now_ms().saturating_sub(millis(age)).saturating_mul(1_000_000))
+    }
+
+    /// Rows past retention may still lie in files; no query sees them.
+    pub fn keep_within_retention(&self, scan: &mut LogScan) {
+        scan.start = scan.start.max(self.retention_cutoff().unwrap_or(i64::MIN));
+    }
+
     pub fn is_closed(&self) -> bool {
         self.closed.load(Relaxed)
     }

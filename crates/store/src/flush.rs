@@ -18,7 +18,7 @@ use std::{
 };
 
 use object_store::path::Path as ObjectPath;
-use trine_segment::{BodyEncoding, Segment, WriteOptions, sort_batches, write_segment};
+use trine_segment::{Segment, WriteOptions, sort_batches, write_segment};
 
 use crate::{
     StoreError,
@@ -128,7 +128,7 @@ fn flush(engine: &Engine, table: &Arc<Memtable>) -> Result<(), StoreError> {
 fn write(engine: &Engine, table: &Memtable, first: u64, last: u64) -> Result<Live, StoreError> {
     let sorted =
         sort_batches(&table.batches(), &engine.registry).map_err(|e| segment_error("sorting a flush", &e))?;
-    let options = WriteOptions { body: BodyEncoding::Plain, ..WriteOptions::default() };
+    let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
     let name = SegmentName {
         id: engine.next_id.fetch_add(1, Relaxed),
         level: 0,

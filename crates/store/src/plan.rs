@@ -1,24 +1,29 @@
-//! Which segments to merge: pure decisions.
+//! Which segments to bring together, and how: pure decisions.
 //!
-//! Only segments of one UTC day (of their latest row) are merged. A segment with at least half the
-//! target's raw bytes is *done* and stays. Of the others, oldest first:
-//! 1. as many as reach the target become one;
-//! 2. sixteen small ones of about one size (a factor of eight) become one, so that trickles stay few;
-//! 3. when nothing was flushed for a while, four or more fresh from a flush become one;
-//! 4. when a merge is forced, all become one, and a single one fresh from a flush is rewritten.
+//! There are two ways. *Merging* sorts all rows anew and encodes them again: dear, and worth it for small
+//! segments, whose streams are cut into shreds. *Joining* copies what is encoded behind one another: cheap,
+//! and good for segments with long runs. Only segments of one UTC day (of their latest row) come together. A
+//! segment with at least half the target's raw bytes is *done* and stays. Of the others, oldest first:
+//! 1. sixteen small ones of about one size (a factor of eight) are merged, so that trickles stay few;
+//! 2. sixteen large ones, or as many as reach the target, are joined;
+//! 3. when nothing was flushed for a while, four or more small ones fresh from a flush are merged;
+//! 4. when it is forced, all small ones are merged, then everything is joined.
 //!
-//! Under load rule 1 decides alone, so a row is written twice: at the flush and at one merge.
+//! A flush under load is large, so its rows are encoded once.
 
 use crate::{catalog::Sources, files::MAX_SOURCES_TEXT};
 
 /// Most inputs of one merge; each holds a granule (about 2 MB) in memory.
-const MAX_INPUTS: usize = 32;
+const MAX_MERGED: usize = 32;
 
-/// Rule 2.
-const SAME_SIZE: usize = 16;
+/// Most inputs of one join.
+const MAX_JOINED: usize = 64;
 
-/// Rule 2 is for segments below the target's 32nd part; a flush under load is larger.
-const SMALL: u64 = 32;
+/// Rules 1 and 2.
+const ENOUGH: usize = 16;
+
+/// Segments below the target's 64th part are small; a flush under load is larger.
+const SMALL: u64 = 64;
 
 /// Rule 3.
 const QUIET: usize = 4;
@@ -44,53 +49,70 @@ pub(crate) enum Mood {
     Forced,
 }
 
-/// Ids of the segments to merge next, oldest rows first; `None` when all is well.
-pub(crate) fn plan(all: &[Candidate], target: u64, mood: Mood) -> Option<Vec<u64>> {
+/// What to do next; ids of the segments, oldest rows first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Sort the rows of all anew.
+    Merge(Vec<u64>),
+    /// Lay them one behind the other.
+    Join(Vec<u64>),
+}
+
+/// The next step; `None` when all is well.
+pub(crate) fn plan(all: &[Candidate], target: u64, mood: Mood) -> Option<Step> {
     let mut open: Vec<&Candidate> = all.iter().filter(|c| c.raw_bytes < target / 2).collect();
     open.sort_by_key(|c| (c.day, c.sources.0.first().copied(), c.id));
     open.chunk_by(|a, b| a.day == b.day).find_map(|day| of_day(day, target, mood))
 }
 
-fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Vec<u64>> {
-    let ids = |run: Vec<&Candidate>| Some(run.iter().map(|c| c.id).collect());
-    // A candidate whose sources go with no other's into a file name is passed over.
-    let starts = (0..day.len()).map(|start| bounded(&day[start..], target));
-    let run = starts.clone().find(|run| run.len() >= 2).or_else(|| starts.clone().next())?;
-    let whole: u64 = run.iter().map(|c| c.raw_bytes).sum();
-    if run.len() >= 2 && (whole >= target || run.len() == MAX_INPUTS || mood == Mood::Forced) {
-        return ids(run);
-    }
-    if mood == Mood::Forced {
-        return day.iter().find(|c| c.level == 0).map(|c| vec![c.id]);
-    }
+fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
+    let ids = |run: &[&Candidate]| run.iter().map(|c| c.id).collect();
+    let (small, large): (Vec<&Candidate>, Vec<&Candidate>) =
+        day.iter().partition(|c| c.raw_bytes < target / SMALL);
     let merge = |wanted: &dyn Fn(&Candidate) -> bool, enough: usize| {
-        let some: Vec<&Candidate> = day.iter().copied().filter(|c| wanted(c)).collect();
-        let run = bounded(&some, target);
-        if run.len() >= enough { ids(run) } else { None }
+        let some: Vec<&Candidate> = small.iter().copied().filter(|c| wanted(c)).collect();
+        let run = together(&some, target, MAX_MERGED, enough)?;
+        Some(Step::Merge(ids(&run)))
     };
     let tier = |c: &Candidate| (target / c.raw_bytes.max(1)).ilog2() / 3;
-    let small = |c: &Candidate| c.raw_bytes < target / SMALL;
-    let tiers: Vec<u32> = day.iter().filter(|c| small(c)).map(|c| tier(c)).collect();
-    let by_size = tiers.into_iter().find_map(|t| merge(&|c| small(c) && tier(c) == t, SAME_SIZE));
-    by_size.or_else(|| if mood == Mood::Quiet { merge(&|c| c.level == 0, QUIET) } else { None })
+    let mut tiers: Vec<u32> = small.iter().map(|c| tier(c)).collect();
+    tiers.dedup();
+    let by_size = || tiers.iter().find_map(|t| merge(&|c| tier(c) == *t, ENOUGH));
+    let join = |some: &[&Candidate], enough: usize| {
+        let run = together(some, target, MAX_JOINED, 2)?;
+        let whole: u64 = run.iter().map(|c| c.raw_bytes).sum();
+        (run.len() >= enough || whole >= target).then(|| Step::Join(ids(&run)))
+    };
+    match mood {
+        Mood::Busy => by_size().or_else(|| join(&large, ENOUGH)),
+        Mood::Quiet => by_size().or_else(|| join(&large, ENOUGH)).or_else(|| merge(&|c| c.level == 0, QUIET)),
+        Mood::Forced => merge(&|_| true, 2).or_else(|| join(day, 2)),
+    }
 }
 
-/// The first candidates up to the target's size, the bound on inputs and the length of a name.
-fn bounded<'a>(day: &[&'a Candidate], target: u64) -> Vec<&'a Candidate> {
-    let mut run: Vec<&Candidate> = Vec::new();
-    let mut bytes = 0;
-    for candidate in day {
-        if run.len() == MAX_INPUTS || bytes >= target {
-            break;
+/// The first of the candidates up to the target's size and the bounds on inputs and on the length of a name;
+/// `None` when they are fewer than `enough`. Where a candidate's sources go with no other's into a name,
+/// it is passed over.
+fn together<'a>(
+    some: &[&'a Candidate],
+    target: u64,
+    most: usize,
+    enough: usize,
+) -> Option<Vec<&'a Candidate>> {
+    let bounded = |some: &[&'a Candidate]| {
+        let mut run: Vec<&Candidate> = Vec::new();
+        let mut bytes = 0;
+        for candidate in some {
+            let sources = Sources::union(run.iter().map(|c| &c.sources).chain([&candidate.sources]));
+            if run.len() == most || bytes >= target || sources.to_text().len() > MAX_SOURCES_TEXT {
+                break;
+            }
+            bytes += candidate.raw_bytes;
+            run.push(candidate);
         }
-        let sources = Sources::union(run.iter().map(|c| &c.sources).chain([&candidate.sources]));
-        if sources.to_text().len() > MAX_SOURCES_TEXT {
-            break;
-        }
-        bytes += candidate.raw_bytes;
-        run.push(candidate);
-    }
-    run
+        run
+    };
+    (0..some.len()).map(|start| bounded(&some[start..])).find(|run| run.len() >= enough.max(2))
 }
 
 #[cfg(test)]
@@ -104,13 +126,17 @@ mod tests {
         Candidate { id, day, level: 0, raw_bytes: megabytes * MB, sources }
     }
 
-    /// Plays merges until nothing is left to do; returns the bytes written and the final sizes in MB.
-    fn settle(all: &mut Vec<Candidate>, mood: Mood) -> (u64, Vec<u64>) {
-        let mut written = 0;
-        while let Some(ids) = plan(all, 1024 * MB, mood) {
+    /// Plays steps until nothing is left to do; returns the megabytes merged and joined and the final sizes.
+    fn settle(all: &mut Vec<Candidate>, mood: Mood) -> (u64, u64, Vec<u64>) {
+        let (mut merges, mut joins) = (0, 0);
+        while let Some(step) = plan(all, 1024 * MB, mood) {
+            let (ids, written) = match step {
+                Step::Merge(ids) => (ids, &mut merges),
+                Step::Join(ids) => (ids, &mut joins),
+            };
             let (merged, rest): (Vec<_>, Vec<_>) = all.drain(..).partition(|c| ids.contains(&c.id));
             let raw_bytes: u64 = merged.iter().map(|c| c.raw_bytes).sum();
-            written += raw_bytes;
+            *written += raw_bytes / MB;
             *all = rest;
             all.push(Candidate {
                 id: 1000 + ids[0],
@@ -120,30 +146,31 @@ mod tests {
                 sources: Sources::union(merged.iter().map(|c| &c.sources)),
             });
         }
-        (written / MB, all.iter().map(|c| c.raw_bytes / MB).collect())
+        (merges, joins, all.iter().map(|c| c.raw_bytes / MB).collect())
     }
 
     #[test]
-    fn under_load_a_row_is_merged_once_and_the_final_shape_is_few_large_segments() {
+    fn under_load_no_row_is_encoded_again_and_the_final_shape_is_few_large_segments() {
         let mut all = Vec::new();
-        let mut written = 0;
+        let (mut merged, mut joined, mut most) = (0, 0, 0);
         for id in 0..250 {
             all.push(fresh(id, 1, 40));
-            written += settle(&mut all, Mood::Busy).0;
+            let (merges, joins, _) = settle(&mut all, Mood::Busy);
+            (merged, joined, most) = (merged + merges, joined + joins, most.max(all.len()));
         }
-        written += settle(&mut all, Mood::Forced).0;
-        assert_eq!(written, 250 * 40);
-        assert!(all.len() <= 10, "{} segments for 10 GB", all.len());
+        let (merges, joins, _) = settle(&mut all, Mood::Forced);
+        assert_eq!((merged + merges, joined + joins), (0, 250 * 40));
+        assert!(all.len() <= 17 && most <= 32, "{} segments for 10 GB, {most} on the way", all.len());
     }
 
     #[test]
     fn one_gigabyte_becomes_one_segment_when_forced_and_days_stay_apart() {
-        let mut all: Vec<_> = (0..20).map(|id| fresh(id, 1, 45)).collect();
-        assert_eq!(settle(&mut all, Mood::Busy), (0, vec![45; 20]), "more may come");
-        assert_eq!(settle(&mut all.clone(), Mood::Quiet), (20 * 45, vec![900]));
-        assert_eq!(settle(&mut all, Mood::Forced), (20 * 45, vec![900]));
-        let mut all = vec![fresh(1, 1, 45), fresh(2, 1, 45), fresh(3, 2, 1)];
-        assert_eq!(settle(&mut all, Mood::Forced), (91, vec![90, 1]));
+        let mut all: Vec<_> = (0..15).map(|id| fresh(id, 1, 45)).collect();
+        assert_eq!(settle(&mut all, Mood::Busy), (0, 0, vec![45; 15]), "more may come");
+        assert_eq!(settle(&mut all, Mood::Quiet), (0, 0, vec![45; 15]));
+        assert_eq!(settle(&mut all, Mood::Forced), (0, 15 * 45, vec![15 * 45]));
+        let mut all = vec![fresh(1, 1, 45), fresh(2, 1, 1), fresh(3, 1, 2), fresh(4, 2, 1)];
+        assert_eq!(settle(&mut all, Mood::Forced), (3, 48, vec![1, 48]));
         assert_eq!(plan(&all, 1024 * MB, Mood::Forced), None);
     }
 
@@ -153,20 +180,20 @@ mod tests {
         let mut written = 0;
         for id in 0..1000 {
             all.push(fresh(id, 1, 1));
-            written += settle(&mut all, Mood::Quiet).0;
+            let (merges, joins, _) = settle(&mut all, Mood::Quiet);
+            written += merges + joins;
         }
         assert!(all.len() <= 48, "{} segments", all.len());
-        assert!(written <= 4 * 1000, "{written} MB merged for 1000 MB");
+        assert!(written <= 4 * 1000, "{written} MB written again for 1000 MB");
         assert_eq!(plan(&[fresh(1, 1, 1), fresh(2, 1, 1)], 1024 * MB, Mood::Quiet), None);
-        assert!(
-            plan(&(0..4).map(|id| fresh(id, 1, 1)).collect::<Vec<_>>(), 1024 * MB, Mood::Quiet).is_some()
-        );
+        let four: Vec<_> = (0..4).map(|id| fresh(id, 1, 1)).collect();
+        assert_eq!(plan(&four, 1024 * MB, Mood::Quiet), Some(Step::Merge(vec![0, 1, 2, 3])));
     }
 
     #[test]
     fn names_stay_short_enough_for_a_file_system() {
         let all: Vec<_> = (0..40).map(|id| fresh(id * 1_000_000_007, 1, 1)).collect();
-        let ids = plan(&all, 1024 * MB, Mood::Forced).unwrap();
+        let Some(Step::Merge(ids)) = plan(&all, 1024 * MB, Mood::Forced) else { panic!("nothing to merge") };
         let picked = all.iter().filter(|c| ids.contains(&c.id)).map(|c| &c.sources);
         assert!(ids.len() >= 2 && Sources::union(picked).to_text().len() <= MAX_SOURCES_TEXT);
     }

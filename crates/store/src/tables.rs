@@ -34,12 +34,14 @@ impl Tables for Store {
         &self.engine.registry
     }
 
-    fn scan_logs(&self, scan: LogScan) -> RecordBatchStream {
+    fn scan_logs(&self, mut scan: LogScan) -> RecordBatchStream {
+        self.engine.keep_within_retention(&mut scan);
         let snapshot = self.engine.snapshot(&scan);
         trine_segment::scan(snapshot, self.engine.registry.clone(), scan, self.on_corrupt())
     }
 
-    async fn count_logs(&self, count: LogCount) -> Result<Option<Vec<LogCountRow>>, ScanError> {
+    async fn count_logs(&self, mut count: LogCount) -> Result<Option<Vec<LogCountRow>>, ScanError> {
+        self.engine.keep_within_retention(&mut count.scan);
         let (engine, on_corrupt) = (self.engine.clone(), self.on_corrupt());
         let work = move || {
             let snapshot = engine.snapshot(&count.scan);
@@ -48,7 +50,8 @@ impl Tables for Store {
         blocking(work).await?
     }
 
-    async fn streams(&self, scan: LogScan) -> Result<Vec<Arc<Stream>>, ScanError> {
+    async fn streams(&self, mut scan: LogScan) -> Result<Vec<Arc<Stream>>, ScanError> {
+        self.engine.keep_within_retention(&mut scan);
         let engine = self.engine.clone();
         let work = move || {
             let snapshot = engine.snapshot(&scan);

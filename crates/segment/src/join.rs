@@ -13,97 +13,92 @@ use parquet::{
         page_index::column_index::ColumnIndexMetaData,
     },
 };
-use trine_body::DictionaryMerger;
+use trine_body::{DictionaryMerger, renumber_block};
 
 use crate::{
-    Segment, SegmentError, SegmentMeta, WriteOptions,
+    BodyEncoding, Segment, SegmentError, SegmentMeta, WriteOptions,
     file::CheckedReader,
     index::{Granule, Index, SortedRun, StreamEntry},
     write::{begin_file, finish_file, io_error},
 };
 
-/// Joins segments of one body encoding into one file; the caller syncs it. `None` (and a file that must be
-/// thrown away) when together they have too many rows or templates for one segment; then merging their rows
-/// is what is left.
-pub fn concat_segments<W: Write + Send>(
-    file: W,
-    inputs: &[Arc<Segment>],
-    options: &WriteOptions,
-) -> Result<Option<SegmentMeta>, SegmentError> {
-    let Some(first) = inputs.first() else {
-        return Err(SegmentError::Contract("no segment was to be joined".into()));
-    };
-    let mut all = Index {
-        body: first.index.body,
-        rows: 0,
-        raw_bytes: 0,
-        tenants: tenants(inputs),
-        runs: Vec::new(),
-        streams: Vec::new(),
-        granules: Vec::new(),
-        row_groups: vec![0],
-        marks: Vec::new(),
-        attributes: Vec::new(),
-        templates: Vec::new(),
-    };
-    let mut templates = DictionaryMerger::new(options.body_options());
-    let mut file = begin_file(file, options)?;
-    for segment in inputs {
-        let index = &segment.index;
-        if index.body != all.body {
-            return Err(SegmentError::Contract("segments of different body encodings were to be joined".into()));
+/// Segments that fit together into one.
+pub struct Join<'a> {
+    inputs: &'a [Arc<Segment>],
+    options: &'a WriteOptions,
+    /// Per input the new ids of its templates.
+    ids: Vec<Vec<u32>>,
+    /// The dictionary of all.
+    templates: Vec<u8>,
+}
+
+impl<'a> Join<'a> {
+    /// `None` when the segments differ in their body encoding, or have too many rows or templates for one
+    /// segment; then merging their rows is what is left.
+    pub fn new(inputs: &'a [Arc<Segment>], options: &'a WriteOptions) -> Option<Self> {
+        let body = inputs.first()?.index.body;
+        let rows: u64 = inputs.iter().map(|segment| u64::from(segment.index.rows)).sum();
+        if rows > u64::from(u32::MAX) || inputs.iter().any(|segment| segment.index.body != body) {
+            return None;
         }
-        let ids = match &segment.templates {
-            None => Vec::new(),
-            Some(dictionary) => match templates.add(dictionary) {
-                Some(ids) => ids,
-                None => return Ok(None),
-            },
+        let mut templates = DictionaryMerger::new(options.body_options());
+        let ids = inputs
+            .iter()
+            .map(|segment| match &segment.templates {
+                None => Some(Vec::new()),
+                Some(dictionary) => templates.add(dictionary),
+            })
+            .collect::<Option<_>>()?;
+        let templates = if body == BodyEncoding::Template { templates.finish() } else { Vec::new() };
+        Some(Self { inputs, options, ids, templates })
+    }
+
+    /// Writes the file; the caller syncs it.
+    pub fn write<W: Write + Send>(self, file: W) -> Result<SegmentMeta, SegmentError> {
+        let mut all = Index {
+            body: self.inputs[0].index.body,
+            rows: 0,
+            raw_bytes: 0,
+            tenants: tenants(self.inputs),
+            runs: Vec::new(),
+            streams: Vec::new(),
+            granules: Vec::new(),
+            row_groups: vec![0],
+            marks: Vec::new(),
+            attributes: Vec::new(),
+            templates: self.templates,
         };
-        let (Some(rows), Ok(marks)) =
-            (all.rows.checked_add(index.rows), u32::try_from(all.marks.len() + index.marks.len()))
-        else {
-            return Ok(None);
-        };
-        let base = Base {
-            row: all.rows,
-            mark: marks - index.marks.len() as u32,
-            row_group: all.row_groups.len() as u32 - 1,
-        };
-        let (reader, metadata) = (segment.reader(), segment.page_indexes()?);
-        let mut granules = index.granules.iter().peekable();
-        for group in 0..metadata.num_row_groups() {
-            let failed = |error| {
-                let at = metadata.row_group(group).file_offset().unwrap_or_default();
-                reader.error(u64::try_from(at).unwrap_or_default(), &error)
-            };
-            copy_row_group(&mut file, &reader, &metadata, group).map_err(failed)?;
-            while let Some(granule) = granules.next_if(|granule| granule.row_group as usize == group) {
-                let start = file.bytes_written() as u64;
-                let mut moved = base.granule(granule);
-                if let Some(body_index) = &mut moved.body_index {
-                    let bad = |error| segment.bad_body(granule, &error);
-                    let mut block = Vec::new();
-                    let bytes = reader.read(granule.body.clone())?;
-                    trine_body::renumber_block(&bytes, &ids, &options.body_options(), &mut block).map_err(bad)?;
-                    body_index.renumber(&ids).map_err(bad)?;
-                    file.write_all(&block).map_err(io_error)?;
+        let mut file = begin_file(file, self.options)?;
+        for (segment, ids) in self.inputs.iter().zip(&self.ids) {
+            let base = all.append(&segment.index);
+            let (reader, metadata) = (segment.reader(), segment.page_indexes()?);
+            let mut granules = segment.index.granules.iter().peekable();
+            for group in 0..metadata.num_row_groups() {
+                copy_row_group(&mut file, &reader, &metadata, group).map_err(|error| {
+                    let at = metadata.row_group(group).file_offset().unwrap_or_default();
+                    reader.error(u64::try_from(at).unwrap_or_default(), &error)
+                })?;
+                while let Some(granule) = granules.next_if(|granule| granule.row_group as usize == group) {
+                    let mut moved = base.granule(granule);
+                    // A granule without a body block says where the one before ended.
+                    let end = all.granules.last().map_or(0, |last| last.body.end);
+                    moved.body = end..end;
+                    if let Some(body_index) = &mut moved.body_index {
+                        let bad = |error| segment.bad_body(granule, &error);
+                        let (mut block, bytes) = (Vec::new(), reader.read(granule.body.clone())?);
+                        renumber_block(&bytes, ids, &self.options.body_options(), &mut block).map_err(bad)?;
+                        body_index.renumber(ids).map_err(bad)?;
+                        let start = file.bytes_written() as u64;
+                        file.write_all(&block).map_err(io_error)?;
+                        moved.body = start..file.bytes_written() as u64;
+                    }
+                    all.granules.push(moved);
                 }
-                moved.body = start..file.bytes_written() as u64;
-                if moved.body.is_empty() {
-                    // A granule without a block says where the one before ended.
-                    moved.body = all.granules.last().map_or(0..0, |last: &Granule| last.body.end..last.body.end);
-                }
-                all.granules.push(moved);
             }
         }
-        all.append(index, rows, &base);
+        all.attributes = attributes(self.inputs, &all.tenants);
+        finish_file(file, &all)
     }
-    all.attributes = attributes(inputs, &all.tenants);
-    if first.templates.is_some() {
-        all.templates = templates.finish();
-    }
-    finish_file(file, &all).map(Some)
 }
 
 /// Copies the column chunks of a row group.
@@ -171,8 +166,13 @@ impl Base {
 }
 
 impl Index {
-    /// Lays the rest of an input's index behind what is there; its granules are there already.
-    fn append(&mut self, input: &Self, rows: u32, base: &Base) {
+    /// Lays an input's index behind what is there, but for its granules.
+    fn append(&mut self, input: &Self) -> Base {
+        let base = Base {
+            row: self.rows,
+            mark: self.marks.len() as u32,
+            row_group: self.row_groups.len() as u32 - 1,
+        };
         self.runs.extend(
             input.runs.iter().map(|run| SortedRun { row: run.row + base.row, mark: run.mark + base.mark }),
         );
@@ -185,8 +185,9 @@ impl Index {
         }
         self.row_groups.extend(input.row_groups[1..].iter().map(|row| row + base.row));
         self.marks.extend_from_slice(&input.marks);
-        self.rows = rows;
+        self.rows += input.rows;
         self.raw_bytes += input.raw_bytes;
+        base
     }
 }
 
@@ -199,7 +200,8 @@ impl Segment {
             .with_offset_index_policy(PageIndexPolicy::Required)
             .parse_and_finish(&tail)
             .map_err(|error| {
-                self.file.corrupt(self.meta().tail_offset, format!("the Parquet footer cannot be read: {error}"))
+                self.file
+                    .corrupt(self.meta().tail_offset, format!("the Parquet footer cannot be read: {error}"))
             })
     }
 
