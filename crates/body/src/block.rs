@@ -6,7 +6,7 @@ use crate::{
     column_read::{ColumnReader, ReadBuffers, Texts},
     encoder::{FEW_ROWS, MAX_ROWS},
     ints,
-    query::{Literal, Plan},
+    query::{Literal, Plan, bit_of},
     sections::{Buffers, Sections, prefix},
     wire::append,
 };
@@ -361,7 +361,7 @@ fn search_slots(
     let literals = query.literals().unwrap_or_default();
     for slot in 0..template.slots {
         // A column that repeats an earlier one cannot hold more than that one did.
-        let mut wanted = slot < 64 && slots >> slot & 1 == 1 && reader.sections.head.peek() != Some(SAME);
+        let mut wanted = slots & bit_of(slot) != 0 && reader.sections.head.peek() != Some(SAME);
         if wanted && literals.iter().any(|literal| reader.probe(literal) == Some(true)) {
             hits.fill(true);
             wanted = false;

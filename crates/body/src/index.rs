@@ -32,10 +32,11 @@ const PROBES: u32 = 4;
 const SEEN: usize = 1 << 14;
 /// Bytes of a gram.
 const GRAM: usize = 4;
-/// Gram filter bits per gram: 15 % false answers for one gram, and a word has several.
-const BITS_PER_GRAM: usize = 4;
+/// Gram filter bits per gram: 2.4 % false answers for one gram with [`GRAM_PROBES`]. Blocks of one service
+/// have the same grams, hence the same false answers, so few must be wrong.
+const BITS_PER_GRAM: usize = 8;
 /// Bits that a gram sets.
-const GRAM_PROBES: u32 = 2;
+const GRAM_PROBES: u32 = 4;
 /// With more grams in a block than this, the gram filter says nothing.
 const MAX_GRAMS: usize = 3000;
 /// Slots of the cache that drops repeated words, a power of two.

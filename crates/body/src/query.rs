@@ -36,9 +36,15 @@ pub enum Verdict {
 pub(crate) enum Plan {
     Always,
     Never,
-    /// The needle can only lie inside one of these slots (one bit each).
+    /// The needle can only lie inside one of these slots (one bit each, see [`bit_of`]).
     Slots(u64),
     Rebuild,
+}
+
+/// Bit of a slot in [`Plan::Slots`]; the last bit stands for all slots from there on.
+#[inline]
+pub(crate) fn bit_of(slot: u32) -> u64 {
+    1 << slot.min(63)
 }
 
 /// A run of letters and digits that a variable must hold.
@@ -179,10 +185,7 @@ impl Template<'_> {
         let mut inside = 0u64;
         for (i, slot) in self.slots.iter().enumerate() {
             if literal.classes & !slot.classes == 0 && slot.longest as usize >= needle.len() {
-                if i >= 64 {
-                    return Plan::Rebuild;
-                }
-                inside |= 1 << i;
+                inside |= bit_of(i as u32);
             }
         }
         if self.crosses(needle) {

@@ -226,6 +226,26 @@ fn a_rare_id_passes_nearly_all_blocks_by() {
     assert!(in_vain * 100 <= others * 5, "{in_vain} of {others} blocks were read in vain");
 }
 
+/// Lines with more variables than a plan tells apart: a word in none of them, or in a late one, is still
+/// decided by the grams.
+#[test]
+fn a_word_is_decided_where_lines_have_many_variables() {
+    let mut random = Random(11);
+    let line = |i: usize, random: &mut Random| {
+        let ids: Vec<String> = (0..90).map(|_| format!("blk_{}", random.next() >> 20)).collect();
+        let late = if i == 700 { "7quixotic" } else { "part-7" };
+        format!("ask {}:50010 to delete {} and {late}", random.below(256), ids.join(" ")).into_bytes()
+    };
+    let lines: Vec<Vec<u8>> = (0..1000).map(|i| line(i, &mut random)).collect();
+    let encoded = encode(&lines, 100, Options::default());
+    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    for (word, blocks) in [("zyxomma", 0), ("quixotic", 1), ("uixo", 1), ("basto", 0)] {
+        let query = Query::literal(word.as_bytes());
+        assert_eq!(check_search(&lines, 100, &encoded, &dictionary, &query, word), blocks, "{word}");
+    }
+    check_search(&lines, 100, &encoded, &dictionary, &Query::regex("[qQ]uixotic$").unwrap(), "regex");
+}
+
 #[test]
 fn damaged_bytes_are_errors_and_never_panics() {
     let mut random = Random(3);
