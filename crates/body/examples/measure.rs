@@ -28,14 +28,6 @@ fn main() {
         report(&format!("zstd({level}) on 1 MiB pages"), size, raw, start);
     }
     let mut encoder = Encoder::new(Options { zstd_level: level, ..Options::default() });
-    let mut ids = Vec::new();
-    let start = Clock::now();
-    let mut mined = Encoder::new(Options::default());
-    for lines in lines.chunks(rows) {
-        ids.clear();
-        mined.index_block(lines.iter().copied(), &mut ids);
-    }
-    report("index only", 0, raw, start);
     let (mut data, mut blocks, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
     let start = Clock::now();
     for lines in lines.chunks(rows) {

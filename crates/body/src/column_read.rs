@@ -3,13 +3,14 @@
 use crate::{
     BodyError,
     column::{
-        CONSTANT, DICTIONARY, HEX, LOWER, MAX_DEPTH, MAX_DIGITS, MAX_HEX_BYTES, MAX_PARTS, NUMBER, PARTS,
-        SAME, SIGNED, TEXT, UPPER,
+        CONSTANT, DICTIONARY, HEX, LOWER, MAX_DEPTH, MAX_HEX_BYTES, MAX_PARTS, NUMBER, PARTS, SAME, SIGNED,
+        TEXT, UPPER,
     },
     dictionary::class,
     ints,
     query::Literal,
     sections::{Position, Sections},
+    values::MAX_DIGITS,
     wire::append,
 };
 

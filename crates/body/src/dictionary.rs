@@ -66,6 +66,14 @@ pub(crate) struct Slot {
     pub(crate) longest: u32,
 }
 
+impl Slot {
+    /// Takes in what is known of other values.
+    pub(crate) fn widen(&mut self, other: Self) {
+        self.classes |= other.classes;
+        self.longest = self.longest.max(other.longest);
+    }
+}
+
 /// Number of variables in the text of a template.
 pub(crate) fn slots_of(text: &[u8]) -> usize {
     memchr::memchr_iter(MARK, text).count()

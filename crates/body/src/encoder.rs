@@ -7,8 +7,8 @@ use crate::{
     index::IndexBuilder,
     ints::{self, IntScratch},
     miner::{Miner, Variables},
-    scan::Span,
     sections::Writer,
+    values::Span,
     wire::{put_varint, put_zigzag},
 };
 
@@ -35,6 +35,7 @@ pub struct Encoder {
     /// Per present template: where its columns start, and how many rows were placed.
     starts: Vec<(u32, u32)>,
     columns: Vec<Span>,
+    few: Vec<Span>,
     ids: Vec<u64>,
     index: IndexBuilder,
     column_writer: ColumnWriter,
@@ -56,6 +57,7 @@ impl Encoder {
             local: Vec::new(),
             starts: Vec::new(),
             columns: Vec::new(),
+            few: Vec::new(),
             ids: Vec::new(),
             index: IndexBuilder::default(),
             column_writer: ColumnWriter::default(),
@@ -72,7 +74,7 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> BlockIndex {
         self.mine(lines);
-        let index = self.build_index();
+        self.index.start();
         let writer = &mut self.writer;
         writer.clear();
         put_varint(&mut writer.head, self.present.len() as u64);
@@ -86,43 +88,37 @@ impl Encoder {
         self.ids.extend(self.rows.iter().map(|&template| u64::from(self.local[template as usize])));
         ints::encode(&mut self.ids, &mut self.ints, writer);
         self.column_writer.start_block();
-        let bytes = &self.variables.bytes;
+        let text = self.variables.text.padded();
         // The values of all templates with few rows, one after another, as text.
-        let mut few: Vec<Span> = Vec::new();
+        self.few.clear();
         for (i, &template) in self.present.iter().enumerate() {
             let count = self.counts[template as usize];
             if count < FEW_ROWS {
+                let (first, end) = slots(&self.first_slot, template);
                 let start = self.starts[i].0 as usize;
-                few.extend_from_slice(
-                    &self.columns[start..start + (count * slots(&self.first_slot, template)) as usize],
-                );
+                let columns = &self.columns[start..start + count as usize * (end - first)];
+                self.few.extend_from_slice(columns);
+                for (slot, values) in self.slots[first..end].iter_mut().zip(columns.chunks(count as usize)) {
+                    slot.widen(self.index.column(text, values));
+                }
             }
         }
-        if !few.is_empty() {
-            self.column_writer.text(bytes, &few, writer);
+        if !self.few.is_empty() {
+            self.column_writer.text(text, &self.few, writer);
         }
         for (i, &template) in self.present.iter().enumerate() {
             let count = self.counts[template as usize];
             if count >= FEW_ROWS {
+                let (first, end) = slots(&self.first_slot, template);
                 let start = self.starts[i].0 as usize;
-                let columns =
-                    &self.columns[start..start + (count * slots(&self.first_slot, template)) as usize];
-                self.column_writer.template(bytes, columns, count as usize, writer);
+                let columns = &self.columns[start..start + count as usize * (end - first)];
+                let slots = &mut self.slots[first..end];
+                self.column_writer.template(text, columns, count as usize, slots, &mut self.index, writer);
             }
         }
         writer.finish(self.rows.len() as u32, out);
-        index
-    }
-
-    /// Only what the index needs: the template id of each line, appended to `ids`, and the index.
-    pub fn index_block<'a>(
-        &mut self,
-        lines: impl Iterator<Item = &'a [u8]>,
-        ids: &mut Vec<u32>,
-    ) -> BlockIndex {
-        self.mine(lines);
-        ids.extend_from_slice(&self.rows);
-        self.build_index()
+        let templates = self.present.iter().map(|&t| (t, self.counts[t as usize])).collect();
+        self.index.finish(self.rows.len() as u32, templates)
     }
 
     /// Templates so far.
@@ -176,7 +172,8 @@ impl Encoder {
         for (i, &template) in self.present.iter().enumerate() {
             self.local[template as usize] = i as u32;
             self.starts.push((start, 0));
-            start += self.counts[template as usize] * slots(&self.first_slot, template);
+            let (first, end) = slots(&self.first_slot, template);
+            start += self.counts[template as usize] * (end - first) as u32;
         }
         debug_assert_eq!(start as usize, self.variables.spans.len());
         self.columns.clear();
@@ -187,35 +184,17 @@ impl Encoder {
             let stride = self.counts[template as usize];
             let mut at = *start + *placed;
             *placed += 1;
-            for _ in 0..slots(&self.first_slot, template) {
-                self.columns[at as usize] = *spans.next().expect("BUG: a line has a value per slot");
+            let (first, end) = slots(&self.first_slot, template);
+            for &value in spans.by_ref().take(end - first) {
+                self.columns[at as usize] = value;
                 at += stride;
             }
         }
     }
-
-    /// The index of the mined block; what the slots hold is noted for the dictionary.
-    fn build_index(&mut self) -> BlockIndex {
-        self.index.start();
-        for (i, &template) in self.present.iter().enumerate() {
-            let rows = self.counts[template as usize] as usize;
-            let first = self.first_slot[template as usize] as usize;
-            for j in 0..slots(&self.first_slot, template) as usize {
-                let start = self.starts[i].0 as usize + j * rows;
-                self.index.column(
-                    &self.variables.bytes,
-                    &self.columns[start..start + rows],
-                    &mut self.slots[first + j],
-                );
-            }
-        }
-        let templates = self.present.iter().map(|&t| (t, self.counts[t as usize])).collect();
-        self.index.finish(self.rows.len() as u32, templates)
-    }
 }
 
-/// Number of slots of a template.
+/// Where the slots of a template start and end among all slots.
 #[inline]
-fn slots(first_slot: &[u32], template: u32) -> u32 {
-    first_slot[template as usize + 1] - first_slot[template as usize]
+fn slots(first_slot: &[u32], template: u32) -> (usize, usize) {
+    (first_slot[template as usize] as usize, first_slot[template as usize + 1] as usize)
 }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     BodyError,
     dictionary::{Slot, class},
-    scan::Span,
+    values::{self, Span},
     wire::{Reader, put_varint},
 };
 
@@ -221,23 +221,40 @@ impl IndexBuilder {
         self.lengths = [0; KINDS];
     }
 
-    /// Enters the values of a column and widens what is known of its slot.
-    pub(crate) fn column(&mut self, bytes: &[u8], values: &[Span], slot: &mut Slot) {
-        let mut last: &[u8] = &[];
-        for &(start, end) in values {
-            let value = &bytes[start as usize..end as usize];
-            if value == last {
-                continue;
+    /// Enters values of any kind; the classes of their bytes.
+    pub(crate) fn values(&mut self, text: &[u8], all: &[Span]) -> u16 {
+        let mut classes = 0;
+        for (i, &span) in all.iter().enumerate() {
+            if i == 0 || !values::equal(text, all[i - 1], span) {
+                classes |= self.value(values::slice(text, span));
             }
-            last = value;
-            slot.longest = slot.longest.max(value.len() as u32);
-            slot.classes |= self.value(value);
+        }
+        classes
+    }
+
+    /// Enters the values of a column of any kind; what they have in common.
+    pub(crate) fn column(&mut self, text: &[u8], all: &[Span]) -> Slot {
+        let longest = all.iter().map(|span| span.1 - span.0).max().unwrap_or(0);
+        Slot { classes: self.values(text, all), longest }
+    }
+
+    /// Enters values that are one run of digits each, with or without a sign. Bit `n` of `lengths` is set
+    /// when a run has `n` digits.
+    pub(crate) fn digits(&mut self, text: &[u8], all: &[Span], lengths: u64) {
+        self.lengths[0] |= lengths;
+        if lengths >> MIN_RUN != 0 {
+            for &span in all {
+                let value = values::slice(text, span);
+                let run = value.strip_prefix(b"-").unwrap_or(value);
+                if run.len() >= MIN_RUN {
+                    self.enter(run);
+                }
+            }
         }
     }
 
     /// Enters the runs of a value; the classes of its bytes.
-    #[inline]
-    fn value(&mut self, value: &[u8]) -> u16 {
+    pub(crate) fn value(&mut self, value: &[u8]) -> u16 {
         const RUN: u16 = class::DIGIT | class::LETTERS;
         let (mut all, mut run, mut start) = (0u16, 0u16, 0usize);
         for (i, &byte) in value.iter().enumerate() {
@@ -266,9 +283,14 @@ impl IndexBuilder {
         if kind == KINDS - 1 && run.len() >= GRAM && !self.too_many_grams {
             self.word(run);
         }
-        if run.len() < MIN_RUN {
-            return;
+        if run.len() >= MIN_RUN {
+            self.enter(run);
         }
+    }
+
+    /// Enters a run into the token filter.
+    #[inline]
+    fn enter(&mut self, run: &[u8]) {
         let hash = hash_of(run);
         let seen = &mut self.seen[hash as usize & (SEEN - 1)];
         if *seen != hash {

@@ -3,6 +3,8 @@
 //! Random numbers are cheapest bit-packed and skip zstd; skewed ones are cheapest as byte planes,
 //! whose bytes zstd's entropy coder squeezes. Which it is, a sample's entropy tells.
 
+use std::sync::LazyLock;
+
 use crate::{
     BodyError,
     sections::{Sections, Writer},
@@ -42,13 +44,8 @@ pub(crate) fn bits_for(max: u64) -> u32 {
 }
 
 /// `c * log2(c)` for counts of a sample.
-fn c_log_c(count: u32) -> f32 {
-    static TABLE: std::sync::OnceLock<Vec<f32>> = std::sync::OnceLock::new();
-    let table = TABLE.get_or_init(|| {
-        (0..=SAMPLE).map(|c| if c < 2 { 0.0 } else { c as f32 * (c as f32).log2() }).collect()
-    });
-    table[(count as usize).min(SAMPLE)]
-}
+static C_LOG_C: LazyLock<Vec<f32>> =
+    LazyLock::new(|| (0..=SAMPLE).map(|c| if c < 2 { 0.0 } else { c as f32 * (c as f32).log2() }).collect());
 
 /// Entropy in bits per value of one byte plane of a sample, a little raised because a sample
 /// sees too few of the rare values.
@@ -61,11 +58,10 @@ fn entropy(values: &[u64], min: u64, shift: u32) -> f32 {
         n += 1;
     }
     let (mut sum, mut kinds) = (0.0, 0u32);
+    let table: &[f32] = &C_LOG_C;
     for count in histogram {
-        if count > 0 {
-            sum += c_log_c(count);
-            kinds += 1;
-        }
+        sum += table[count as usize];
+        kinds += u32::from(count > 0);
     }
     let n = n as f32;
     n.log2() - sum / n + (kinds - 1) as f32 * 0.72 / n

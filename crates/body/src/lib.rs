@@ -26,6 +26,7 @@ mod rows;
 mod scan;
 mod sections;
 mod trace_bloom;
+mod values;
 mod wire;
 
 pub use block::{Block, Scratch};

@@ -13,8 +13,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     dictionary::slots_of,
-    scan::{Masks, Span, is_token_byte},
-    wire::append,
+    scan::{Masks, is_token_byte},
+    values::{self, Span},
 };
 
 /// Stands for a variable in the text of a template. A NUL of a line is always inside a variable.
@@ -31,6 +31,8 @@ pub(crate) const MAX_SLOTS: usize = 240;
 const MAX_TEXT_BYTES: usize = 16 << 20;
 /// Keys remembered per allowed template; other keys go the slow way each time.
 const KEYS_PER_TEMPLATE: usize = 4;
+/// Bytes copied at once when a key is put together.
+const PIECE: usize = 32;
 /// Keys that may look alike before words become variables.
 const ALIKE: u32 = 8;
 /// Different words seen at one position that make it a variable.
@@ -41,21 +43,18 @@ const MAX_GROUPS: usize = 32;
 /// Text pieces laid end to end.
 #[derive(Default)]
 struct Texts {
-    bytes: Vec<u8>,
-    spans: Vec<(u32, u32)>,
+    text: values::Text,
+    spans: Vec<Span>,
 }
 
 impl Texts {
     fn push(&mut self, text: &[u8]) -> u32 {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(text);
-        self.spans.push((start, text.len() as u32));
+        self.spans.push(self.text.push(text));
         self.spans.len() as u32 - 1
     }
 
     fn get(&self, i: u32) -> &[u8] {
-        let (start, len) = self.spans[i as usize];
-        &self.bytes[start as usize..(start + len) as usize]
+        values::slice(self.text.padded(), self.spans[i as usize])
     }
 }
 
@@ -74,29 +73,18 @@ struct Group {
     words: Vec<Vec<Box<[u8]>>>,
 }
 
-/// Variables of the lines of one block.
+/// Lines of one block and where their variables lie.
 #[derive(Default)]
 pub(crate) struct Variables {
-    pub(crate) bytes: Vec<u8>,
-    /// Start and end in `bytes`, line by line.
+    pub(crate) text: values::Text,
+    /// Line by line.
     pub(crate) spans: Vec<Span>,
 }
 
 impl Variables {
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
+        self.text.clear();
         self.spans.clear();
-    }
-
-    #[inline]
-    fn push(&mut self, line: &[u8], start: u32, end: u32) {
-        let at = self.bytes.len() as u32;
-        append(&mut self.bytes, line, start as usize, end as usize);
-        self.spans.push((at, self.bytes.len() as u32));
-    }
-
-    fn push_all(&mut self, line: &[u8]) {
-        self.push(line, 0, line.len() as u32);
     }
 }
 
@@ -104,9 +92,8 @@ impl Variables {
 pub(crate) struct Miner {
     max_templates: usize,
     masks: Masks,
-    spans: Vec<Span>,
+    /// The line's key, with room behind it.
     key: Vec<u8>,
-    merged: Vec<Span>,
     keys: Texts,
     resolved: Vec<Resolved>,
     by_key: HashTable<(u64, u32)>,
@@ -121,9 +108,7 @@ impl Miner {
         let mut miner = Self {
             max_templates: max_templates.max(1),
             masks: Masks::default(),
-            spans: Vec::new(),
-            key: Vec::new(),
-            merged: Vec::new(),
+            key: vec![0; MAX_TEMPLATE_BYTES + 2 * PIECE],
             keys: Texts::default(),
             resolved: Vec::new(),
             by_key: HashTable::new(),
@@ -146,63 +131,74 @@ impl Miner {
         self.templates.get(id)
     }
 
-    /// Template of the line; its variables are appended to `variables`.
+    /// Template of the line; line and variables are appended to `variables`.
     pub(crate) fn line(&mut self, line: &[u8], variables: &mut Variables) -> u32 {
+        let place = variables.text.push(line);
+        let spans = &mut variables.spans;
+        let before = spans.len();
         if line.len() > MAX_LINE_BYTES {
-            variables.push_all(line);
+            spans.push(place);
             return RAW;
         }
-        self.masks.variables(line, &mut self.spans);
-        if self.spans.len() > MAX_SLOTS {
-            variables.push_all(line);
+        let text = variables.text.padded();
+        self.masks.variables(text, place.0 as usize, line.len(), spans);
+        let shown = &spans[before..];
+        let constant = line.len() - shown.iter().map(|span| (span.1 - span.0) as usize - 1).sum::<usize>();
+        if shown.len() > MAX_SLOTS || constant > MAX_TEMPLATE_BYTES {
+            spans.truncate(before);
+            spans.push(place);
             return RAW;
         }
-        self.key.clear();
-        let mut at = 0usize;
-        for &(start, end) in &self.spans {
-            append(&mut self.key, line, at, start as usize);
-            self.key.push(MARK);
-            at = end as usize;
+        let mut end = (0, place.0);
+        for &(start, stop) in shown {
+            end = self.put_piece(text, end, start);
+            self.key[end.0] = MARK;
+            end = (end.0 + 1, stop);
         }
-        self.key.extend_from_slice(&line[at..]);
-        if self.key.len() > MAX_TEMPLATE_BYTES {
-            variables.push_all(line);
-            return RAW;
-        }
-        let hash = xxh3_64(&self.key);
-        let known = self
-            .by_key
-            .find(hash, |&(other, i)| other == hash && self.keys.get(i) == self.key.as_slice())
-            .map(|&(_, i)| i);
+        self.put_piece(text, end, place.1);
+        let key = &self.key[..constant];
+        let hash = values::hash(&self.key, (0, constant as u32));
+        let known =
+            self.by_key.find(hash, |&(other, i)| other == hash && self.keys.get(i) == key).map(|&(_, i)| i);
         if let Some(i) = known {
             let resolved = &self.resolved[i as usize];
-            if resolved.words.is_empty() && resolved.template != RAW {
-                for &(start, end) in &self.spans {
-                    variables.push(line, start, end);
-                }
-                return resolved.template;
+            if !resolved.words.is_empty() || resolved.template == RAW {
+                put_words(place, before, resolved, spans);
             }
-            push_with_words(line, &self.spans, resolved, &mut self.merged, variables);
             return resolved.template;
         }
-        let resolved = self.learn();
-        push_with_words(line, &self.spans, &resolved, &mut self.merged, variables);
+        let key = key.to_vec();
+        let resolved = self.learn(&key);
+        put_words(place, before, &resolved, spans);
         let template = resolved.template;
         if self.resolved.len() < self.max_templates.saturating_mul(KEYS_PER_TEMPLATE)
-            && self.keys.bytes.len() < MAX_TEXT_BYTES
+            && self.keys.text.len() < MAX_TEXT_BYTES
         {
-            let i = self.keys.push(&self.key);
+            let i = self.keys.push(&key);
             self.resolved.push(resolved);
             self.by_key.insert_unique(hash, (hash, i), |&(hash, _)| hash);
         }
         template
     }
 
-    /// Decides what the new key `self.key` resolves to.
-    fn learn(&mut self) -> Resolved {
-        let key = std::mem::take(&mut self.key);
-        let words = words_of(&key);
-        let varying = self.varying_words(&key, &words);
+    /// Puts `text[from..to]` into the key at `at`, both given by `(at, from)`; the same for what follows.
+    #[inline]
+    fn put_piece(&mut self, text: &[u8], (at, from): (usize, u32), to: u32) -> (usize, u32) {
+        let (from, len) = (from as usize, (to - from) as usize);
+        // Whole chunks, whose surplus the next piece overwrites, are moves instead of a call.
+        let mut done = 0;
+        while done < len {
+            let chunk = &text[from + done..from + done + PIECE];
+            self.key[at + done..at + done + PIECE].copy_from_slice(chunk);
+            done += PIECE;
+        }
+        (at + len, to)
+    }
+
+    /// Decides what the new key resolves to.
+    fn learn(&mut self, key: &[u8]) -> Resolved {
+        let words = words_of(key);
+        let varying = self.varying_words(key, &words);
         let mut text = Vec::with_capacity(key.len());
         let mut at = 0usize;
         for &(start, end) in &varying {
@@ -213,7 +209,6 @@ impl Miner {
         text.extend_from_slice(&key[at..]);
         let slots = slots_of(&text);
         let template = if slots > MAX_SLOTS { RAW } else { self.template_of(&text) };
-        self.key = key;
         let words = if template == RAW { Box::default() } else { varying.into() };
         Resolved { template, words }
     }
@@ -266,7 +261,7 @@ impl Miner {
         if let Some(&(_, i)) = known {
             return i;
         }
-        if self.len() >= self.max_templates || self.templates.bytes.len() + text.len() > MAX_TEXT_BYTES {
+        if self.len() >= self.max_templates || self.templates.text.len() + text.len() > MAX_TEXT_BYTES {
             return RAW;
         }
         let i = self.templates.push(text);
@@ -313,34 +308,30 @@ fn words_of(key: &[u8]) -> Vec<Span> {
     words
 }
 
-/// Appends the variables of a line whose key has more variables than marks, or is raw.
-fn push_with_words(
-    line: &[u8],
-    spans: &[Span],
-    resolved: &Resolved,
-    merged: &mut Vec<Span>,
-    variables: &mut Variables,
-) {
+/// Replaces `spans[from..]`, the variables that the line at `place` shows by itself, by those of its template,
+/// when some words are variables too or the line is raw.
+fn put_words(place: Span, from: usize, resolved: &Resolved, spans: &mut Vec<Span>) {
     if resolved.template == RAW {
-        variables.push_all(line);
+        spans.truncate(from);
+        spans.push(place);
         return;
     }
-    merged.clear();
-    // A position in the key lies `shift` bytes further in the line once `mark` marks are passed.
-    let (mut mark, mut shift) = (0usize, 0i64);
+    if resolved.words.is_empty() {
+        return;
+    }
+    let shown = spans.split_off(from);
+    // A position in the key lies `shift` bytes further in the text once `mark` marks are passed.
+    let (mut mark, mut shift) = (0usize, i64::from(place.0));
     for &(start, end) in &*resolved.words {
-        while let Some(&(s, e)) = spans.get(mark).filter(|span| i64::from(span.0) < i64::from(start) + shift)
+        while let Some(&(s, e)) = shown.get(mark).filter(|span| i64::from(span.0) < i64::from(start) + shift)
         {
-            merged.push((s, e));
+            spans.push((s, e));
             shift += i64::from(e - s) - 1;
             mark += 1;
         }
-        merged.push(((i64::from(start) + shift) as u32, (i64::from(end) + shift) as u32));
+        spans.push(((i64::from(start) + shift) as u32, (i64::from(end) + shift) as u32));
     }
-    merged.extend_from_slice(&spans[mark..]);
-    for &(start, end) in merged.iter() {
-        variables.push(line, start, end);
-    }
+    spans.extend_from_slice(&shown[mark..]);
 }
 
 #[cfg(test)]
@@ -349,7 +340,7 @@ mod tests {
 
     /// Template text and variables put together again.
     fn rebuilt(miner: &Miner, template: u32, variables: &Variables) -> Vec<u8> {
-        let mut values = variables.spans.iter().map(|&(s, e)| &variables.bytes[s as usize..e as usize]);
+        let mut values = variables.spans.iter().map(|&span| values::slice(variables.text.padded(), span));
         let mut line = Vec::new();
         for &byte in miner.text(template) {
             if byte == MARK { line.extend_from_slice(values.next().unwrap()) } else { line.push(byte) }

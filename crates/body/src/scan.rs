@@ -4,9 +4,12 @@
 //! between two digits belong to it too, so that `18:01:50,353` is one token. A token that holds a
 //! digit or NUL is a variable; `. - _` at its end are cut off (`took 12.`).
 
+use crate::values::Span;
+
 /// Classes of the bytes of one line, reused.
-#[derive(Default)]
 pub(crate) struct Masks {
+    #[cfg(target_arch = "x86_64")]
+    avx2: bool,
     token: Vec<u64>,
     digit: Vec<u64>,
     joint: Vec<u64>,
@@ -14,102 +17,93 @@ pub(crate) struct Masks {
     words: usize,
 }
 
-/// Start and end of a variable in its line.
-pub(crate) type Span = (u32, u32);
-
 /// Whether the byte can be in a token wherever it stands.
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | 0) || byte >= 0x80
 }
 
+impl Default for Masks {
+    fn default() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            avx2: is_x86_feature_detected!("avx2"),
+            token: Vec::new(),
+            digit: Vec::new(),
+            joint: Vec::new(),
+            words: 0,
+        }
+    }
+}
+
 impl Masks {
-    /// Replaces `spans` by the variables of the line, in order.
-    pub(crate) fn variables(&mut self, line: &[u8], spans: &mut Vec<Span>) {
-        spans.clear();
-        self.classify(line);
-        let words = self.words;
-        let mut word = 0;
-        let mut digits = if words == 0 { 0 } else { self.digit[0] };
-        let mut floor = 0usize;
-        loop {
-            while digits == 0 {
-                word += 1;
-                if word >= words {
-                    return;
+    /// Appends the variables of the line, in order. The line is `text[base..base + len]`, and the text goes on
+    /// for [`crate::values::PADDING`] bytes at least.
+    pub(crate) fn variables(&mut self, text: &[u8], base: usize, len: usize, spans: &mut Vec<Span>) {
+        let text = &text[base..];
+        self.classify(text, len);
+        let (token, digit) = (&self.token[..self.words], &self.digit[..self.words]);
+        let mut floor = 0;
+        for (i, (&tokens, &digits)) in token.iter().zip(digit).enumerate() {
+            let first = i * 64;
+            // Digits before `floor` belong to the variable before.
+            let mut digits = match floor {
+                0 => digits,
+                _ if floor >= first + 64 => continue,
+                _ => digits & (u64::MAX << floor.saturating_sub(first)),
+            };
+            while digits != 0 {
+                let at = digits.trailing_zeros();
+                let before = !tokens & ((1 << at) - 1);
+                let after = !tokens & (u64::MAX << at);
+                let start = match before {
+                    0 => start_in(token, i),
+                    _ => first + 64 - before.leading_zeros() as usize,
+                };
+                (floor, digits) = match after {
+                    0 => (end_in(token, i + 1), 0),
+                    _ => {
+                        let end = after.trailing_zeros();
+                        (first + end as usize, digits & (u64::MAX << end))
+                    }
+                };
+                let mut end = floor;
+                while end > first + at as usize + 1 && matches!(text[end - 1], b'.' | b'-' | b'_') {
+                    end -= 1;
                 }
-                digits = self.digit[word];
+                spans.push(((base + start) as u32, (base + end) as u32));
             }
-            let at = word * 64 + digits.trailing_zeros() as usize;
-            let start = self.run_start(at).max(floor);
-            let run_end = self.run_end(at).min(line.len());
-            let mut end = run_end;
-            while end > at + 1 && matches!(line[end - 1], b'.' | b'-' | b'_') {
-                end -= 1;
-            }
-            spans.push((start as u32, end as u32));
-            floor = run_end;
-            word = run_end >> 6;
-            if word >= words {
-                return;
-            }
-            digits = self.digit[word] & (u64::MAX << (run_end & 63));
         }
     }
 
-    /// First position of the token run that holds `at`.
-    #[inline]
-    fn run_start(&self, at: usize) -> usize {
-        let mut word = at >> 6;
-        let mut gaps = !self.token[word] & ((1u64 << (at & 63)) - 1);
-        while gaps == 0 {
-            if word == 0 {
-                return 0;
-            }
-            word -= 1;
-            gaps = !self.token[word];
-        }
-        word * 64 + 64 - gaps.leading_zeros() as usize
-    }
-
-    /// Position after the token run that holds `at`.
-    #[inline]
-    fn run_end(&self, at: usize) -> usize {
-        let mut word = at >> 6;
-        let mut gaps = !self.token[word] & (u64::MAX << (at & 63));
-        while gaps == 0 {
-            word += 1;
-            if word >= self.words {
-                return word * 64;
-            }
-            gaps = !self.token[word];
-        }
-        word * 64 + gaps.trailing_zeros() as usize
-    }
-
-    fn classify(&mut self, line: &[u8]) {
-        let words = line.len().div_ceil(64);
+    fn classify(&mut self, text: &[u8], len: usize) {
+        let words = len.div_ceil(64);
         if self.token.len() < words {
             self.token.resize(words, 0);
             self.digit.resize(words, 0);
             self.joint.resize(words, 0);
         }
         self.words = words;
+        if words == 0 {
+            return;
+        }
+        let chunks = &text.as_chunks::<64>().0[..words];
         let (token, digit, joint) =
             (&mut self.token[..words], &mut self.digit[..words], &mut self.joint[..words]);
-        let (chunks, rest) = line.as_chunks::<64>();
-        let mut any_joint = 0;
-        for (i, chunk) in chunks.iter().enumerate() {
-            (token[i], digit[i], joint[i]) = classes(chunk);
-            any_joint |= joint[i];
+        #[cfg(target_arch = "x86_64")]
+        if self.avx2 {
+            // SAFETY: `avx2` says that this machine has the instructions.
+            unsafe { avx2::classify(chunks, token, digit, joint) };
+        } else {
+            classify_chunks(chunks, token, digit, joint);
         }
-        if !rest.is_empty() {
-            let mut padded = [b' '; 64];
-            padded[..rest.len()].copy_from_slice(rest);
-            let last = words - 1;
-            (token[last], digit[last], joint[last]) = classes(&padded);
-            any_joint |= joint[last];
-        }
-        if any_joint == 0 {
+        #[cfg(not(target_arch = "x86_64"))]
+        classify_chunks(chunks, token, digit, joint);
+        let behind = words * 64 - len;
+        let mask = u64::MAX >> behind;
+        token[words - 1] &= mask;
+        digit[words - 1] &= mask;
+        joint[words - 1] &= mask;
+        if joint.iter().all(|joint| *joint == 0) {
             return;
         }
         let mut carry = 0;
@@ -118,6 +112,145 @@ impl Masks {
             let after = digit[i] >> 1 | digit.get(i + 1).map_or(0, |next| next << 63);
             token[i] |= joint[i] & before & after;
             carry = digit[i] >> 63;
+        }
+    }
+}
+
+/// Start of the token run that reaches up to word `i`.
+fn start_in(token: &[u64], i: usize) -> usize {
+    let gap = token[..i].iter().rposition(|tokens| *tokens != u64::MAX);
+    gap.map_or(0, |i| i * 64 + 64 - (!token[i]).leading_zeros() as usize)
+}
+
+/// Position after the token run that goes on in word `i`.
+fn end_in(token: &[u64], i: usize) -> usize {
+    let gap = token[i..].iter().position(|tokens| *tokens != u64::MAX);
+    gap.map_or(token.len() * 64, |more| (i + more) * 64 + (!token[i + more]).trailing_zeros() as usize)
+}
+
+/// Bit sets of all chunks, for machines without AVX2.
+fn classify_chunks(chunks: &[[u8; 64]], token: &mut [u64], digit: &mut [u64], joint: &mut [u64]) {
+    for (i, chunk) in chunks.iter().enumerate() {
+        (token[i], digit[i], joint[i]) = classes(chunk);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::{
+        __m256i, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8,
+        _mm256_set1_epi8, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
+    };
+
+    // A byte is of the kinds that both its halves allow, and that is one at most.
+    const DIGIT: i8 = 1;
+    /// Letters of `0x41..=0x4f` and `0x61..=0x6f`.
+    const LETTER: i8 = 2;
+    /// Letters of `0x50..=0x5a` and `0x70..=0x7a`.
+    const LATE_LETTER: i8 = 4;
+    const UNDERSCORE: i8 = 8;
+    const DASH_DOT: i8 = 16;
+    const COLON: i8 = 32;
+    const COMMA_SLASH: i8 = 64;
+    const NUL: i8 = i8::MIN;
+    const LETTERS: i8 = LETTER | LATE_LETTER;
+
+    /// Bit sets (token, digit or NUL, joint) of the chunks: what [`super::classes_by_byte`] says.
+    #[allow(clippy::cast_ptr_alignment)] // read by an unaligned load
+    #[target_feature(enable = "avx2")]
+    pub(super) fn classify(chunks: &[[u8; 64]], token: &mut [u64], digit: &mut [u64], joint: &mut [u64]) {
+        const D: i8 = DIGIT | LETTERS;
+        let low = _mm256_setr_epi8(
+            NUL | DIGIT | LATE_LETTER,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            LETTERS | COLON,
+            LETTER,
+            LETTER | COMMA_SLASH,
+            LETTER | DASH_DOT,
+            LETTER | DASH_DOT,
+            LETTER | UNDERSCORE | COMMA_SLASH,
+            NUL | DIGIT | LATE_LETTER,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            D,
+            LETTERS | COLON,
+            LETTER,
+            LETTER | COMMA_SLASH,
+            LETTER | DASH_DOT,
+            LETTER | DASH_DOT,
+            LETTER | UNDERSCORE | COMMA_SLASH,
+        );
+        let high = _mm256_setr_epi8(
+            NUL,
+            0,
+            DASH_DOT | COMMA_SLASH,
+            DIGIT | COLON,
+            LETTER,
+            LATE_LETTER | UNDERSCORE,
+            LETTER,
+            LATE_LETTER,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            NUL,
+            0,
+            DASH_DOT | COMMA_SLASH,
+            DIGIT | COLON,
+            LETTER,
+            LATE_LETTER | UNDERSCORE,
+            LETTER,
+            LATE_LETTER,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        );
+        let has = |kinds: __m256i, wanted: i8| {
+            let none =
+                _mm256_cmpeq_epi8(_mm256_and_si256(kinds, _mm256_set1_epi8(wanted)), _mm256_setzero_si256());
+            !_mm256_movemask_epi8(none) as u32
+        };
+        for (i, chunk) in chunks.iter().enumerate() {
+            let mut sets = [0u64; 3];
+            for half in 0..2 {
+                // SAFETY: `half * 32 + 32 <= 64`, and the load is unaligned by its name.
+                let x = unsafe { _mm256_loadu_si256(chunk.as_ptr().add(half * 32).cast::<__m256i>()) };
+                let by_high = _mm256_shuffle_epi8(
+                    high,
+                    _mm256_and_si256(_mm256_srli_epi16(x, 4), _mm256_set1_epi8(15)),
+                );
+                let kinds = _mm256_and_si256(_mm256_shuffle_epi8(low, x), by_high);
+                let tokens = has(kinds, !(COLON | COMMA_SLASH)) | _mm256_movemask_epi8(x) as u32;
+                let digits = has(kinds, DIGIT | NUL);
+                let joints = has(kinds, COLON | COMMA_SLASH);
+                for (set, bits) in sets.iter_mut().zip([tokens, digits, joints]) {
+                    *set |= u64::from(bits) << (half * 32);
+                }
+            }
+            [token[i], digit[i], joint[i]] = sets;
         }
     }
 }
@@ -182,11 +315,14 @@ fn classes_by_byte(chunk: &[u8; 64]) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::values::PADDING;
 
     fn variables(line: &str) -> Vec<&str> {
         let mut spans = Vec::new();
-        Masks::default().variables(line.as_bytes(), &mut spans);
-        spans.iter().map(|&(start, end)| &line[start as usize..end as usize]).collect()
+        // What lies behind a line must not matter.
+        let padded = [b"9", line.as_bytes(), &[b'8'; PADDING]].concat();
+        Masks::default().variables(&padded, 1, line.len(), &mut spans);
+        spans.iter().map(|&(start, end)| &line[start as usize - 1..end as usize - 1]).collect()
     }
 
     #[test]
@@ -220,7 +356,15 @@ mod tests {
             for at in [0, 15, 16, 63] {
                 let mut chunk = [b' '; 64];
                 chunk[at] = byte;
-                assert_eq!(classes(&chunk), classes_by_byte(&chunk), "byte {byte} at {at}");
+                let expected = classes_by_byte(&chunk);
+                assert_eq!(classes(&chunk), expected, "byte {byte} at {at}");
+                #[cfg(target_arch = "x86_64")]
+                if is_x86_feature_detected!("avx2") {
+                    let (mut token, mut digit, mut joint) = ([0], [0], [0]);
+                    // SAFETY: the machine has the instructions, as was just asked.
+                    unsafe { avx2::classify(&[chunk], &mut token, &mut digit, &mut joint) };
+                    assert_eq!((token[0], digit[0], joint[0]), expected, "byte {byte} at {at}");
+                }
             }
         }
     }
