@@ -5,7 +5,7 @@ use crate::{
     column::SAME,
     column_read::{ColumnReader, ReadBuffers, Texts},
     encoder::{FEW_ROWS, MAX_ROWS},
-    ints,
+    ints::{self, Wanted},
     query::{Literal, Plan, bit_of},
     sections::{Buffers, Sections, prefix},
     wire::append,
@@ -22,6 +22,8 @@ pub struct Scratch {
     columns: Vec<Texts>,
     line: Vec<u8>,
     hits: Vec<bool>,
+    /// Which rows of their template are wanted, template by template.
+    picks: Vec<u32>,
 }
 
 /// A template of a block.
@@ -40,11 +42,19 @@ struct Present {
     /// First of its entries in `Scratch::hits`.
     first_hit: u32,
     wanted: bool,
+    /// How many of its rows are wanted, when only some are, and the first of them in `Scratch::picks`.
+    picked: u32,
+    first_pick: u32,
 }
 
 impl Present {
     fn is_few(&self) -> bool {
         self.count < FEW_ROWS
+    }
+
+    /// Those of its rows that are wanted.
+    fn picks<'a>(&self, picks: &'a [u32]) -> &'a [u32] {
+        &picks[self.first_pick as usize..][..self.picked as usize]
     }
 }
 
@@ -89,45 +99,44 @@ impl<'a> Block<'a> {
         out: &mut Vec<u8>,
         ends: &mut Vec<i32>,
     ) -> Result<(), BodyError> {
-        let Scratch { buffers, read, present, ids, few, columns, .. } = scratch;
+        let Scratch { buffers, read, present, ids, few, columns, picks, .. } = scratch;
         let mut sections = Sections::open(self.bytes, buffers)?;
         self.head(&mut sections, Some(dictionary), present)?;
         self.ids(&mut sections, present, ids)?;
-        match rows {
-            None => present.iter_mut().for_each(|template| template.wanted = true),
-            Some(rows) => {
-                for &row in rows {
-                    let id = ids
-                        .get(row as usize)
-                        .ok_or(BodyError::Corrupt("a block has fewer rows than asked for"))?;
-                    present[*id as usize].wanted = true;
-                }
-            }
+        if let Some(rows) = rows {
+            pick(rows, ids, present, picks)?;
+        } else {
+            present.iter_mut().for_each(|template| template.wanted = true);
         }
         let mut reader = ColumnReader::new(sections, read);
-        let mut used = read_few(&mut reader, present, few)?;
-        for template in present.iter_mut().filter(|template| !template.is_few()) {
-            used = read_template(&mut reader, template, columns, used)?;
+        read_few(&mut reader, present, few)?;
+        let mut used = 0;
+        // What lies behind the last wanted template needs not even be passed by.
+        let end = present.iter().rposition(|template| template.wanted).map_or(0, |last| last + 1);
+        for template in present[..end].iter_mut().filter(|template| !template.is_few()) {
+            let wanted = match rows {
+                Some(_) if template.picked < template.count => Wanted::These(template.picks(picks)),
+                _ => Wanted::All,
+            };
+            used = read_template(&mut reader, template, wanted, columns, used)?;
         }
-        let mut wanted = rows.map(|rows| rows.iter().copied());
-        let mut next = wanted.as_mut().and_then(Iterator::next);
-        ends.reserve(rows.map_or(ids.len(), <[u32]>::len));
-        for (row, &id) in ids.iter().enumerate() {
+        let mut put = |id: u64| {
             let template = &mut present[id as usize];
-            let nth = template.next;
+            let mut nth = template.next;
             template.next += 1;
-            if let Some(wanted) = &mut wanted {
-                if next != Some(row as u32) {
-                    continue;
-                }
-                next = wanted.next();
+            if rows.is_some() && template.is_few() {
+                nth = template.picks(picks)[nth as usize];
             }
             rebuild(dictionary, template, nth, few, columns, out);
             let end =
                 i32::try_from(out.len()).map_err(|_| BodyError::Corrupt("rebuilt lines exceed 2 GiB"))?;
             ends.push(end);
+            Ok(())
+        };
+        match rows {
+            Some(rows) => rows.iter().try_for_each(|&row| put(ids[row as usize])),
+            None => ids.iter().try_for_each(|&id| put(id)),
         }
-        Ok(())
     }
 
     /// Sets `found` to the rows that match. With `within`, only those rows are looked at.
@@ -140,7 +149,7 @@ impl<'a> Block<'a> {
         found: &mut RowSet,
     ) -> Result<(), BodyError> {
         found.reset(self.rows);
-        let Scratch { buffers, read, present, ids, few, columns, line, hits } = scratch;
+        let Scratch { buffers, read, present, ids, few, columns, line, hits, picks } = scratch;
         let mut sections = Sections::open(self.bytes, buffers)?;
         self.head(&mut sections, Some(dictionary), present)?;
         let plan_of = |template: &Present| query.plan(template.template);
@@ -181,7 +190,7 @@ impl<'a> Block<'a> {
                 }
                 _ => {
                     if !template.is_few() {
-                        read_template(&mut reader, template, columns, 0)?;
+                        read_template(&mut reader, template, Wanted::All, columns, 0)?;
                     }
                     if template.wanted {
                         for (nth, hit) in hits.iter_mut().enumerate() {
@@ -198,7 +207,7 @@ impl<'a> Block<'a> {
             // the other variables of their templates worth reading.
             let mut sections = Sections::open(self.bytes, buffers)?;
             self.head(&mut sections, None, &mut Vec::new())?;
-            ints::decode(self.rows as usize, true, &mut sections, &mut Vec::new())?;
+            ints::decode(self.rows as usize, Wanted::Nothing, &mut sections, &mut Vec::new())?;
             let mut reader = ColumnReader::new(sections, read);
             for template in present.iter_mut() {
                 let first = template.first_hit as usize;
@@ -208,15 +217,17 @@ impl<'a> Block<'a> {
             }
             read_few(&mut reader, present, few)?;
             for template in present.iter_mut().filter(|template| !template.is_few()) {
-                read_template(&mut reader, template, columns, 0)?;
+                let first = template.first_hit as usize;
+                let hits = &mut hits[first..first + template.count as usize];
+                picks.clear();
                 if template.wanted {
-                    let first = template.first_hit as usize;
-                    let hits = &mut hits[first..first + template.count as usize];
-                    for (nth, hit) in hits.iter_mut().enumerate().filter(|(_, hit)| **hit) {
-                        line.clear();
-                        rebuild(dictionary, template, nth as u32, few, columns, line);
-                        *hit = query.matches(line);
-                    }
+                    picks.extend((0..template.count).filter(|&nth| hits[nth as usize]));
+                }
+                read_template(&mut reader, template, Wanted::These(picks), columns, 0)?;
+                for (i, &nth) in picks.iter().enumerate() {
+                    line.clear();
+                    rebuild(dictionary, template, i as u32, few, columns, line);
+                    hits[nth as usize] = query.matches(line);
                 }
             }
         }
@@ -265,6 +276,8 @@ impl<'a> Block<'a> {
                 next: 0,
                 first_hit: 0,
                 wanted: false,
+                picked: 0,
+                first_pick: 0,
             };
             if entry.is_few() {
                 first_few += count * slots;
@@ -285,7 +298,7 @@ impl<'a> Block<'a> {
         present: &[Present],
         ids: &mut Vec<u64>,
     ) -> Result<(), BodyError> {
-        ints::decode(self.rows as usize, false, sections, ids)?;
+        ints::decode(self.rows as usize, Wanted::All, sections, ids)?;
         let mut counts = vec![0u32; present.len()];
         for &id in ids.iter() {
             let id = usize::try_from(id).unwrap_or(usize::MAX);
@@ -301,29 +314,62 @@ impl<'a> Block<'a> {
     }
 }
 
+/// Notes for every template which of its rows the wanted rows of the block are. `rows` ascend.
+fn pick(rows: &[u32], ids: &[u64], present: &mut [Present], picks: &mut Vec<u32>) -> Result<(), BodyError> {
+    picks.clear();
+    picks.resize(rows.len(), 0);
+    for &row in rows {
+        let id = ids.get(row as usize);
+        let id = id.ok_or(BodyError::Corrupt("a block has fewer rows than asked for"))?;
+        present[*id as usize].picked += 1;
+    }
+    let mut first = 0;
+    for template in present.iter_mut() {
+        template.wanted = template.picked > 0;
+        template.first_pick = first;
+        first += std::mem::take(&mut template.picked);
+    }
+    let mut from = 0;
+    for &row in rows {
+        let row = row as usize;
+        debug_assert!(from == 0 || row >= from, "BUG: the rows asked for do not ascend");
+        for &id in ids.get(from..row).unwrap_or_default() {
+            present[id as usize].next += 1;
+        }
+        let template = &mut present[ids[row] as usize];
+        picks[(template.first_pick + template.picked) as usize] = template.next;
+        template.picked += 1;
+        template.next += 1;
+        from = row + 1;
+    }
+    present.iter_mut().for_each(|template| template.next = 0);
+    Ok(())
+}
+
 /// Reads the common column of the templates with few rows when one of them is wanted.
 fn read_few(
     reader: &mut ColumnReader<'_, '_>,
     present: &[Present],
     few: &mut Texts,
-) -> Result<usize, BodyError> {
+) -> Result<(), BodyError> {
     let values =
         present.iter().filter(|template| template.is_few()).map(|t| (t.count * t.slots) as usize).sum();
     few.clear();
     if values > 0 {
         if present.iter().any(|template| template.is_few() && template.wanted) {
-            reader.read(values, &[], few)?;
+            reader.read(values, Wanted::All, &[], few)?;
         } else {
             reader.skip(values)?;
         }
     }
-    Ok(0)
+    Ok(())
 }
 
-/// Reads the columns of a template from `columns[first]` on, or passes them by; the next free column.
+/// Reads the wanted rows of a template's columns from `columns[first]` on, or passes them by; the next free column.
 fn read_template(
     reader: &mut ColumnReader<'_, '_>,
     template: &mut Present,
+    wanted: Wanted<'_>,
     columns: &mut Vec<Texts>,
     first: usize,
 ) -> Result<usize, BodyError> {
@@ -340,7 +386,7 @@ fn read_template(
     }
     for slot in 0..slots {
         let (earlier, rest) = columns[first..].split_at_mut(slot);
-        reader.read(rows, earlier, &mut rest[0])?;
+        reader.read(rows, wanted, earlier, &mut rest[0])?;
     }
     Ok(first + slots)
 }
@@ -370,7 +416,7 @@ fn search_slots(
             reader.skip(hits.len())?;
             continue;
         }
-        reader.read(hits.len(), &[], texts)?;
+        reader.read(hits.len(), Wanted::All, &[], texts)?;
         for literal in literals {
             mark(texts, literal, hits);
         }

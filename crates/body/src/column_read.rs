@@ -7,7 +7,7 @@ use crate::{
         TEXT, UPPER,
     },
     dictionary::class,
-    ints,
+    ints::{self, Wanted},
     query::Literal,
     sections::{Position, Sections},
     values::MAX_DIGITS,
@@ -48,6 +48,7 @@ impl Texts {
 }
 
 /// Values that some column brought into the block's dictionary, read when first asked for.
+#[derive(Clone, Copy)]
 struct Segment<'a> {
     first: u32,
     count: usize,
@@ -63,6 +64,9 @@ pub(crate) struct ReadBuffers {
     words: Vec<u8>,
     /// Start and end in `words` per dictionary id; [`UNREAD`] before its segment was read.
     spans: Vec<(u32, u32)>,
+    /// Dictionary ids that must be read, and their places in their segment.
+    unread: Vec<u32>,
+    places: Vec<u32>,
 }
 
 const UNREAD: (u32, u32) = (u32::MAX, 0);
@@ -84,14 +88,21 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
 
     /// Passes a column of `n` values by.
     pub(crate) fn skip(&mut self, n: usize) -> Result<(), BodyError> {
-        self.column(n, None, &[], 0, true)
+        self.column(n, Wanted::Nothing, &mut Texts::default(), &[], 0, true)
     }
 
-    /// Reads a column of `n` values into `out`; `earlier` are those of the same template before it.
-    pub(crate) fn read(&mut self, n: usize, earlier: &[Texts], out: &mut Texts) -> Result<(), BodyError> {
+    /// Reads the wanted ones of a column of `n` values into `out`; `earlier` are those of the same template
+    /// before it.
+    pub(crate) fn read(
+        &mut self,
+        n: usize,
+        wanted: Wanted<'_>,
+        earlier: &[Texts],
+        out: &mut Texts,
+    ) -> Result<(), BodyError> {
         out.clear();
-        self.column(n, Some(out), earlier, 0, true)?;
-        if out.ends.len() == n {
+        self.column(n, wanted, out, earlier, 0, true)?;
+        if out.ends.len() == wanted.count(n) {
             Ok(())
         } else {
             Err(BodyError::Corrupt("a column has another number of values"))
@@ -139,11 +150,13 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         }
     }
 
-    /// `share`: whether the column may be in terms of the dictionary; its own values may not.
+    /// Appends the wanted values to `out`. `share`: whether the column may be in terms of the dictionary; its
+    /// own values may not.
     fn column(
         &mut self,
         n: usize,
-        out: Option<&mut Texts>,
+        wanted: Wanted<'_>,
+        out: &mut Texts,
         earlier: &[Texts],
         depth: u32,
         share: bool,
@@ -154,37 +167,38 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         if depth >= MAX_DEPTH {
             return Err(BodyError::Corrupt("columns nest too deep"));
         }
+        let count = wanted.count(n);
         let kind = self.sections.head.u8()?;
         match kind {
             CONSTANT => {
                 let len = self.sections.head.bounded(u32::MAX as usize)?;
                 let value = self.sections.head.take(len)?;
-                if let Some(out) = out {
-                    self.spend(len.saturating_mul(n))?;
-                    for _ in 0..n {
-                        out.bytes.extend_from_slice(value);
-                        out.close();
-                    }
+                self.spend(len.saturating_mul(count))?;
+                for _ in 0..count {
+                    out.bytes.extend_from_slice(value);
+                    out.close();
                 }
                 Ok(())
             }
             NUMBER => {
                 let width = self.sections.head.bounded(MAX_DIGITS)?;
-                self.numbers(n, out, |value, out| push_number(value, width, out))
+                self.numbers(n, wanted, out, |value, out| push_number(value, width, out))
             }
-            SIGNED => self.numbers(n, out, |value, out| {
+            SIGNED => self.numbers(n, wanted, out, |value, out| {
                 if value & 1 == 1 {
                     out.push(b'-');
                 }
                 push_number(value / 2 + (value & 1), 0, out);
             }),
-            DICTIONARY if share => self.dictionary(n, out, depth),
-            PARTS => self.parts(n, out, depth, share),
-            HEX => self.hex(n, out),
-            TEXT => self.text(n, out),
+            DICTIONARY if share => self.dictionary(n, wanted, out, depth),
+            PARTS => self.parts(n, wanted, out, depth, share),
+            HEX => self.hex(n, wanted, out),
+            TEXT => self.text(n, wanted, out),
             SAME => {
                 let i = self.sections.head.bounded(usize::MAX)?;
-                let Some(out) = out else { return Ok(()) };
+                if count == 0 {
+                    return Ok(());
+                }
                 let same =
                     earlier.get(i).ok_or(BodyError::Corrupt("a column repeats one that is not there"))?;
                 self.spend(same.bytes.len())?;
@@ -199,45 +213,46 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
     fn numbers(
         &mut self,
         n: usize,
-        out: Option<&mut Texts>,
+        wanted: Wanted<'_>,
+        out: &mut Texts,
         push: impl Fn(u64, &mut Vec<u8>),
     ) -> Result<(), BodyError> {
-        ints::decode(n, out.is_none(), &mut self.sections, &mut self.buffers.numbers)?;
-        if let Some(out) = out {
-            self.spend(n * 20)?;
-            out.bytes.reserve(n * 8);
-            out.ends.reserve(n);
-            for &value in &self.buffers.numbers {
-                push(value, &mut out.bytes);
-                out.ends.push(out.bytes.len() as u32);
-            }
+        ints::decode(n, wanted, &mut self.sections, &mut self.buffers.numbers)?;
+        let count = self.buffers.numbers.len();
+        self.spend(count * 20)?;
+        out.bytes.reserve(count * 8);
+        out.ends.reserve(count);
+        for &value in &self.buffers.numbers {
+            push(value, &mut out.bytes);
+            out.ends.push(out.bytes.len() as u32);
         }
         Ok(())
     }
 
-    fn dictionary(&mut self, n: usize, out: Option<&mut Texts>, depth: u32) -> Result<(), BodyError> {
+    fn dictionary(
+        &mut self,
+        n: usize,
+        wanted: Wanted<'_>,
+        out: &mut Texts,
+        depth: u32,
+    ) -> Result<(), BodyError> {
         let count = self.sections.head.bounded(n)?;
         let position = self.sections.position();
         let first = self.buffers.spans.len() as u32;
-        self.column(count, None, &[], depth + 1, false)?;
+        self.column(count, Wanted::Nothing, &mut Texts::default(), &[], depth + 1, false)?;
         self.buffers.spans.resize(first as usize + count, UNREAD);
         self.segments.push(Segment { first, count, depth: depth + 1, position });
-        ints::decode(n, out.is_none(), &mut self.sections, &mut self.buffers.numbers)?;
-        let Some(out) = out else { return Ok(()) };
+        ints::decode(n, wanted, &mut self.sections, &mut self.buffers.numbers)?;
         let ids = std::mem::take(&mut self.buffers.numbers);
-        let mut bytes = 0usize;
-        for &id in &ids {
-            let span = self.buffers.spans.get(id as usize).copied();
-            let mut span = span.ok_or(BodyError::Corrupt("a dictionary id is past the end"))?;
-            if span == UNREAD {
-                self.read_segment(id as u32)?;
-                span = self.buffers.spans[id as usize];
-            }
-            bytes += (span.1 - span.0) as usize;
-        }
+        self.read_words(&ids, matches!(wanted, Wanted::All))?;
+        let length = |id: &u64| {
+            let (start, end) = self.buffers.spans[*id as usize];
+            (end - start) as usize
+        };
+        let bytes = ids.iter().map(length).sum();
         self.spend(bytes)?;
         out.bytes.reserve(bytes);
-        out.ends.reserve(n);
+        out.ends.reserve(ids.len());
         for &id in &ids {
             let (start, end) = self.buffers.spans[id as usize];
             append(&mut out.bytes, &self.buffers.words, start as usize, end as usize);
@@ -247,21 +262,56 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         Ok(())
     }
 
-    /// Reads the dictionary segment that holds the id.
-    fn read_segment(&mut self, id: u32) -> Result<(), BodyError> {
+    /// Sees to it that the values of these ids are read; with `whole`, the segments they lie in at once.
+    fn read_words(&mut self, ids: &[u64], whole: bool) -> Result<(), BodyError> {
+        const PAST_END: BodyError = BodyError::Corrupt("a dictionary id is past the end");
+        let mut unread = std::mem::take(&mut self.buffers.unread);
+        unread.clear();
+        for &id in ids {
+            let id = usize::try_from(id).unwrap_or(usize::MAX);
+            if *self.buffers.spans.get(id).ok_or(PAST_END)? == UNREAD {
+                if whole {
+                    self.read_segment(self.segment_of(id as u32)?, Wanted::All)?;
+                } else {
+                    unread.push(id as u32);
+                }
+            }
+        }
+        unread.sort_unstable();
+        unread.dedup();
+        let mut places = std::mem::take(&mut self.buffers.places);
+        let mut rest = unread.as_slice();
+        while let Some(&id) = rest.first() {
+            let i = self.segment_of(id)?;
+            let Segment { first, count, .. } = self.segments[i];
+            let here = rest.partition_point(|&id| ((id - first) as usize) < count);
+            places.clear();
+            places.extend(rest[..here].iter().map(|id| id - first));
+            self.read_segment(i, Wanted::These(&places))?;
+            rest = &rest[here..];
+        }
+        (self.buffers.unread, self.buffers.places) = (unread, places);
+        Ok(())
+    }
+
+    /// The dictionary segment that holds the id.
+    fn segment_of(&self, id: u32) -> Result<usize, BodyError> {
         let i = self.segments.partition_point(|segment| segment.first <= id);
-        let segment = i.checked_sub(1).and_then(|i| self.segments.get(i));
-        let segment = segment.ok_or(BodyError::Corrupt("a dictionary id is past the end"))?;
-        let (first, count, depth, position) =
-            (segment.first as usize, segment.count, segment.depth, segment.position);
+        let holds = |i: &usize| ((id - self.segments[*i].first) as usize) < self.segments[*i].count;
+        i.checked_sub(1).filter(holds).ok_or(BodyError::Corrupt("a dictionary id is past the end"))
+    }
+
+    /// Reads values of a dictionary segment.
+    fn read_segment(&mut self, i: usize, wanted: Wanted<'_>) -> Result<(), BodyError> {
+        let Segment { first, count, depth, position } = self.segments[i];
         let here = self.sections.position();
         self.sections.seek(position);
         let mut texts = self.buffers.spare.pop().unwrap_or_default();
         texts.clear();
-        let read = self.column(count, Some(&mut texts), &[], depth, false);
+        let read = self.column(count, wanted, &mut texts, &[], depth, false);
         self.sections.seek(here);
         read?;
-        if texts.ends.len() != count || first + count > self.buffers.spans.len() {
+        if texts.ends.len() != wanted.count(count) {
             return Err(BodyError::Corrupt("a dictionary has another number of values"));
         }
         let base = self.buffers.words.len();
@@ -270,15 +320,26 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         }
         self.buffers.words.extend_from_slice(&texts.bytes);
         let mut start = base as u32;
-        for (span, &end) in self.buffers.spans[first..].iter_mut().zip(&texts.ends) {
-            *span = (start, base as u32 + end);
-            start = span.1;
+        for (i, &end) in texts.ends.iter().enumerate() {
+            let place = match wanted {
+                Wanted::These(places) => places[i] as usize,
+                _ => i,
+            };
+            self.buffers.spans[first as usize + place] = (start, base as u32 + end);
+            start = base as u32 + end;
         }
         self.buffers.spare.push(texts);
         Ok(())
     }
 
-    fn parts(&mut self, n: usize, out: Option<&mut Texts>, depth: u32, share: bool) -> Result<(), BodyError> {
+    fn parts(
+        &mut self,
+        n: usize,
+        wanted: Wanted<'_>,
+        out: &mut Texts,
+        depth: u32,
+        share: bool,
+    ) -> Result<(), BodyError> {
         let count = self.sections.head.bounded(MAX_PARTS)?;
         let mut separators: [&[u8]; MAX_PARTS + 1] = [&[]; MAX_PARTS + 1];
         let mut between = 0;
@@ -287,8 +348,9 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
             *separator = self.sections.head.take(len)?;
             between += len;
         }
+        let values = wanted.count(n);
         // Per part its column, or the fraction digits of a time and the parts that it fills.
-        let mut columns: Vec<(Texts, usize)> = Vec::with_capacity(if out.is_some() { count } else { 0 });
+        let mut columns: Vec<(Texts, usize)> = Vec::with_capacity(if values > 0 { count } else { 0 });
         let mut part = 0;
         while part < count {
             let kind = self.sections.head.u8()?;
@@ -301,32 +363,32 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
                 return Err(BodyError::Corrupt("a time has more parts than its value"));
             }
             let mut texts = Texts::default();
-            if out.is_some() {
+            if values > 0 {
                 texts = self.buffers.spare.pop().unwrap_or_default();
                 texts.clear();
             }
-            let target = out.is_some().then_some(&mut texts);
             if kind == 0 {
-                self.column(n, target, &[], depth + 1, share)?;
+                self.column(n, wanted, &mut texts, &[], depth + 1, share)?;
             } else {
                 let fraction = usize::from(kind - 1);
                 let separators = &separators[part + 1..part + used];
-                self.numbers(n, target, |value, out| push_clock(value, fraction, separators, out))?;
+                self.numbers(n, wanted, &mut texts, |value, out| {
+                    push_clock(value, fraction, separators, out);
+                })?;
             }
-            if out.is_some() {
-                if texts.ends.len() != n {
+            if values > 0 {
+                if texts.ends.len() != values {
                     return Err(BodyError::Corrupt("a part has another number of values"));
                 }
                 columns.push((texts, part));
             }
             part += used;
         }
-        let Some(out) = out else { return Ok(()) };
         let total: usize = columns.iter().map(|(texts, _)| texts.bytes.len()).sum();
-        self.spend(total.saturating_add(between.saturating_mul(n)))?;
-        out.bytes.reserve(total + between * n);
-        out.ends.reserve(n);
-        for i in 0..n {
+        self.spend(total.saturating_add(between.saturating_mul(values)))?;
+        out.bytes.reserve(total + between * values);
+        out.ends.reserve(values);
+        for i in 0..values {
             for (texts, part) in &columns {
                 out.bytes.extend_from_slice(separators[*part]);
                 let (start, end) = texts.place(i);
@@ -339,12 +401,12 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         Ok(())
     }
 
-    fn hex(&mut self, n: usize, out: Option<&mut Texts>) -> Result<(), BodyError> {
+    fn hex(&mut self, n: usize, wanted: Wanted<'_>, out: &mut Texts) -> Result<(), BodyError> {
         let len = self.sections.head.bounded(MAX_HEX_BYTES)?;
         let pattern = self.sections.head.take(len)?;
         let places = pattern.iter().filter(|place| **place <= UPPER).count();
         if places <= 16 {
-            return self.numbers(n, out, |value, out| {
+            return self.numbers(n, wanted, out, |value, out| {
                 let mut shift = places * 4;
                 for &place in pattern {
                     if place <= UPPER {
@@ -357,11 +419,15 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
             });
         }
         let packed = self.sections.big.take((n * places).div_ceil(2))?;
-        let Some(out) = out else { return Ok(()) };
-        self.spend(n * len)?;
-        out.bytes.reserve(n * len);
-        let mut at = 0usize;
-        for _ in 0..n {
+        let count = wanted.count(n);
+        self.spend(count * len)?;
+        out.bytes.reserve(count * len);
+        for i in 0..count {
+            let value = match wanted {
+                Wanted::These(places) => places[i] as usize,
+                _ => i,
+            };
+            let mut at = value * places;
             for &place in pattern {
                 if place <= UPPER {
                     let byte = packed[at >> 1];
@@ -376,21 +442,39 @@ impl<'a, 'b> ColumnReader<'a, 'b> {
         Ok(())
     }
 
-    fn text(&mut self, n: usize, out: Option<&mut Texts>) -> Result<(), BodyError> {
+    fn text(&mut self, n: usize, wanted: Wanted<'_>, out: &mut Texts) -> Result<(), BodyError> {
         let total = self.sections.head.bounded(MAX_VALUE_BYTES)?;
-        ints::decode(n, out.is_none(), &mut self.sections, &mut self.buffers.numbers)?;
-        let bytes = self.sections.text(total, out.is_none())?;
-        let (Some(out), Some(bytes)) = (out, bytes) else { return Ok(()) };
-        let mut end = out.bytes.len() as u64;
-        out.bytes.extend_from_slice(bytes);
-        for &len in &self.buffers.numbers {
+        let skip = matches!(wanted, Wanted::Nothing);
+        // Where a value starts, all lengths before it tell.
+        let lengths = if skip { Wanted::Nothing } else { Wanted::All };
+        ints::decode(n, lengths, &mut self.sections, &mut self.buffers.numbers)?;
+        let Some(bytes) = self.sections.text(total, skip)? else { return Ok(()) };
+        let base = out.bytes.len() as u64;
+        let mut places = match wanted {
+            Wanted::These(places) => Some(places.iter().map(|place| *place as usize).peekable()),
+            _ => None,
+        };
+        if places.is_none() {
+            out.bytes.extend_from_slice(bytes);
+        }
+        let mut end = 0u64;
+        for (i, &len) in self.buffers.numbers.iter().enumerate() {
+            let start = end;
             end = end.saturating_add(len);
-            if end > out.bytes.len() as u64 {
+            if end > total as u64 {
                 return Err(BodyError::Corrupt("lengths of values exceed their text"));
             }
-            out.ends.push(end as u32);
+            match &mut places {
+                None => out.ends.push((base + end) as u32),
+                Some(places) => {
+                    if places.next_if_eq(&i).is_some() {
+                        out.bytes.extend_from_slice(&bytes[start as usize..end as usize]);
+                        out.close();
+                    }
+                }
+            }
         }
-        if end != out.bytes.len() as u64 {
+        if end != total as u64 {
             return Err(BodyError::Corrupt("lengths of values fall short of their text"));
         }
         self.spend(total)

@@ -151,10 +151,39 @@ fn body(values: &[u64], plan: &Plan, plane: &mut Vec<u8>, out: &mut Writer) {
     }
 }
 
-/// Reads `n` numbers into `values` (replacing its content). With `skip`, only moves on.
+/// Which values of a column are to be read.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    Nothing,
+    All,
+    /// Those at these positions, which ascend and are within the column.
+    These(&'a [u32]),
+}
+
+impl Wanted<'_> {
+    /// How many of `n` values.
+    pub(crate) fn count(self, n: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::All => n,
+            Self::These(places) => places.len(),
+        }
+    }
+
+    /// How many of `n` values there are up to the last one that is wanted.
+    fn reach(self, n: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::All => n,
+            Self::These(places) => places.last().map_or(0, |&last| last as usize + 1),
+        }
+    }
+}
+
+/// Reads those of `n` numbers that are wanted into `values` (replacing its content).
 pub(crate) fn decode(
     n: usize,
-    skip: bool,
+    wanted: Wanted<'_>,
     sections: &mut Sections<'_>,
     values: &mut Vec<u64>,
 ) -> Result<(), BodyError> {
@@ -167,20 +196,29 @@ pub(crate) fn decode(
     let first = if delta { sections.head.varint()? } else { 0 };
     let min = sections.head.varint()?;
     let stored = n - usize::from(delta);
+    let skip = matches!(wanted, Wanted::Nothing);
+    // Differences must be summed from the first one on; other numbers are read where they lie.
+    let read = match wanted {
+        Wanted::These(_) if !delta => wanted,
+        _ => Wanted::All,
+    };
+    let count = match read {
+        Wanted::These(places) => places.len(),
+        _ => wanted.reach(n).saturating_sub(usize::from(delta)),
+    };
     match mode {
-        CONSTANT => {
-            if !skip {
-                values.resize(stored, min);
-            }
-        }
+        CONSTANT => values.resize(count, min),
         PACKED => {
             let bits = u32::from(sections.head.u8()?);
             if bits == 0 || bits > 64 {
                 return Err(BodyError::Corrupt("packed numbers have an impossible width"));
             }
             let bytes = sections.big.take((stored * bits as usize).div_ceil(8))?;
-            if !skip {
-                unpack(bytes, stored, min, bits, values);
+            match read {
+                Wanted::These(places) => {
+                    values.extend(places.iter().map(|&place| unpack_one(bytes, place as usize, min, bits)));
+                }
+                _ => unpack(bytes, count, min, bits, values),
             }
         }
         PLANES => {
@@ -188,13 +226,19 @@ pub(crate) fn decode(
             if bits == 0 || bits > 64 {
                 return Err(BodyError::Corrupt("planes have an impossible width"));
             }
-            if !skip {
-                values.resize(stored, min);
-            }
+            values.resize(count, min);
             for shift in (0..bits).step_by(8) {
-                if let Some(plane) = sections.plane(stored, skip)? {
-                    for (value, &byte) in values.iter_mut().zip(plane) {
-                        *value = value.wrapping_add(u64::from(byte) << shift);
+                let Some(plane) = sections.plane(stored, skip)? else { continue };
+                match read {
+                    Wanted::These(places) => {
+                        for (value, &place) in values.iter_mut().zip(places) {
+                            *value = value.wrapping_add(u64::from(plane[place as usize]) << shift);
+                        }
+                    }
+                    _ => {
+                        for (value, &byte) in values.iter_mut().zip(plane) {
+                            *value = value.wrapping_add(u64::from(byte) << shift);
+                        }
                     }
                 }
             }
@@ -207,6 +251,12 @@ pub(crate) fn decode(
         for value in &mut values[1..] {
             last = last.wrapping_add(unzigzag(*value) as u64);
             *value = last;
+        }
+        if let Wanted::These(places) = wanted {
+            for (i, &place) in places.iter().enumerate() {
+                values[i] = values[place as usize];
+            }
+            values.truncate(places.len());
         }
     }
     Ok(())
@@ -249,6 +299,17 @@ pub(crate) fn unpack(bytes: &[u8], n: usize, min: u64, bits: u32, values: &mut V
     }
 }
 
+/// Number `i` of what [`pack`] wrote.
+fn unpack_one(bytes: &[u8], i: usize, min: u64, bits: u32) -> u64 {
+    let at = i * bits as usize;
+    let rest = &bytes[at / 8..];
+    let mut word = [0; 16];
+    let len = rest.len().min(9);
+    word[..len].copy_from_slice(&rest[..len]);
+    let value = (u128::from_le_bytes(word) >> (at % 8)) as u64;
+    min.wrapping_add(value & (u64::MAX >> (64 - bits)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,10 +322,18 @@ mod tests {
         let mut buffers = crate::sections::Buffers::default();
         let mut sections = Sections::open(&bytes, &mut buffers).unwrap();
         let mut back = Vec::new();
-        decode(values.len(), false, &mut sections, &mut back).unwrap();
+        decode(values.len(), Wanted::All, &mut sections, &mut back).unwrap();
         assert_eq!(back, values);
+        for step in [1, 2, 7, values.len()] {
+            let places: Vec<u32> = (0..values.len() as u32).rev().step_by(step).collect();
+            let places: Vec<u32> = places.into_iter().rev().collect();
+            let mut sections = Sections::open(&bytes, &mut buffers).unwrap();
+            decode(values.len(), Wanted::These(&places), &mut sections, &mut back).unwrap();
+            assert!(sections.all_read(), "reading some must move as far as reading all");
+            assert_eq!(back, places.iter().map(|&place| values[place as usize]).collect::<Vec<_>>());
+        }
         let mut sections = Sections::open(&bytes, &mut buffers).unwrap();
-        decode(values.len(), true, &mut sections, &mut back).unwrap();
+        decode(values.len(), Wanted::Nothing, &mut sections, &mut back).unwrap();
         assert!(sections.all_read(), "skipping must move as far as reading");
     }
 

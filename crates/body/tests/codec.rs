@@ -40,17 +40,30 @@ fn check_round_trip(lines: &[Vec<u8>], rows: usize, options: Options) {
     let encoded = encode(lines, rows, options);
     let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
     let mut scratch = Scratch::default();
+    let mut random = Random(lines.len() as u64);
     for ((block, index), lines) in encoded.blocks.iter().zip(&encoded.indexes).zip(lines.chunks(rows)) {
         let block = Block::parse(block).unwrap();
         assert_eq!(block.rows() as usize, lines.len());
         let (mut out, mut ends) = (Vec::new(), Vec::new());
         block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).unwrap();
         assert_eq!(split(&out, &ends), lines);
-        let some: Vec<u32> = (0..lines.len() as u32).filter(|row| row % 7 == 3 || row % 64 == 0).collect();
-        (out, ends) = (Vec::new(), Vec::new());
-        block.decode(&dictionary, Some(&some), &mut scratch, &mut out, &mut ends).unwrap();
-        let expected: Vec<Vec<u8>> = some.iter().map(|&row| lines[row as usize].clone()).collect();
-        assert_eq!(split(&out, &ends), expected);
+        let all = 0..lines.len() as u32;
+        for some in [
+            all.clone().filter(|row| row % 7 == 3 || row % 64 == 0).collect(),
+            all.clone().filter(|row| row % 64 != 5).collect(),
+            all.clone().filter(|_| random.below(lines.len()) < 40).collect(),
+            vec![random.below(lines.len()) as u32],
+            vec![lines.len() as u32 - 1],
+            all.collect(),
+            Vec::new(),
+        ] {
+            (out, ends) = (Vec::new(), Vec::new());
+            block.decode(&dictionary, Some(&some), &mut scratch, &mut out, &mut ends).unwrap();
+            let expected: Vec<Vec<u8>> = some.iter().map(|&row| lines[row as usize].clone()).collect();
+            assert!(split(&out, &ends) == expected, "{some:?} of {rows} rows");
+        }
+        let past_end = block.decode(&dictionary, Some(&[block.rows()]), &mut scratch, &mut out, &mut ends);
+        assert!(past_end.is_err());
         let mut ids = Vec::new();
         block.template_ids(&mut scratch, &mut ids).unwrap();
         for &(template, rows) in &index.templates {
@@ -254,6 +267,8 @@ fn damaged_bytes_are_errors_and_never_panics() {
             let (mut out, mut ends) = (Vec::new(), Vec::new());
             refused +=
                 usize::from(block.decode(&dictionary, None, &mut scratch, &mut out, &mut ends).is_err());
+            let some: Vec<u32> = (0..block.rows().min(1500)).filter(|_| random.below(40) == 0).collect();
+            let _ = block.decode(&dictionary, Some(&some), &mut scratch, &mut out, &mut ends);
             let _ = block.search(&dictionary, &query, None, &mut scratch, &mut found);
             let _ = block.search(&dictionary, &any, None, &mut scratch, &mut found);
             let _ = block.template_ids(&mut scratch, &mut Vec::new());
