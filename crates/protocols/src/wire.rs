@@ -43,16 +43,51 @@ impl<'a> Wire<'a> {
     }
 
     /// The next field, or `None` at the end.
-    #[inline]
+    ///
+    /// Nearly every field has a tag of one byte and is whole: such fields are read here, in place at
+    /// every caller. All others, faults among them, are read by [`Wire::next_of_any_form`].
+    #[allow(clippy::inline_always)] // a call per field costs as much as reading it
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, DecodeError> {
-        if self.rest.is_empty() {
-            return Ok(None);
+        let Some((tag, rest)) = self.rest.split_first() else { return Ok(None) };
+        let number = u32::from(tag >> 3);
+        match tag & 7 {
+            _ if !(8..0x80).contains(tag) => {}
+            0 => {
+                if let Some((value, rest)) = short_varint(rest) {
+                    self.rest = rest;
+                    return Ok(Some((number, Field::Varint(value))));
+                }
+            }
+            1 => {
+                if let Some((bytes, rest)) = rest.split_first_chunk() {
+                    self.rest = rest;
+                    return Ok(Some((number, Field::Fixed64(u64::from_le_bytes(*bytes)))));
+                }
+            }
+            2 => {
+                if let Some((length, rest)) = short_varint(rest)
+                    && let Ok(length) = usize::try_from(length)
+                    && let Some((field, rest)) = rest.split_at_checked(length)
+                {
+                    self.rest = rest;
+                    return Ok(Some((
+                        number,
+                        Field::Bytes(Self { rest: field, end: self.end - rest.len() }),
+                    )));
+                }
+            }
+            _ => {}
         }
+        self.next_of_any_form()
+    }
+
+    #[inline(never)]
+    fn next_of_any_form(&mut self) -> Result<Option<(u32, Field<'a>)>, DecodeError> {
         let (number, wire_type) = self.tag()?;
         Ok(Some((number, self.value(number, wire_type, MAX_GROUP_DEPTH)?)))
     }
 
-    #[inline]
     fn tag(&mut self) -> Result<(u32, u8), DecodeError> {
         let start = *self;
         let tag = self.varint()?;
@@ -63,7 +98,6 @@ impl<'a> Wire<'a> {
         }
     }
 
-    #[inline]
     fn value(&mut self, number: u32, wire_type: u8, depth: usize) -> Result<Field<'a>, DecodeError> {
         match wire_type {
             0 => Ok(Field::Varint(self.varint()?)),
@@ -86,12 +120,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    #[inline]
     fn varint(&mut self) -> Result<u64, DecodeError> {
-        if let [first @ 0..=0x7f, rest @ ..] = self.rest {
-            self.rest = rest;
-            return Ok(u64::from(*first));
-        }
         let mut value = 0u64;
         for (i, byte) in self.rest.iter().take(10).enumerate() {
             // The tenth byte holds one bit only.
@@ -107,7 +136,6 @@ impl<'a> Wire<'a> {
         Err(self.fault("a varint that does not end"))
     }
 
-    #[inline]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         match self.rest.split_first_chunk::<N>() {
             Some((bytes, rest)) => {
@@ -135,6 +163,20 @@ impl<'a> Wire<'a> {
             }
         }
     }
+}
+
+/// A varint of at most five bytes, and what follows it.
+#[inline]
+fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let longer = || varint_of::<3>(bytes).or_else(|| varint_of::<4>(bytes)).or_else(|| varint_of::<5>(bytes));
+    varint_of::<1>(bytes).or_else(|| varint_of::<2>(bytes)).or_else(longer)
+}
+
+/// A varint of `N` bytes, given that it has no fewer.
+#[inline]
+fn varint_of<const N: usize>(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (groups, rest) = bytes.split_first_chunk::<N>().filter(|(groups, _)| groups[N - 1] < 0x80)?;
+    Some((groups.iter().rev().fold(0, |number, group| number << 7 | u64::from(group & 0x7f)), rest))
 }
 
 /// Appends a varint.
