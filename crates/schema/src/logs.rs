@@ -4,7 +4,11 @@
 //! and body are staged by the calls before [`LogBatchBuilder::push`], which closes the row, or
 //! [`LogBatchBuilder::discard`], which forgets what was staged.
 
-use std::{fmt, io::Write as _, sync::Arc};
+use std::{
+    fmt,
+    io::Write as _,
+    sync::{Arc, OnceLock},
+};
 
 use arrow::{
     array::{
@@ -12,7 +16,7 @@ use arrow::{
         StructArray, TimestampNanosecondArray, UInt8Array, UInt32Array,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
+    datatypes::{ArrowNativeType, DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
 };
 use trine_model::{Severity, SpanId, TenantId, TraceId};
 
@@ -62,7 +66,7 @@ fn map_field() -> Field {
 
 /// Arrow schema of a [`LogBatch`]; positions are in [`column`].
 pub fn schema() -> SchemaRef {
-    static SCHEMA: std::sync::OnceLock<SchemaRef> = std::sync::OnceLock::new();
+    static SCHEMA: OnceLock<SchemaRef> = OnceLock::new();
     SCHEMA
         .get_or_init(|| {
             Arc::new(Schema::new(vec![
@@ -123,6 +127,19 @@ struct TextColumn {
     data: Vec<u8>,
 }
 
+/// Position in the text of a column, as Arrow writes it.
+fn offset(bytes: usize) -> i32 {
+    i32::try_from(bytes).expect("BUG: a batch is bounded far below 2 GiB")
+}
+
+/// `nulls` marks valid rows.
+fn text_array(offsets: Buffer, data: Vec<u8>, nulls: Option<NullBuffer>) -> StringArray {
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    // Text enters through `&str` or through `body_bytes`, which `push` checks.
+    StringArray::try_new(offsets, Buffer::from_vec(data), nulls)
+        .expect("BUG: staged text was checked to be UTF-8")
+}
+
 impl TextColumn {
     fn new(rows: usize, bytes: usize) -> Self {
         let mut offsets = Vec::with_capacity(rows + 1);
@@ -131,8 +148,7 @@ impl TextColumn {
     }
 
     fn close(&mut self) {
-        let end = i32::try_from(self.data.len()).expect("BUG: a batch is bounded far below 2 GiB");
-        self.offsets.push(end);
+        self.offsets.push(offset(self.data.len()));
     }
 
     fn push(&mut self, text: &str) {
@@ -144,93 +160,116 @@ impl TextColumn {
         *self.offsets.last().expect("offsets start with 0") as usize
     }
 
-    /// `nulls` marks valid rows.
-    fn finish(self, nulls: Option<NullBuffer>) -> StringArray {
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
-        // Text enters through `&str` or through `body_bytes`, which `push` checks.
-        StringArray::try_new(offsets, Buffer::from_vec(self.data), nulls)
-            .expect("BUG: staged text was checked to be UTF-8")
+    fn finish(self) -> StringArray {
+        text_array(Buffer::from_vec(self.offsets), self.data, None)
     }
 }
 
-/// Which rows of an optional column have a value: a count until the first value comes, then bits.
+/// So many bytes of zeros are shared by all batches, for columns that hold nothing.
+const SHARED_ZEROS: usize = 1 << 20;
+
+/// Zeros, aligned for every number.
+fn zeros(bytes: usize) -> Buffer {
+    static ZEROS: OnceLock<Buffer> = OnceLock::new();
+    if bytes > SHARED_ZEROS {
+        return Buffer::from_vec(vec![0u64; bytes.div_ceil(8)]).slice_with_length(0, bytes);
+    }
+    ZEROS.get_or_init(|| Buffer::from_vec(vec![0u64; SHARED_ZEROS / 8])).slice_with_length(0, bytes)
+}
+
+/// Numbers of which most equal the one before, written when another one comes. All zero they take no memory.
+struct Runs<T> {
+    data: Vec<T>,
+    last: T,
+}
+
+impl<T: ArrowNativeType> Runs<T> {
+    fn new() -> Self {
+        Self { data: Vec::new(), last: T::default() }
+    }
+
+    /// The value from `row` on. Rows only rise.
+    #[inline]
+    fn set(&mut self, row: usize, value: T) {
+        if value != self.last {
+            self.data.resize(row, self.last);
+            self.last = value;
+        }
+    }
+
+    fn finish(mut self, rows: usize) -> Buffer {
+        if self.data.is_empty() && self.last == T::default() {
+            return zeros(rows * size_of::<T>());
+        }
+        self.data.resize(rows, self.last);
+        Buffer::from_vec(self.data)
+    }
+}
+
+/// Which rows of an optional column have a value. Rows without one are noted when the next value comes.
 struct Validity {
-    rows: usize,
-    bits: Option<BooleanBufferBuilder>,
+    bits: BooleanBufferBuilder,
+    /// So many rows behind `bits` have a value.
+    run: usize,
 }
 
 impl Validity {
-    const fn new() -> Self {
-        Self { rows: 0, bits: None }
+    fn new() -> Self {
+        Self { bits: BooleanBufferBuilder::new(0), run: 0 }
     }
 
-    /// A row without value.
-    fn absent(&mut self) {
-        self.rows += 1;
-        if let Some(bits) = &mut self.bits {
-            bits.append(false);
+    #[inline]
+    fn set(&mut self, row: usize) {
+        if row > self.bits.len() + self.run {
+            self.close(row);
         }
+        self.run += 1;
     }
 
-    /// A row with a value. At the first, `backfill` gives the column its place for the rows before.
-    fn present(&mut self, backfill: impl FnOnce(usize)) {
-        let rows = self.rows;
-        let bits = self.bits.get_or_insert_with(|| {
-            backfill(rows);
-            let mut bits = BooleanBufferBuilder::new((rows + 1).next_power_of_two().max(1024));
-            bits.append_n(rows, false);
-            bits
-        });
-        bits.append(true);
-        self.rows += 1;
+    /// Rows up to `rows` that were not set have no value.
+    fn close(&mut self, rows: usize) {
+        self.bits.append_n(self.run, true);
+        self.run = 0;
+        self.bits.append_n(rows - self.bits.len(), false);
     }
 
-    /// Whether a row had a value.
-    fn any(&self) -> bool {
-        self.bits.is_some()
-    }
-
-    fn finish(self) -> NullBuffer {
-        match self.bits {
-            Some(mut bits) => NullBuffer::new(bits.finish()),
-            None => NullBuffer::new_null(self.rows),
+    fn finish(mut self, rows: usize) -> Option<NullBuffer> {
+        if self.run == rows {
+            return None;
         }
+        self.close(rows);
+        Some(NullBuffer::new(self.bits.finish()))
     }
 }
 
-/// Optional text column; without values it is a count.
+/// Optional text column; a row without text costs nothing.
 struct OptionalText {
-    column: TextColumn,
+    /// Row `n` ends at position `n + 1`.
+    offsets: Runs<i32>,
+    data: Vec<u8>,
     validity: Validity,
 }
 
 impl OptionalText {
     fn new() -> Self {
-        Self { column: TextColumn::new(0, 0), validity: Validity::new() }
+        Self { offsets: Runs::new(), data: Vec::new(), validity: Validity::new() }
     }
 
     #[inline]
-    fn push(&mut self, text: &str) {
+    fn set(&mut self, row: usize, text: &str) {
         if !text.is_empty() {
-            let offsets = &mut self.column.offsets;
-            self.validity.present(|rows| offsets.resize(rows + 1, 0));
-            self.column.push(text);
-            return;
-        }
-        self.validity.absent();
-        if self.validity.any() {
-            self.column.close();
+            self.data.extend_from_slice(text.as_bytes());
+            self.offsets.set(row + 1, offset(self.data.len()));
+            self.validity.set(row);
         }
     }
 
-    fn finish(mut self) -> StringArray {
-        // Without values the offsets were never written.
-        self.column.offsets.resize(self.validity.rows + 1, 0);
-        self.column.finish(Some(self.validity.finish()))
+    fn finish(self, rows: usize) -> StringArray {
+        text_array(self.offsets.finish(rows + 1), self.data, self.validity.finish(rows))
     }
 }
 
-/// Optional column of fixed-size values; without values it is a count.
+/// Optional column of fixed-size values; a row without a value costs nothing.
 struct OptionalFixed<T> {
     data: Vec<T>,
     validity: Validity,
@@ -242,23 +281,23 @@ impl<T: Copy + Default> OptionalFixed<T> {
     }
 
     #[inline]
-    fn push(&mut self, value: Option<T>) {
+    fn set(&mut self, row: usize, value: Option<T>) {
         if let Some(value) = value {
-            let data = &mut self.data;
-            self.validity.present(|rows| data.resize(rows, T::default()));
+            self.data.resize(row, T::default());
             self.data.push(value);
-            return;
-        }
-        self.validity.absent();
-        if self.validity.any() {
-            self.data.push(T::default());
+            self.validity.set(row);
         }
     }
 
-    /// The values, absent ones as default, and which are present.
-    fn finish(mut self) -> (Vec<T>, NullBuffer) {
-        self.data.resize(self.validity.rows, T::default());
-        (self.data, self.validity.finish())
+    /// The values, absent ones as zeros, and which are present.
+    fn finish(mut self, rows: usize, into: impl Fn(Vec<T>) -> Buffer) -> (Buffer, Option<NullBuffer>) {
+        let values = if self.data.is_empty() {
+            zeros(rows * size_of::<T>())
+        } else {
+            self.data.resize(rows, T::default());
+            into(self.data)
+        };
+        (values, self.validity.finish(rows))
     }
 }
 
@@ -266,28 +305,28 @@ impl<const N: usize> OptionalFixed<[u8; N]>
 where
     [u8; N]: Default,
 {
-    fn finish_binary(self) -> FixedSizeBinaryArray {
-        let (data, nulls) = self.finish();
-        FixedSizeBinaryArray::try_new(N as i32, Buffer::from_vec(data.into_flattened()), Some(nulls))
-            .expect("BUG: every row has N bytes")
+    fn finish_binary(self, rows: usize) -> FixedSizeBinaryArray {
+        let (data, nulls) = self.finish(rows, |data| Buffer::from_vec(data.into_flattened()));
+        FixedSizeBinaryArray::try_new(N as i32, data, nulls).expect("BUG: every row has N bytes")
     }
 }
 
 /// Builds one [`LogBatch`].
 pub struct LogBatchBuilder {
     tenant: TenantId,
-    stream: Vec<u32>,
+    stream: Runs<u32>,
     timestamp: Vec<i64>,
     observed: OptionalFixed<i64>,
-    severity_number: Vec<u8>,
+    severity_number: Runs<u8>,
     severity_text: OptionalText,
     body: TextColumn,
     trace_id: OptionalFixed<[u8; 16]>,
     span_id: OptionalFixed<[u8; 8]>,
-    trace_flags: Vec<u32>,
+    trace_flags: Runs<u32>,
     event_name: OptionalText,
     scope_name: OptionalText,
-    attribute_offsets: Vec<i32>,
+    /// The attributes of row `n` end at position `n + 1`.
+    attribute_offsets: Runs<i32>,
     attribute_keys: TextColumn,
     attribute_values: TextColumn,
     /// Whether `body_bytes` wrote bytes that nobody has checked yet.
@@ -302,22 +341,20 @@ pub struct BodyNotUtf8;
 impl LogBatchBuilder {
     /// `rows` and `body_bytes` are guesses that spare reallocation.
     pub fn new(tenant: TenantId, rows: usize, body_bytes: usize) -> Self {
-        let mut attribute_offsets = Vec::with_capacity(rows + 1);
-        attribute_offsets.push(0);
         Self {
             tenant,
-            stream: Vec::with_capacity(rows),
+            stream: Runs::new(),
             timestamp: Vec::with_capacity(rows),
             observed: OptionalFixed::new(),
-            severity_number: Vec::with_capacity(rows),
+            severity_number: Runs::new(),
             severity_text: OptionalText::new(),
             body: TextColumn::new(rows, body_bytes),
             trace_id: OptionalFixed::new(),
             span_id: OptionalFixed::new(),
-            trace_flags: Vec::with_capacity(rows),
+            trace_flags: Runs::new(),
             event_name: OptionalText::new(),
             scope_name: OptionalText::new(),
-            attribute_offsets,
+            attribute_offsets: Runs::new(),
             attribute_keys: TextColumn::new(0, 0),
             attribute_values: TextColumn::new(0, 0),
             body_unchecked: false,
@@ -326,12 +363,12 @@ impl LogBatchBuilder {
 
     /// Closed rows.
     pub fn len(&self) -> usize {
-        self.stream.len()
+        self.timestamp.len()
     }
 
     /// Whether no row was closed.
     pub fn is_empty(&self) -> bool {
-        self.stream.is_empty()
+        self.timestamp.is_empty()
     }
 
     /// Bytes of bodies, attribute keys and attribute values so far, staged ones included.
@@ -376,20 +413,22 @@ impl LogBatchBuilder {
         if severity == Severity::UNSET && !record.severity_text.is_empty() {
             severity = Severity::from_text(record.severity_text).unwrap_or_default();
         }
-        let told = severity.level().name() == record.severity_text;
-        self.severity_text.push(if told { "" } else { record.severity_text });
-        self.stream.push(record.stream);
+        let row = self.timestamp.len();
         self.timestamp.push(record.timestamp);
-        self.observed.push(record.observed_timestamp);
-        self.severity_number.push(severity.number());
         self.body.close();
-        self.trace_id.push(record.trace_id.map(|id| id.0));
-        self.span_id.push(record.span_id.map(|id| id.0));
-        self.trace_flags.push(record.trace_flags);
-        self.event_name.push(record.event_name);
-        self.scope_name.push(record.scope_name);
+        self.stream.set(row, record.stream);
+        self.severity_number.set(row, severity.number());
+        if record.severity_text != severity.level().name() {
+            self.severity_text.set(row, record.severity_text);
+        }
+        self.observed.set(row, record.observed_timestamp);
+        self.trace_id.set(row, record.trace_id.map(|id| id.0));
+        self.span_id.set(row, record.span_id.map(|id| id.0));
+        self.trace_flags.set(row, record.trace_flags);
+        self.event_name.set(row, record.event_name);
+        self.scope_name.set(row, record.scope_name);
         let attributes = self.attribute_keys.offsets.len() - 1;
-        self.attribute_offsets.push(attributes as i32);
+        self.attribute_offsets.set(row + 1, offset(attributes));
         Ok(())
     }
 
@@ -398,7 +437,7 @@ impl LogBatchBuilder {
         self.body_unchecked = false;
         let body = self.body.committed();
         self.body.data.truncate(body);
-        let attributes = *self.attribute_offsets.last().expect("offsets start with 0") as usize;
+        let attributes = self.attribute_offsets.last as usize;
         for column in [&mut self.attribute_keys, &mut self.attribute_values] {
             column.offsets.truncate(attributes + 1);
             let end = column.committed();
@@ -409,30 +448,32 @@ impl LogBatchBuilder {
     /// The batch of all closed rows.
     pub fn finish(mut self) -> LogBatch {
         self.discard();
+        let rows = self.len();
         let entries = StructArray::new(
             map_entries(),
             vec![
-                Arc::new(self.attribute_keys.finish(None)) as ArrayRef,
-                Arc::new(self.attribute_values.finish(None)) as ArrayRef,
+                Arc::new(self.attribute_keys.finish()) as ArrayRef,
+                Arc::new(self.attribute_values.finish()) as ArrayRef,
             ],
             None,
         );
-        let attribute_offsets = OffsetBuffer::new(ScalarBuffer::from(self.attribute_offsets));
+        let attribute_offsets =
+            OffsetBuffer::new(ScalarBuffer::from(self.attribute_offsets.finish(rows + 1)));
         let attributes = MapArray::new(Arc::new(map_field()), attribute_offsets, entries, None, false);
-        let (observed, nulls) = self.observed.finish();
-        let observed = TimestampNanosecondArray::new(ScalarBuffer::from(observed), Some(nulls));
+        let (observed, nulls) = self.observed.finish(rows, Buffer::from_vec);
+        let observed = TimestampNanosecondArray::new(ScalarBuffer::from(observed), nulls);
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(UInt32Array::from(self.stream)),
+            Arc::new(UInt32Array::new(ScalarBuffer::from(self.stream.finish(rows)), None)),
             Arc::new(TimestampNanosecondArray::from(self.timestamp).with_timezone("UTC")),
             Arc::new(observed.with_timezone("UTC")),
-            Arc::new(UInt8Array::from(self.severity_number)),
-            Arc::new(self.severity_text.finish()),
-            Arc::new(self.body.finish(None)),
-            Arc::new(self.trace_id.finish_binary()),
-            Arc::new(self.span_id.finish_binary()),
-            Arc::new(UInt32Array::from(self.trace_flags)),
-            Arc::new(self.event_name.finish()),
-            Arc::new(self.scope_name.finish()),
+            Arc::new(UInt8Array::new(ScalarBuffer::from(self.severity_number.finish(rows)), None)),
+            Arc::new(self.severity_text.finish(rows)),
+            Arc::new(self.body.finish()),
+            Arc::new(self.trace_id.finish_binary(rows)),
+            Arc::new(self.span_id.finish_binary(rows)),
+            Arc::new(UInt32Array::new(ScalarBuffer::from(self.trace_flags.finish(rows)), None)),
+            Arc::new(self.event_name.finish(rows)),
+            Arc::new(self.scope_name.finish(rows)),
             Arc::new(attributes),
         ];
         let records = RecordBatch::try_new(schema(), columns).expect("BUG: columns follow the schema");
