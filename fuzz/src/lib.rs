@@ -69,8 +69,9 @@ fn check(decoded: Result<Decoded, DecodeError>, length: usize, limits: &Limits) 
 fn decompression(bytes: &[u8]) {
     let limits = tight();
     let all = [Compression::Gzip, Compression::Zstd, Compression::Snappy, Compression::Deflate];
+    let mut buffer = Vec::new();
     for compression in all {
-        if let Ok(plain) = decompress(compression, bytes, &limits) {
+        if let Ok(plain) = decompress(compression, bytes, &limits, &mut buffer) {
             assert!(plain.len() <= limits.max_body_bytes);
         }
     }

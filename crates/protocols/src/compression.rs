@@ -3,7 +3,7 @@
 //! A bomb is refused before its memory is taken: output grows in steps while it is read, and stops
 //! one byte past the bound. Snappy blocks state their length up front, so that is checked first.
 
-use std::{borrow::Cow, io::Read};
+use std::io::Read;
 
 use crate::{DecodeError, Limits};
 
@@ -50,27 +50,33 @@ const MAX_FIRST_RESERVE: usize = 4 << 20;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// The plain bytes of a body. At most [`Limits::max_body_bytes`], else [`DecodeError::TooLarge`].
+///
+/// What is unpacked goes into `buffer`, whose content does not matter: a caller that keeps it spares
+/// fresh memory for every body.
 pub fn decompress<'a>(
     compression: Compression,
     body: &'a [u8],
     limits: &Limits,
-) -> Result<Cow<'a, [u8]>, DecodeError> {
+    buffer: &'a mut Vec<u8>,
+) -> Result<&'a [u8], DecodeError> {
     let broken =
         |algorithm| move |e: std::io::Error| DecodeError::Compression { algorithm, reason: e.to_string() };
     let too_large = DecodeError::TooLarge { limit: limits.max_body_bytes };
     match compression {
         Compression::None if body.len() > limits.max_body_bytes => Err(too_large),
-        Compression::None => Ok(Cow::Borrowed(body)),
+        Compression::None => Ok(body),
         Compression::Gzip => {
-            read_bounded(flate2::bufread::MultiGzDecoder::new(body), body.len(), limits, broken("gzip"))
+            let decoder = flate2::bufread::MultiGzDecoder::new(body);
+            read_bounded(decoder, body.len(), limits, buffer, broken("gzip"))
         }
         Compression::Deflate => {
-            read_bounded(flate2::bufread::ZlibDecoder::new(body), body.len(), limits, broken("deflate"))
+            let decoder = flate2::bufread::ZlibDecoder::new(body);
+            read_bounded(decoder, body.len(), limits, buffer, broken("deflate"))
         }
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken("zstd"))?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken("zstd"))?;
-            read_bounded(decoder, body.len(), limits, broken("zstd"))
+            read_bounded(decoder, body.len(), limits, buffer, broken("zstd"))
         }
         Compression::Snappy => {
             let broken =
@@ -84,22 +90,29 @@ pub fn decompress<'a>(
                 let reason = format!("{} bytes cannot hold the {length} bytes they announce", body.len());
                 return Err(DecodeError::Compression { algorithm: "snappy", reason });
             }
-            Ok(Cow::Owned(snap::raw::Decoder::new().decompress_vec(body).map_err(broken)?))
+            if buffer.len() < length {
+                buffer.resize(length, 0);
+            }
+            let plain = &mut buffer[..length];
+            snap::raw::Decoder::new().decompress(body, plain).map_err(broken)?;
+            Ok(plain)
         }
     }
 }
 
-fn read_bounded(
+fn read_bounded<'a>(
     reader: impl Read,
     compressed: usize,
     limits: &Limits,
+    buffer: &'a mut Vec<u8>,
     broken: impl FnOnce(std::io::Error) -> DecodeError,
-) -> Result<Cow<'static, [u8]>, DecodeError> {
+) -> Result<&'a [u8], DecodeError> {
     let guess = compressed.saturating_mul(8).min(MAX_FIRST_RESERVE).min(limits.max_body_bytes);
-    let mut plain = Vec::with_capacity(guess + 1);
-    reader.take(limits.max_body_bytes as u64 + 1).read_to_end(&mut plain).map_err(broken)?;
-    if plain.len() > limits.max_body_bytes {
+    buffer.clear();
+    buffer.reserve(guess + 1);
+    reader.take(limits.max_body_bytes as u64 + 1).read_to_end(buffer).map_err(broken)?;
+    if buffer.len() > limits.max_body_bytes {
         return Err(DecodeError::TooLarge { limit: limits.max_body_bytes });
     }
-    Ok(Cow::Owned(plain))
+    Ok(buffer)
 }
