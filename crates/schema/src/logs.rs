@@ -132,13 +132,30 @@ fn offset(bytes: usize) -> i32 {
     i32::try_from(bytes).expect("BUG: a batch is bounded far below 2 GiB")
 }
 
-/// `nulls` marks valid rows.
-fn text_array(offsets: Buffer, data: Vec<u8>, nulls: Option<NullBuffer>) -> StringArray {
-    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-    // Text enters through `&str` or through `body_bytes`, which `push` checks.
-    StringArray::try_new(offsets, Buffer::from_vec(data), nulls)
-        .expect("BUG: staged text was checked to be UTF-8")
+/// Text without checking its UTF-8 a second time. The only `unsafe` of this crate.
+mod unchecked {
+    use super::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, StringArray};
+
+    /// Row `n` is `data[offsets[n]..offsets[n + 1]]`. The caller must have made each row of whole `&str`s, or
+    /// of bytes that were checked as one; offsets and lengths are checked here.
+    pub(super) fn text_array(offsets: Buffer, data: Vec<u8>, nulls: Option<NullBuffer>) -> StringArray {
+        // Panics when offsets fall or begin below 0.
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        let last = *offsets.last().expect("offsets are never empty") as usize;
+        assert!(last <= data.len(), "BUG: text ends behind its bytes");
+        assert!(
+            nulls.as_ref().is_none_or(|nulls| nulls.len() == offsets.len() - 1),
+            "BUG: text has another number of rows than its nulls"
+        );
+        // SAFETY: `new_unchecked` asks for what `try_new` checks. Offsets do not fall and begin at 0 or above
+        // (`OffsetBuffer::new`), they end within the data and nulls have one bit per row (asserted). Each row
+        // is UTF-8: text enters the builder's columns only as whole `&str`s, or through `body_bytes`, whose
+        // rows `LogBatchBuilder::push` checks before it closes them; what is discarded is cut off at the end
+        // of the last closed row.
+        unsafe { StringArray::new_unchecked(offsets, Buffer::from_vec(data), nulls) }
+    }
 }
+use unchecked::text_array;
 
 impl TextColumn {
     fn new(rows: usize, bytes: usize) -> Self {
@@ -377,6 +394,7 @@ impl LogBatchBuilder {
     }
 
     /// Stages an attribute of the row.
+    #[inline]
     pub fn attribute(&mut self, key: &str, value: &str) {
         self.attribute_keys.push(key);
         self.attribute_values.push(value);
@@ -390,6 +408,7 @@ impl LogBatchBuilder {
     }
 
     /// Appends to the staged body.
+    #[inline]
     pub fn body(&mut self, text: &str) {
         self.body.data.extend_from_slice(text.as_bytes());
     }
@@ -491,7 +510,10 @@ pub fn attributes_of(map: &MapArray, row: usize) -> impl Iterator<Item = (&str, 
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Array as _;
+    use arrow::{
+        array::Array as _,
+        datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
+    };
 
     use super::*;
 
@@ -524,10 +546,7 @@ mod tests {
         let batch = b.finish().records;
         assert_eq!(batch.num_rows(), 2);
         assert_eq!(batch.column(column::BODY).as_string::<i32>().value(0), "hello wörld");
-        assert_eq!(
-            batch.column(column::SEVERITY_NUMBER).as_primitive::<arrow::datatypes::UInt8Type>().value(0),
-            13
-        );
+        assert_eq!(batch.column(column::SEVERITY_NUMBER).as_primitive::<UInt8Type>().value(0), 13);
         let words = batch.column(column::SEVERITY_TEXT).as_string::<i32>();
         assert_eq!(words.value(0), "warning");
         assert!(words.is_null(1), "a word that only repeats the level is not stored");
@@ -559,6 +578,60 @@ mod tests {
         assert_eq!(batch.column(column::SPAN_ID).null_count(), 5);
         for column in batch.columns() {
             column.to_data().validate_full().unwrap();
+        }
+    }
+
+    /// Whatever rows have values: each column gives back what its rows were pushed with.
+    #[test]
+    fn every_pattern_of_values_comes_back() {
+        const ROWS: usize = 6;
+        for pattern in 0..1 << ROWS {
+            let set = |row: usize| pattern & 1 << row != 0;
+            let mut b = builder();
+            for row in 0..ROWS {
+                let text = if set(row) { ["a", "bc"][row % 2] } else { "" };
+                if set(row) {
+                    b.attribute("k", text);
+                }
+                b.push(&LogRecord {
+                    stream: if set(row) { 7 } else { 0 },
+                    observed_timestamp: set(row).then_some(row as i64),
+                    severity: Severity::from_number(if set(row) { 9 } else { 0 }),
+                    severity_text: text,
+                    span_id: set(row).then_some(SpanId([row as u8; 8])),
+                    trace_flags: if set(row) { row as u32 + 1 } else { 0 },
+                    ..Default::default()
+                })
+                .unwrap();
+            }
+            let batch = b.finish().records;
+            let streams = batch.column(column::STREAM).as_primitive::<UInt32Type>();
+            let observed = batch.column(column::OBSERVED_TIMESTAMP).as_primitive::<TimestampNanosecondType>();
+            let severities = batch.column(column::SEVERITY_NUMBER).as_primitive::<UInt8Type>();
+            let words = batch.column(column::SEVERITY_TEXT).as_string::<i32>();
+            let spans = batch.column(column::SPAN_ID).as_fixed_size_binary();
+            let flags = batch.column(column::TRACE_FLAGS).as_primitive::<UInt32Type>();
+            let attributes = batch.column(column::ATTRIBUTES).as_map();
+            for row in 0..ROWS {
+                let text = ["a", "bc"][row % 2];
+                let (word, pairs) = if set(row) { (text, vec![("k", text)]) } else { ("", Vec::new()) };
+                assert_eq!(streams.value(row), if set(row) { 7 } else { 0 }, "{pattern:b}");
+                assert_eq!(severities.value(row), if set(row) { 9 } else { 0 }, "{pattern:b}");
+                assert_eq!(flags.value(row), if set(row) { row as u32 + 1 } else { 0 }, "{pattern:b}");
+                assert_eq!(
+                    observed.is_valid(row).then(|| observed.value(row)),
+                    set(row).then_some(row as i64)
+                );
+                assert_eq!(
+                    spans.is_valid(row).then(|| spans.value(row)),
+                    set(row).then_some(&[row as u8; 8][..])
+                );
+                assert_eq!((words.is_valid(row), words.value(row)), (set(row), word), "{pattern:b}");
+                assert_eq!(attributes_of(attributes, row).collect::<Vec<_>>(), pairs, "{pattern:b}");
+            }
+            for column in batch.columns() {
+                column.to_data().validate_full().unwrap();
+            }
         }
     }
 
