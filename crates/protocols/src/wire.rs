@@ -9,23 +9,40 @@ use crate::DecodeError;
 /// Deepest nesting of (deprecated, unknown) groups that is passed over.
 const MAX_GROUP_DEPTH: usize = 32;
 
-/// One message or length-delimited field, read from front to back.
+/// Number and wire type of a field, as they stand before it. The decoders name those they know as
+/// constants; a field that comes with another wire type is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tag(u32);
+
+impl Tag {
+    pub(crate) const fn varint(number: u32) -> Self {
+        Self(number << 3)
+    }
+
+    pub(crate) const fn fixed64(number: u32) -> Self {
+        Self(number << 3 | 1)
+    }
+
+    /// Text, bytes or a message.
+    pub(crate) const fn bytes(number: u32) -> Self {
+        Self(number << 3 | 2)
+    }
+
+    pub(crate) const fn fixed32(number: u32) -> Self {
+        Self(number << 3 | 5)
+    }
+}
+
+/// One message, read from front to back: [`Wire::tag`], then the value that fits the tag or [`Wire::skip`].
+///
+/// Nearly all tags have one byte, and most numbers and lengths one or two. These are read in place at every
+/// caller; what is longer is read by a function that takes and gives the reader by value, so that
+/// it can stay in registers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wire<'a> {
     rest: &'a [u8],
     /// Position of the end of `rest` in the request.
     end: usize,
-}
-
-/// Value of one field.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Field<'a> {
-    Varint(u64),
-    Fixed64(u64),
-    Bytes(Wire<'a>),
-    Fixed32(u32),
-    /// A group, passed over.
-    Group,
 }
 
 impl<'a> Wire<'a> {
@@ -34,108 +51,76 @@ impl<'a> Wire<'a> {
     }
 
     /// What is left to read.
-    pub(crate) fn bytes(&self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
 
-    fn fault(&self, reason: &'static str) -> DecodeError {
+    #[cold]
+    fn fault(self, reason: &'static str) -> DecodeError {
         DecodeError::Protobuf { offset: self.end - self.rest.len(), reason }
     }
 
-    /// The next field, or `None` at the end.
-    ///
-    /// Nearly every field has a tag of one byte and is whole: such fields are read here, in place at
-    /// every caller. All others, faults among them, are read by [`Wire::next_of_any_form`].
-    #[allow(clippy::inline_always)] // a call per field costs as much as reading it
+    /// The next field's tag, or `None` at the end.
+    #[allow(clippy::inline_always)] // a call costs as much as reading
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> Result<Option<(u32, Field<'a>)>, DecodeError> {
+    pub(crate) fn tag(&mut self) -> Result<Option<Tag>, DecodeError> {
         let Some((tag, rest)) = self.rest.split_first() else { return Ok(None) };
-        let number = u32::from(tag >> 3);
-        match tag & 7 {
-            _ if !(8..0x80).contains(tag) => {}
-            0 => {
-                if let Some((value, rest)) = short_varint(rest) {
-                    self.rest = rest;
-                    return Ok(Some((number, Field::Varint(value))));
-                }
-            }
-            1 => {
-                if let Some((bytes, rest)) = rest.split_first_chunk() {
-                    self.rest = rest;
-                    return Ok(Some((number, Field::Fixed64(u64::from_le_bytes(*bytes)))));
-                }
-            }
-            2 => {
-                if let Some((length, rest)) = short_varint(rest)
-                    && let Ok(length) = usize::try_from(length)
-                    && let Some((field, rest)) = rest.split_at_checked(length)
-                {
-                    self.rest = rest;
-                    return Ok(Some((
-                        number,
-                        Field::Bytes(Self { rest: field, end: self.end - rest.len() }),
-                    )));
-                }
-            }
-            _ => {}
+        if (8..0x80).contains(tag) {
+            self.rest = rest;
+            return Ok(Some(Tag(u32::from(*tag))));
         }
-        self.next_of_any_form()
+        let (tag, after) = self.long_tag()?;
+        *self = after;
+        Ok(Some(tag))
     }
 
     #[inline(never)]
-    fn next_of_any_form(&mut self) -> Result<Option<(u32, Field<'a>)>, DecodeError> {
-        let (number, wire_type) = self.tag()?;
-        Ok(Some((number, self.value(number, wire_type, MAX_GROUP_DEPTH)?)))
-    }
-
-    fn tag(&mut self) -> Result<(u32, u8), DecodeError> {
-        let start = *self;
-        let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|number| (1..1 << 29).contains(number));
-        match number {
-            Some(number) => Ok((number, (tag & 7) as u8)),
-            None => Err(start.fault("a field number outside 1 to 536870911")),
+    fn long_tag(self) -> Result<(Tag, Self), DecodeError> {
+        let (tag, after) = self.long_varint()?;
+        match u32::try_from(tag) {
+            Ok(tag) if tag >> 3 != 0 => Ok((Tag(tag), after)),
+            _ => Err(self.fault("a field number outside 1 to 536870911")),
         }
     }
 
-    fn value(&mut self, number: u32, wire_type: u8, depth: usize) -> Result<Field<'a>, DecodeError> {
-        match wire_type {
-            0 => Ok(Field::Varint(self.varint()?)),
-            1 => Ok(Field::Fixed64(u64::from_le_bytes(self.fixed()?))),
-            2 => {
-                let length = self.varint()?;
-                let here = self.end - self.rest.len();
-                match usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length)) {
-                    Some((field, rest)) => {
-                        self.rest = rest;
-                        Ok(Field::Bytes(Self { rest: field, end: here + field.len() }))
-                    }
-                    None => Err(self.fault("a field is longer than what is left")),
-                }
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+        match self.rest {
+            [low @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*low))
             }
-            3 => self.skip_group(number, depth),
-            4 => Err(self.fault("the end of a group that was not begun")),
-            5 => Ok(Field::Fixed32(u32::from_le_bytes(self.fixed()?))),
-            _ => Err(self.fault("an unknown wire type")),
+            [low, high @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => {
+                let (value, after) = self.long_varint()?;
+                *self = after;
+                Ok(value)
+            }
         }
     }
 
-    fn varint(&mut self) -> Result<u64, DecodeError> {
-        let mut value = 0u64;
-        for (i, byte) in self.rest.iter().take(10).enumerate() {
+    #[inline(never)]
+    fn long_varint(self) -> Result<(u64, Self), DecodeError> {
+        let mut value = 0;
+        for i in 0..10 {
+            let Some(byte) = self.rest.get(i) else { break };
             // The tenth byte holds one bit only.
             if i == 9 && *byte > 1 {
                 return Err(self.fault("a varint of more than 64 bits"));
             }
             value |= u64::from(byte & 0x7f) << (7 * i);
-            if byte & 0x80 == 0 {
-                self.rest = &self.rest[i + 1..];
-                return Ok(value);
+            if *byte < 0x80 {
+                return Ok((value, Self { rest: &self.rest[i + 1..], ..self }));
             }
         }
         Err(self.fault("a varint that does not end"))
     }
 
+    #[inline]
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         match self.rest.split_first_chunk::<N>() {
             Some((bytes, rest)) => {
@@ -146,37 +131,67 @@ impl<'a> Wire<'a> {
         }
     }
 
+    #[inline]
+    pub(crate) fn fixed64(&mut self) -> Result<u64, DecodeError> {
+        Ok(u64::from_le_bytes(self.fixed()?))
+    }
+
+    #[inline]
+    pub(crate) fn fixed32(&mut self) -> Result<u32, DecodeError> {
+        Ok(u32::from_le_bytes(self.fixed()?))
+    }
+
+    /// A length-delimited field as a message of its own.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    pub(crate) fn message(&mut self) -> Result<Self, DecodeError> {
+        let length = self.varint()?;
+        match usize::try_from(length).ok().and_then(|length| self.rest.split_at_checked(length)) {
+            Some((field, rest)) => {
+                self.rest = rest;
+                Ok(Self { rest: field, end: self.end - rest.len() })
+            }
+            None => Err(self.fault("a field is longer than what is left")),
+        }
+    }
+
+    /// A length-delimited field as bytes.
+    #[inline]
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        Ok(self.message()?.rest)
+    }
+
+    /// Passes over the value of a field.
+    pub(crate) fn skip(&mut self, tag: Tag) -> Result<(), DecodeError> {
+        self.skip_nested(tag, MAX_GROUP_DEPTH)
+    }
+
+    fn skip_nested(&mut self, tag: Tag, depth: usize) -> Result<(), DecodeError> {
+        match tag.0 & 7 {
+            0 => self.varint().map(|_| ()),
+            1 => self.fixed64().map(|_| ()),
+            2 => self.message().map(|_| ()),
+            3 => self.skip_group(tag, depth),
+            4 => Err(self.fault("the end of a group that was not begun")),
+            5 => self.fixed32().map(|_| ()),
+            _ => Err(self.fault("an unknown wire type")),
+        }
+    }
+
     #[cold]
-    fn skip_group(&mut self, number: u32, depth: usize) -> Result<Field<'a>, DecodeError> {
+    fn skip_group(&mut self, begin: Tag, depth: usize) -> Result<(), DecodeError> {
         if depth == 0 {
             return Err(self.fault("groups are nested too deep"));
         }
+        let end = Tag(begin.0 + 1);
         loop {
-            if self.rest.is_empty() {
-                return Err(self.fault("the message ends inside a group"));
-            }
             match self.tag()? {
-                (end, 4) if end == number => return Ok(Field::Group),
-                (inner, wire_type) => {
-                    self.value(inner, wire_type, depth - 1)?;
-                }
+                None => return Err(self.fault("the message ends inside a group")),
+                Some(tag) if tag == end => return Ok(()),
+                Some(tag) => self.skip_nested(tag, depth - 1)?,
             }
         }
     }
-}
-
-/// A varint of at most five bytes, and what follows it.
-#[inline]
-fn short_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let longer = || varint_of::<3>(bytes).or_else(|| varint_of::<4>(bytes)).or_else(|| varint_of::<5>(bytes));
-    varint_of::<1>(bytes).or_else(|| varint_of::<2>(bytes)).or_else(longer)
-}
-
-/// A varint of `N` bytes, given that it has no fewer.
-#[inline]
-fn varint_of<const N: usize>(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let (groups, rest) = bytes.split_first_chunk::<N>().filter(|(groups, _)| groups[N - 1] < 0x80)?;
-    Some((groups.iter().rev().fold(0, |number, group| number << 7 | u64::from(group & 0x7f)), rest))
 }
 
 /// Appends a varint.

@@ -161,7 +161,7 @@ impl Decoder<'_> {
                 match value {
                     // Ids and level words need no escapes.
                     Value::Str(text) => match text.as_plain() {
-                        Some(plain) => entry.metadata(name, plain, &mut self.intake)?,
+                        Some(plain) => drop(entry.metadata(name, plain, &mut self.intake)?),
                         None => entry.attribute(name, text.text(&mut self.buffer), &mut self.intake)?,
                     },
                     Value::Number(raw) | Value::Nested(_, raw) => {

@@ -3,12 +3,31 @@
 use trine_model::TenantId;
 use trine_schema::StreamRegistry;
 
-use super::{labels, stream::PushStream};
+use super::{
+    labels,
+    stream::{KnownLevel, PushStream},
+};
 use crate::{
     DecodeError, Decoded, Limits,
     intake::{Dialect, Fault, Intake, bad, utf8},
-    wire::{Field, Wire},
+    wire::{Tag, Wire},
 };
+
+/// `PushRequest`.
+const STREAM: Tag = Tag::bytes(1);
+/// `StreamAdapter`.
+const LABELS: Tag = Tag::bytes(1);
+const ENTRY: Tag = Tag::bytes(2);
+/// `EntryAdapter`.
+const TIMESTAMP: Tag = Tag::bytes(1);
+const LINE: Tag = Tag::bytes(2);
+const METADATA: Tag = Tag::bytes(3);
+/// `google.protobuf.Timestamp`.
+const SECONDS: Tag = Tag::varint(1);
+const NANOS: Tag = Tag::varint(2);
+/// `LabelPairAdapter`.
+const NAME: Tag = Tag::bytes(1);
+const VALUE: Tag = Tag::bytes(2);
 
 /// Decodes a `logproto.PushRequest`, already without its snappy coat. `now_ns` (nanoseconds since
 /// 1970) stands in for entries without a time.
@@ -22,9 +41,10 @@ pub fn decode_push_protobuf(
     let entries = survey(bytes)?;
     let mut intake = Intake::new(tenant, registry, now_ns, limits, entries, bytes.len());
     let mut request = Wire::new(bytes);
-    while let Some(field) = request.next()? {
-        if let (1, Field::Bytes(stream)) = field {
-            push_stream(&mut intake, stream)?;
+    while let Some(tag) = request.tag()? {
+        match tag {
+            STREAM => push_stream(&mut intake, request.message()?)?,
+            _ => request.skip(tag)?,
         }
     }
     Ok(intake.finish())
@@ -34,9 +54,11 @@ pub fn decode_push_protobuf(
 fn survey(bytes: &[u8]) -> Result<usize, DecodeError> {
     let mut entries = 0;
     let mut request = Wire::new(bytes);
-    while let Some(field) = request.next()? {
-        let (1, Field::Bytes(stream)) = field else { continue };
-        entries += labels_and_entries(stream)?.1;
+    while let Some(tag) = request.tag()? {
+        match tag {
+            STREAM => entries += labels_and_entries(request.message()?)?.1,
+            _ => request.skip(tag)?,
+        }
     }
     Ok(entries)
 }
@@ -44,11 +66,13 @@ fn survey(bytes: &[u8]) -> Result<usize, DecodeError> {
 /// The labels, which may stand anywhere in the stream, and the number of entries.
 fn labels_and_entries(mut stream: Wire<'_>) -> Result<(&[u8], usize), DecodeError> {
     let (mut labels, mut entries): (&[u8], _) = (&[], 0);
-    while let Some(field) = stream.next()? {
-        match field {
-            (1, Field::Bytes(text)) => labels = text.bytes(),
-            (2, Field::Bytes(_)) => entries += 1,
-            _ => {}
+    while let Some(tag) = stream.tag()? {
+        match tag {
+            LABELS => labels = stream.bytes()?,
+            _ => {
+                stream.skip(tag)?;
+                entries += usize::from(tag == ENTRY);
+            }
         }
     }
     Ok((labels, entries))
@@ -57,8 +81,8 @@ fn labels_and_entries(mut stream: Wire<'_>) -> Result<(&[u8], usize), DecodeErro
 fn push_stream(intake: &mut Intake<'_>, mut wire: Wire<'_>) -> Result<(), DecodeError> {
     // Labels come first unless the sender is odd, so this rarely reads more than one frame.
     let first = wire;
-    let raw = match wire.next()? {
-        Some((1, Field::Bytes(text))) => text.bytes(),
+    let raw = match wire.tag()? {
+        Some(LABELS) => wire.bytes()?,
         _ => labels_and_entries(first)?.0,
     };
     let stream = intake.stream(Dialect::LokiText, raw, |limits| {
@@ -70,31 +94,51 @@ fn push_stream(intake: &mut Intake<'_>, mut wire: Wire<'_>) -> Result<(), Decode
         Err(Fault::Request(error)) => return Err(error),
     };
     let mut wire = first;
-    while let Some(field) = wire.next()? {
-        if let (2, Field::Bytes(bytes)) = field {
-            intake.begin()?;
-            let outcome = entry(intake, bytes, stream);
-            intake.settle(outcome)?;
+    let mut level = None;
+    while let Some(tag) = wire.tag()? {
+        match tag {
+            ENTRY => {
+                let bytes = wire.message()?;
+                intake.begin()?;
+                let outcome = entry(intake, bytes, stream, &mut level);
+                intake.settle(outcome)?;
+            }
+            _ => wire.skip(tag)?,
         }
     }
     Ok(())
 }
 
+/// `level` is the pair that last was the level, and what it means: most entries repeat it.
 #[inline]
-fn entry(intake: &mut Intake<'_>, mut wire: Wire<'_>, stream: PushStream) -> Result<(), Fault> {
-    intake.check_length(wire.bytes().len())?;
+fn entry<'a>(
+    intake: &mut Intake<'_>,
+    mut wire: Wire<'a>,
+    stream: PushStream,
+    level: &mut Option<(&'a [u8], KnownLevel<'a>)>,
+) -> Result<(), Fault> {
+    intake.check_length(wire.rest().len())?;
     let mut entry = stream.record();
     entry.record.timestamp = intake.now_ns;
     let mut line: &[u8] = &[];
-    while let Some(field) = wire.next()? {
-        match field {
-            (1, Field::Bytes(time)) => entry.record.timestamp = timestamp(time)?,
-            (2, Field::Bytes(text)) => line = text.bytes(),
-            (3, Field::Bytes(pair)) => {
+    while let Some(tag) = wire.tag()? {
+        match tag {
+            TIMESTAMP => entry.record.timestamp = timestamp(wire.message()?)?,
+            LINE => line = wire.bytes()?,
+            METADATA => {
+                let pair = wire.message()?;
+                if let Some((known, level)) = level
+                    && pair.rest() == *known
+                    && entry.level(*level)
+                {
+                    continue;
+                }
                 let (name, value) = label_pair(pair)?;
-                entry.metadata(name, value, intake)?;
+                if let Some(new) = entry.metadata(name, value, intake)? {
+                    *level = Some((pair.rest(), new));
+                }
             }
-            _ => {}
+            _ => wire.skip(tag)?,
         }
     }
     intake.builder.body(utf8(line, "the line is not valid UTF-8; send text as UTF-8")?);
@@ -105,11 +149,11 @@ fn entry(intake: &mut Intake<'_>, mut wire: Wire<'_>, stream: PushStream) -> Res
 #[inline]
 fn timestamp(mut wire: Wire<'_>) -> Result<i64, Fault> {
     let (mut seconds, mut nanos) = (0, 0);
-    while let Some(field) = wire.next()? {
-        match field {
-            (1, Field::Varint(n)) => seconds = n as i64,
-            (2, Field::Varint(n)) => nanos = i64::from(n as i32),
-            _ => {}
+    while let Some(tag) = wire.tag()? {
+        match tag {
+            SECONDS => seconds = wire.varint()? as i64,
+            NANOS => nanos = i64::from(wire.varint()? as i32),
+            _ => wire.skip(tag)?,
         }
     }
     seconds
@@ -122,11 +166,11 @@ fn timestamp(mut wire: Wire<'_>) -> Result<i64, Fault> {
 #[inline]
 fn label_pair(mut wire: Wire<'_>) -> Result<(&str, &str), Fault> {
     let (mut name, mut value): (&[u8], &[u8]) = (&[], &[]);
-    while let Some(field) = wire.next()? {
-        match field {
-            (1, Field::Bytes(text)) => name = text.bytes(),
-            (2, Field::Bytes(text)) => value = text.bytes(),
-            _ => {}
+    while let Some(tag) = wire.tag()? {
+        match tag {
+            NAME => name = wire.bytes()?,
+            VALUE => value = wire.bytes()?,
+            _ => wire.skip(tag)?,
         }
     }
     let reason = "structured metadata are not valid UTF-8; send text as UTF-8";

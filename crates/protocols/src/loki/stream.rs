@@ -30,6 +30,13 @@ impl PushStream {
     }
 }
 
+/// A level as the metadata spelled it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KnownLevel<'a> {
+    severity: Severity,
+    word: &'a str,
+}
+
 /// An entry while its metadata are read.
 pub(super) struct EntryRecord<'a> {
     pub(super) record: LogRecord<'a>,
@@ -39,26 +46,39 @@ pub(super) struct EntryRecord<'a> {
 }
 
 impl<'a> EntryRecord<'a> {
-    /// Takes one piece of metadata whose value lives as long as the request.
+    /// Takes one piece of metadata whose value lives as long as the request. Gives the level when it was one.
     #[inline]
     pub(super) fn metadata(
         &mut self,
         name: &str,
         value: &'a str,
         intake: &mut Intake<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<KnownLevel<'a>>, Fault> {
         match hint(name, value) {
             Hint::TraceId(id) if self.record.trace_id.is_none() => self.record.trace_id = Some(id),
             Hint::SpanId(id) if self.record.span_id.is_none() => self.record.span_id = Some(id),
-            // The first word fills the column; further ones stay attributes.
-            Hint::Level(severity, word) if !self.level_found => {
-                self.record.severity = severity;
-                self.record.severity_text = word;
-                self.level_found = true;
+            Hint::Level(severity, word) => {
+                let level = KnownLevel { severity, word };
+                if self.level(level) {
+                    return Ok(Some(level));
+                }
+                self.attribute(name, value, intake)?;
             }
             _ => self.attribute(name, value, intake)?,
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Takes a level from the metadata. The first word fills the column; further ones are refused here
+    /// and stay attributes.
+    #[inline]
+    pub(super) fn level(&mut self, level: KnownLevel<'a>) -> bool {
+        let first = !std::mem::replace(&mut self.level_found, true);
+        if first {
+            self.record.severity = level.severity;
+            self.record.severity_text = level.word;
+        }
+        first
     }
 
     /// Takes an attribute as it is.

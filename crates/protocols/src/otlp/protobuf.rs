@@ -18,8 +18,35 @@ use super::{
 use crate::{
     DecodeError, Decoded, Limits,
     intake::{Dialect, Fault, Intake, Reason, bad, labels, timestamp, utf8},
-    wire::{Field, Wire},
+    wire::{Tag, Wire},
 };
+
+/// `ExportLogsServiceRequest`.
+const RESOURCE_LOGS: Tag = Tag::bytes(1);
+/// `ResourceLogs`.
+const RESOURCE: Tag = Tag::bytes(1);
+const SCOPE_LOGS: Tag = Tag::bytes(2);
+/// `Resource`.
+const RESOURCE_ATTRIBUTE: Tag = Tag::bytes(1);
+/// `ScopeLogs`.
+const SCOPE: Tag = Tag::bytes(1);
+const RECORD: Tag = Tag::bytes(2);
+/// `InstrumentationScope`.
+const SCOPE_NAME: Tag = Tag::bytes(1);
+const SCOPE_VERSION: Tag = Tag::bytes(2);
+const SCOPE_ATTRIBUTE: Tag = Tag::bytes(3);
+/// `LogRecord`.
+const TIME: Tag = Tag::fixed64(1);
+const SEVERITY_NUMBER: Tag = Tag::varint(2);
+const SEVERITY_TEXT: Tag = Tag::bytes(3);
+const BODY: Tag = Tag::bytes(5);
+const ATTRIBUTE: Tag = Tag::bytes(6);
+const DROPPED_ATTRIBUTES: Tag = Tag::varint(7);
+const FLAGS: Tag = Tag::fixed32(8);
+const TRACE_ID: Tag = Tag::bytes(9);
+const SPAN_ID: Tag = Tag::bytes(10);
+const OBSERVED_TIME: Tag = Tag::fixed64(11);
+const EVENT_NAME: Tag = Tag::bytes(12);
 
 /// Decodes an `ExportLogsServiceRequest` in protobuf. `now_ns` (nanoseconds since 1970) stands in
 /// for records that carry no time at all.
@@ -37,9 +64,10 @@ pub fn decode_logs_protobuf(
         buffer: String::new(),
     };
     let mut request = Wire::new(bytes);
-    while let Some(field) = request.next()? {
-        if let (1, Field::Bytes(resource_logs)) = field {
-            decoder.resource_logs(resource_logs)?;
+    while let Some(tag) = request.tag()? {
+        match tag {
+            RESOURCE_LOGS => decoder.resource_logs(request.message()?)?,
+            _ => request.skip(tag)?,
         }
     }
     Ok(decoder.intake.finish())
@@ -54,15 +82,24 @@ struct Frames {
 fn survey(bytes: &[u8]) -> Result<Frames, DecodeError> {
     let mut frames = Frames { records: 0, late_scope: false };
     let mut request = Wire::new(bytes);
-    while let Some(field) = request.next()? {
-        let (1, Field::Bytes(mut resource_logs)) = field else { continue };
-        while let Some(field) = resource_logs.next()? {
-            let (2, Field::Bytes(mut scope_logs)) = field else { continue };
+    while let Some(tag) = request.tag()? {
+        if tag != RESOURCE_LOGS {
+            request.skip(tag)?;
+            continue;
+        }
+        let mut resource_logs = request.message()?;
+        while let Some(tag) = resource_logs.tag()? {
+            if tag != SCOPE_LOGS {
+                resource_logs.skip(tag)?;
+                continue;
+            }
+            let mut scope_logs = resource_logs.message()?;
             let before = frames.records;
-            while let Some(field) = scope_logs.next()? {
-                match field {
-                    (1, Field::Bytes(_)) => frames.late_scope |= frames.records > before,
-                    (2, Field::Bytes(_)) => frames.records += 1,
+            while let Some(tag) = scope_logs.tag()? {
+                scope_logs.skip(tag)?;
+                match tag {
+                    SCOPE => frames.late_scope |= frames.records > before,
+                    RECORD => frames.records += 1,
                     _ => {}
                 }
             }
@@ -72,17 +109,18 @@ fn survey(bytes: &[u8]) -> Result<Frames, DecodeError> {
 }
 
 /// All occurrences of a message field; one after the other they are the merged message.
-fn gather(mut wire: Wire<'_>, number: u32) -> Result<Cow<'_, [u8]>, DecodeError> {
+fn gather(mut wire: Wire<'_>, field: Tag) -> Result<Cow<'_, [u8]>, DecodeError> {
     let mut found = Cow::Borrowed(&[][..]);
-    while let Some((field, value)) = wire.next()? {
-        if let Field::Bytes(part) = value
-            && field == number
-        {
-            if found.is_empty() {
-                found = Cow::Borrowed(part.bytes());
-            } else {
-                found.to_mut().extend_from_slice(part.bytes());
-            }
+    while let Some(tag) = wire.tag()? {
+        if tag != field {
+            wire.skip(tag)?;
+            continue;
+        }
+        let part = wire.bytes()?;
+        if found.is_empty() {
+            found = Cow::Borrowed(part);
+        } else {
+            found.to_mut().extend_from_slice(part);
         }
     }
     Ok(found)
@@ -105,18 +143,17 @@ fn shared(fault: Fault) -> Result<Reason, DecodeError> {
 
 impl Decoder<'_> {
     fn resource_logs(&mut self, mut wire: Wire<'_>) -> Result<(), DecodeError> {
-        let resource = gather(wire, 1)?;
+        let resource = gather(wire, RESOURCE)?;
         let parse = |limits: &Limits| parse_resource(&resource, limits);
         let stream = match self.intake.stream(Dialect::OtlpProtobuf, &resource, parse) {
             Ok(stream) => Ok(stream),
             Err(fault) => Err(shared(fault)?),
         };
-        while let Some(field) = wire.next()? {
-            if let (2, Field::Bytes(scope_logs)) = field {
-                match &stream {
-                    Ok(stream) => self.scope_logs(scope_logs, *stream)?,
-                    Err(reason) => self.refuse(scope_logs, reason)?,
-                }
+        while let Some(tag) = wire.tag()? {
+            match (tag, &stream) {
+                (SCOPE_LOGS, Ok(stream)) => self.scope_logs(wire.message()?, *stream)?,
+                (SCOPE_LOGS, Err(reason)) => self.refuse(wire.message()?, reason)?,
+                _ => wire.skip(tag)?,
             }
         }
         Ok(())
@@ -125,8 +162,9 @@ impl Decoder<'_> {
     /// Rejects all records of a `ScopeLogs`.
     fn refuse(&mut self, mut wire: Wire<'_>, reason: &Reason) -> Result<(), DecodeError> {
         let mut records = 0;
-        while let Some(field) = wire.next()? {
-            records += usize::from(matches!(field, (2, Field::Bytes(_))));
+        while let Some(tag) = wire.tag()? {
+            wire.skip(tag)?;
+            records += usize::from(tag == RECORD);
         }
         self.intake.reject_all(records, reason.clone())
     }
@@ -136,21 +174,22 @@ impl Decoder<'_> {
         let mut scope = Scope::default();
         let mut read = Ok(());
         if self.late_scope {
-            let bytes = gather(wire, 1)?;
+            let bytes = gather(wire, SCOPE)?;
             read = self.scope(&bytes, &mut scope);
         }
-        while let Some(field) = wire.next()? {
+        while let Some(tag) = wire.tag()? {
             if let Err(fault) = read {
                 return self.refuse(whole, &shared(fault)?);
             }
-            match field {
-                (1, Field::Bytes(bytes)) if !self.late_scope => read = self.scope(bytes.bytes(), &mut scope),
-                (2, Field::Bytes(record)) => {
+            match tag {
+                SCOPE if !self.late_scope => read = self.scope(wire.bytes()?, &mut scope),
+                RECORD => {
+                    let record = wire.message()?;
                     self.intake.begin()?;
                     let outcome = self.record(record, stream, &scope);
                     self.intake.settle(outcome)?;
                 }
-                _ => {}
+                _ => wire.skip(tag)?,
             }
         }
         Ok(())
@@ -160,26 +199,23 @@ impl Decoder<'_> {
     fn scope(&mut self, bytes: &[u8], scope: &mut Scope) -> Result<(), Fault> {
         let limits = self.intake.limits;
         let mut wire = Wire::new(bytes);
-        while let Some(field) = wire.next()? {
-            match field {
-                (1, Field::Bytes(name)) => {
-                    scope.set_name(
-                        utf8(name.bytes(), "the scope's name is not valid UTF-8; send text as UTF-8")?,
-                        limits,
-                    )?;
+        while let Some(tag) = wire.tag()? {
+            match tag {
+                SCOPE_NAME => {
+                    let reason = "the scope's name is not valid UTF-8; send text as UTF-8";
+                    scope.set_name(utf8(wire.bytes()?, reason)?, limits)?;
                 }
-                (2, Field::Bytes(version)) => {
-                    let version =
-                        utf8(version.bytes(), "the scope's version is not valid UTF-8; send text as UTF-8")?;
-                    scope.set_version(version, limits)?;
+                SCOPE_VERSION => {
+                    let reason = "the scope's version is not valid UTF-8; send text as UTF-8";
+                    scope.set_version(utf8(wire.bytes()?, reason)?, limits)?;
                 }
-                (3, Field::Bytes(pair)) => {
-                    let (key, value) = value::key_value(pair)?;
+                SCOPE_ATTRIBUTE => {
+                    let (key, value) = value::key_value(wire.message()?)?;
                     let key = utf8(key, KEY_NOT_UTF8)?;
                     let value = value::text(value, &mut self.buffer, limits.max_depth, VALUE_NOT_UTF8)?;
                     scope.attribute(key, value, limits)?;
                 }
-                _ => {}
+                _ => wire.skip(tag)?,
             }
         }
         Ok(())
@@ -187,39 +223,40 @@ impl Decoder<'_> {
 
     #[inline]
     fn record(&mut self, mut wire: Wire<'_>, stream: StreamRef, scope: &Scope) -> Result<(), Fault> {
-        self.intake.check_length(wire.bytes().len())?;
+        self.intake.check_length(wire.rest().len())?;
         let mut record = LogRecord { stream, scope_name: &scope.name, ..LogRecord::default() };
         let (mut time, mut observed) = (0, 0);
         let mut body = Any::Empty;
         let mut dropped = 0;
         let mut attributes = scope.stage(&mut self.intake.builder);
-        while let Some(field) = wire.next()? {
-            match field {
-                (1, Field::Fixed64(nanoseconds)) => time = nanoseconds,
-                (2, Field::Varint(number)) => {
-                    record.severity = Severity::from_number(i64::from(number as i32));
+        while let Some(tag) = wire.tag()? {
+            match tag {
+                TIME => time = wire.fixed64()?,
+                SEVERITY_NUMBER => {
+                    record.severity = Severity::from_number(i64::from(wire.varint()? as i32));
                 }
-                (3, Field::Bytes(word)) => {
+                SEVERITY_TEXT => {
                     record.severity_text =
-                        utf8(word.bytes(), "severity_text is not valid UTF-8; send text as UTF-8")?;
+                        utf8(wire.bytes()?, "severity_text is not valid UTF-8; send text as UTF-8")?;
                 }
-                (5, Field::Bytes(bytes)) => body = value::any(bytes)?,
-                (6, Field::Bytes(pair)) => {
+                BODY => body = value::any(wire.message()?)?,
+                ATTRIBUTE => {
+                    let pair = wire.message()?;
                     attributes += 1;
                     self.intake.check_attributes(attributes)?;
                     let (key, value) = value::key_value(pair)?;
                     self.attribute(key, value)?;
                 }
-                (7, Field::Varint(count)) => dropped = count as u32,
-                (8, Field::Fixed32(flags)) => record.trace_flags = flags,
-                (9, Field::Bytes(id)) => record.trace_id = TraceId::from_bytes(id.bytes()).ok(),
-                (10, Field::Bytes(id)) => record.span_id = SpanId::from_bytes(id.bytes()).ok(),
-                (11, Field::Fixed64(nanoseconds)) => observed = nanoseconds,
-                (12, Field::Bytes(name)) => {
+                DROPPED_ATTRIBUTES => dropped = wire.varint()? as u32,
+                FLAGS => record.trace_flags = wire.fixed32()?,
+                TRACE_ID => record.trace_id = TraceId::from_bytes(wire.bytes()?).ok(),
+                SPAN_ID => record.span_id = SpanId::from_bytes(wire.bytes()?).ok(),
+                OBSERVED_TIME => observed = wire.fixed64()?,
+                EVENT_NAME => {
                     record.event_name =
-                        utf8(name.bytes(), "event_name is not valid UTF-8; send text as UTF-8")?;
+                        utf8(wire.bytes()?, "event_name is not valid UTF-8; send text as UTF-8")?;
                 }
-                _ => {}
+                _ => wire.skip(tag)?,
             }
         }
         if dropped != 0 {
@@ -252,21 +289,24 @@ fn parse_resource(bytes: &[u8], limits: &Limits) -> Result<Labels, Fault> {
     let mut pairs = Vec::new();
     let mut buffer = String::new();
     let mut wire = Wire::new(bytes);
-    while let Some(field) = wire.next()? {
-        if let (1, Field::Bytes(pair)) = field {
-            if pairs.len() > limits.max_labels_per_stream {
-                break;
-            }
-            let (key, value) = value::key_value(pair)?;
-            let key = utf8(key, "a resource attribute's key is not valid UTF-8; send text as UTF-8")?;
-            let value = value::text(
-                value,
-                &mut buffer,
-                limits.max_depth,
-                "a resource attribute is not valid UTF-8; send text as UTF-8",
-            )?;
-            pairs.push((key.into(), value.into()));
+    while let Some(tag) = wire.tag()? {
+        if tag != RESOURCE_ATTRIBUTE {
+            wire.skip(tag)?;
+            continue;
         }
+        let pair = wire.message()?;
+        if pairs.len() > limits.max_labels_per_stream {
+            break;
+        }
+        let (key, value) = value::key_value(pair)?;
+        let key = utf8(key, "a resource attribute's key is not valid UTF-8; send text as UTF-8")?;
+        let value = value::text(
+            value,
+            &mut buffer,
+            limits.max_depth,
+            "a resource attribute is not valid UTF-8; send text as UTF-8",
+        )?;
+        pairs.push((key.into(), value.into()));
     }
     if pairs.iter().any(|(key, _): &(Box<str>, Box<str>)| key.is_empty()) {
         return Err(bad("a resource attribute has no key; name it"));

@@ -5,13 +5,27 @@ use std::fmt::Write as _;
 use crate::{
     intake::{Fault, bad, utf8},
     render,
-    wire::{Field, Wire},
+    wire::{Tag, Wire},
 };
 
 pub(super) const TOO_DEEP: &str = "a value is nested too deep; flatten it";
 pub(super) const VALUE_NOT_UTF8: &str =
     "an attribute value is not valid UTF-8; send text as UTF-8 or bytes_value";
 pub(super) const KEY_NOT_UTF8: &str = "an attribute key is not valid UTF-8; send text as UTF-8";
+
+/// `AnyValue`.
+const TEXT: Tag = Tag::bytes(1);
+const BOOL: Tag = Tag::varint(2);
+const INT: Tag = Tag::varint(3);
+const DOUBLE: Tag = Tag::fixed64(4);
+const ARRAY: Tag = Tag::bytes(5);
+const MAP: Tag = Tag::bytes(6);
+const BYTES: Tag = Tag::bytes(7);
+/// `ArrayValue` and `KeyValueList`.
+const ELEMENT: Tag = Tag::bytes(1);
+/// `KeyValue`.
+const KEY: Tag = Tag::bytes(1);
+const VALUE: Tag = Tag::bytes(2);
 
 /// One `AnyValue`; text is not checked yet.
 #[derive(Debug, Clone, Copy)]
@@ -30,17 +44,17 @@ pub(super) enum Any<'a> {
 #[inline]
 pub(super) fn any(mut wire: Wire<'_>) -> Result<Any<'_>, Fault> {
     let mut value = Any::Empty;
-    while let Some(field) = wire.next()? {
-        value = match field {
-            (1, Field::Bytes(text)) => Any::Text(text.bytes()),
-            (2, Field::Varint(n)) => Any::Bool(n != 0),
-            (3, Field::Varint(n)) => Any::Int(n as i64),
-            (4, Field::Fixed64(bits)) => Any::Double(f64::from_bits(bits)),
-            (5, Field::Bytes(array)) => Any::Array(array),
-            (6, Field::Bytes(map)) => Any::Map(map),
-            (7, Field::Bytes(bytes)) => Any::Bytes(bytes.bytes()),
-            _ => value,
-        };
+    while let Some(tag) = wire.tag()? {
+        match tag {
+            TEXT => value = Any::Text(wire.bytes()?),
+            BOOL => value = Any::Bool(wire.varint()? != 0),
+            INT => value = Any::Int(wire.varint()? as i64),
+            DOUBLE => value = Any::Double(f64::from_bits(wire.fixed64()?)),
+            ARRAY => value = Any::Array(wire.message()?),
+            MAP => value = Any::Map(wire.message()?),
+            BYTES => value = Any::Bytes(wire.bytes()?),
+            _ => wire.skip(tag)?,
+        }
     }
     Ok(value)
 }
@@ -49,11 +63,11 @@ pub(super) fn any(mut wire: Wire<'_>) -> Result<Any<'_>, Fault> {
 #[inline]
 pub(super) fn key_value(mut wire: Wire<'_>) -> Result<(&[u8], Any<'_>), Fault> {
     let (mut key, mut value): (&[u8], _) = (&[], Any::Empty);
-    while let Some(field) = wire.next()? {
-        match field {
-            (1, Field::Bytes(text)) => key = text.bytes(),
-            (2, Field::Bytes(inner)) => value = any(inner)?,
-            _ => {}
+    while let Some(tag) = wire.tag()? {
+        match tag {
+            KEY => key = wire.bytes()?,
+            VALUE => value = any(wire.message()?)?,
+            _ => wire.skip(tag)?,
         }
     }
     Ok((key, value))
@@ -94,25 +108,30 @@ fn json(value: Any<'_>, out: &mut String, depth: usize) -> Result<(), Fault> {
         Any::Array(mut wire) => {
             out.push('[');
             let mut separator = "";
-            while let Some(field) = wire.next()? {
-                if let (1, Field::Bytes(element)) = field {
-                    out.push_str(std::mem::replace(&mut separator, ","));
-                    json(any(element)?, out, depth - 1)?;
+            while let Some(tag) = wire.tag()? {
+                if tag != ELEMENT {
+                    wire.skip(tag)?;
+                    continue;
                 }
+                let element = any(wire.message()?)?;
+                out.push_str(std::mem::replace(&mut separator, ","));
+                json(element, out, depth - 1)?;
             }
             out.push(']');
         }
         Any::Map(mut wire) => {
             out.push('{');
             let mut separator = "";
-            while let Some(field) = wire.next()? {
-                if let (1, Field::Bytes(pair)) = field {
-                    let (key, value) = key_value(pair)?;
-                    out.push_str(std::mem::replace(&mut separator, ","));
-                    render::json_string(out, utf8(key, KEY_NOT_UTF8)?);
-                    out.push(':');
-                    json(value, out, depth - 1)?;
+            while let Some(tag) = wire.tag()? {
+                if tag != ELEMENT {
+                    wire.skip(tag)?;
+                    continue;
                 }
+                let (key, value) = key_value(wire.message()?)?;
+                out.push_str(std::mem::replace(&mut separator, ","));
+                render::json_string(out, utf8(key, KEY_NOT_UTF8)?);
+                out.push(':');
+                json(value, out, depth - 1)?;
             }
             out.push('}');
         }

@@ -185,3 +185,35 @@ fn metadata_find_their_columns() {
     ];
     assert_eq!(context.rows(&decoded), rows);
 }
+
+/// A level that repeats from entry to entry fills the column each time, and inside an entry only once.
+#[test]
+fn levels_that_repeat_stay_levels() {
+    let context = Context::default();
+    let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+    };
+    let (warn, info, other) = (("level", "warn"), ("level", "info"), ("severity", "warn"));
+    // Metadata of an entry; the level they give and the attributes they leave.
+    let entries: [(&[_], Option<&str>, &[_]); 7] = [
+        (&[warn], Some("warn"), &[]),
+        (&[warn], Some("warn"), &[]),
+        (&[warn, warn], Some("warn"), &[warn]),
+        (&[info, warn], Some("info"), &[warn]),
+        (&[other, info], Some("warn"), &[info]),
+        (&[], None, &[]),
+        (&[other], Some("warn"), &[]),
+    ];
+    let sent = entries.map(|(metadata, ..)| (1, "x".to_owned(), pairs(metadata)));
+    let bytes = protobuf(&[(pairs(&[("app", "a")]), sent.to_vec())]);
+    let decoded =
+        decode_push_protobuf(&bytes, &context.tenant, &context.registry, NOW, &context.limits).unwrap();
+    let got: Vec<_> = context
+        .rows(&decoded)
+        .into_iter()
+        .map(|row| (row.severity, row.severity_text, row.attributes))
+        .collect();
+    let number = |word: Option<&str>| word.map_or(0, |word| if word == "warn" { 13 } else { 9 });
+    let want = entries.map(|(_, word, left)| (number(word), word.map(Into::into), pairs(left)));
+    assert_eq!(got, want);
+}
