@@ -233,6 +233,32 @@ impl<'a> Json<'a> {
         Ok(true)
     }
 
+    /// Runs over the elements of the array that is next.
+    #[inline]
+    pub(crate) fn each<E: From<DecodeError>>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.array()?;
+        let mut first = true;
+        while self.element(&mut first)? {
+            element(self)?;
+        }
+        Ok(())
+    }
+
+    /// Reads at a place that was passed over, and comes back.
+    pub(crate) fn at(
+        &mut self,
+        place: usize,
+        read: impl FnOnce(&mut Self) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
+        let back = std::mem::replace(&mut self.at, place);
+        read(self)?;
+        self.at = back;
+        Ok(())
+    }
+
     /// A string.
     #[inline]
     pub(crate) fn string(&mut self) -> Result<Str<'a>, DecodeError> {

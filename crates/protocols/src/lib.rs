@@ -20,6 +20,7 @@ mod error;
 mod hints;
 mod intake;
 mod json;
+mod json_intake;
 pub mod jsonlines;
 mod limits;
 pub mod loki;

@@ -11,6 +11,7 @@ use crate::{
     DecodeError, Decoded, Limits,
     intake::{Dialect, Fault, Intake, bad},
     json::{Json, Value},
+    json_intake::JsonIntake,
 };
 
 /// A guess at the JSON bytes of an entry, to size the builder.
@@ -26,37 +27,21 @@ pub fn decode_push_json(
     limits: &Limits,
 ) -> Result<Decoded, DecodeError> {
     let mut json = Json::from_bytes(bytes)?;
-    let mut decoder = Decoder {
-        intake: Intake::new(tenant, registry, now_ns, limits, bytes.len() / ENTRY_BYTES, bytes.len()),
-        buffer: String::new(),
-        key_buffer: String::new(),
-    };
+    let intake = Intake::new(tenant, registry, now_ns, limits, bytes.len() / ENTRY_BYTES, bytes.len());
+    let mut decoder = JsonIntake::new(intake);
     json.object()?;
     let mut first = true;
     while let Some(name) = json.member(&mut first)? {
-        if name.raw() != "streams" {
-            json.skip()?;
-            continue;
-        }
-        json.array()?;
-        let mut first = true;
-        while json.element(&mut first)? {
-            decoder.stream(&mut json)?;
+        match name.raw() {
+            "streams" => json.each(|json| decoder.stream(json))?,
+            _ => json.skip()?,
         }
     }
     json.end()?;
     Ok(decoder.intake.finish())
 }
 
-struct Decoder<'r> {
-    intake: Intake<'r>,
-    /// For values with escapes; reused.
-    buffer: String,
-    /// For names with escapes; reused.
-    key_buffer: String,
-}
-
-impl Decoder<'_> {
+impl JsonIntake<'_> {
     fn stream(&mut self, json: &mut Json<'_>) -> Result<(), DecodeError> {
         json.object()?;
         let mut labels = None;
@@ -82,10 +67,7 @@ impl Decoder<'_> {
             }
         }
         if let Some(place) = waiting {
-            let back = json.position();
-            json.rewind(place);
-            self.values(json, labels.unwrap_or("{}"))?;
-            json.rewind(back);
+            json.at(place, |json| self.values(json, labels.unwrap_or("{}")))?;
         }
         Ok(())
     }
@@ -93,32 +75,14 @@ impl Decoder<'_> {
     fn values(&mut self, json: &mut Json<'_>, raw: &str) -> Result<(), DecodeError> {
         let stream =
             self.intake.stream(Dialect::LokiJson, raw.as_bytes(), |limits| parse_labels(raw, limits));
-        json.array()?;
-        let mut first = true;
-        let stream = match stream {
-            Ok(stream) => PushStream::new(stream, self.intake.registry()),
-            Err(Fault::Request(error)) => return Err(error),
-            Err(Fault::Record(reason)) => {
-                let mut entries = 0;
-                while json.element(&mut first)? {
-                    entries += 1;
-                    json.skip()?;
-                }
-                return self.intake.reject_all(entries, reason);
+        match stream {
+            Ok(stream) => {
+                let stream = PushStream::new(stream, self.intake.registry());
+                self.each_record(json, |decoder, json| decoder.entry(json, stream))
             }
-        };
-        while json.element(&mut first)? {
-            self.intake.begin()?;
-            let start = json.position();
-            let outcome = self.entry(json, stream);
-            if let Err(Fault::Record(_)) = outcome {
-                // Whatever was read of it, the next entry begins after its end.
-                json.rewind(start);
-                json.skip()?;
-            }
-            self.intake.settle(outcome)?;
+            Err(Fault::Record(reason)) => self.refuse(json, reason),
+            Err(Fault::Request(error)) => Err(error),
         }
-        Ok(())
     }
 
     #[inline]

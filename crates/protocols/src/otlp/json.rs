@@ -21,6 +21,7 @@ use crate::{
     DecodeError, Decoded, Limits,
     intake::{Dialect, Fault, Intake, Reason, bad, labels, timestamp},
     json::{Json, Str, Value},
+    json_intake::JsonIntake,
 };
 
 /// A guess at the JSON bytes of a record, to size the builder.
@@ -36,43 +37,25 @@ pub fn decode_logs_json(
     limits: &Limits,
 ) -> Result<Decoded, DecodeError> {
     let mut json = Json::from_bytes(bytes)?;
-    let mut decoder = Decoder {
-        intake: Intake::new(tenant, registry, now_ns, limits, bytes.len() / RECORD_BYTES, bytes.len() / 2),
-        buffer: String::new(),
-        key_buffer: String::new(),
-    };
+    let mut decoder = JsonIntake::new(Intake::new(
+        tenant,
+        registry,
+        now_ns,
+        limits,
+        bytes.len() / RECORD_BYTES,
+        bytes.len() / 2,
+    ));
     json.object()?;
     let mut first = true;
     while let Some(name) = json.member(&mut first)? {
         if name.raw() == "resourceLogs" && !json.null()? {
-            each(&mut json, |json| decoder.resource_logs(json))?;
+            json.each(|json| decoder.resource_logs(json))?;
         } else if name.raw() != "resourceLogs" {
             json.skip()?;
         }
     }
     json.end()?;
     Ok(decoder.intake.finish())
-}
-
-/// Runs over the elements of the array that is next.
-fn each<'a>(
-    json: &mut Json<'a>,
-    mut element: impl FnMut(&mut Json<'a>) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
-    json.array()?;
-    let mut first = true;
-    while json.element(&mut first)? {
-        element(json)?;
-    }
-    Ok(())
-}
-
-struct Decoder<'r> {
-    intake: Intake<'r>,
-    /// For values with escapes; reused.
-    buffer: String,
-    /// For keys with escapes; reused.
-    key_buffer: String,
 }
 
 /// What stands above records: read, or refused with the reason for all of them.
@@ -86,7 +69,7 @@ fn shared<T>(read: Result<T, Fault>) -> Result<Shared<T>, DecodeError> {
     }
 }
 
-impl Decoder<'_> {
+impl JsonIntake<'_> {
     fn resource_logs(&mut self, json: &mut Json<'_>) -> Result<(), DecodeError> {
         json.object()?;
         let mut stream = None;
@@ -123,10 +106,7 @@ impl Decoder<'_> {
                 Some(stream) => stream,
                 None => self.resource("")?,
             };
-            let back = json.position();
-            json.rewind(place);
-            self.all_scope_logs(json, &stream)?;
-            json.rewind(back);
+            json.at(place, |json| self.all_scope_logs(json, &stream))?;
         }
         Ok(())
     }
@@ -140,7 +120,7 @@ impl Decoder<'_> {
         if json.null()? {
             return Ok(());
         }
-        each(json, |json| self.scope_logs(json, stream))
+        json.each(|json| self.scope_logs(json, stream))
     }
 
     fn scope_logs(&mut self, json: &mut Json<'_>, stream: &Shared<StreamRef>) -> Result<(), DecodeError> {
@@ -171,10 +151,8 @@ impl Decoder<'_> {
             }
         }
         if let Some(place) = waiting {
-            let back = json.position();
-            json.rewind(place);
-            self.records(json, stream, &scope.unwrap_or_else(|| Ok(Scope::default())))?;
-            json.rewind(back);
+            let scope = scope.unwrap_or_else(|| Ok(Scope::default()));
+            json.at(place, |json| self.records(json, stream, &scope))?;
         }
         Ok(())
     }
@@ -224,28 +202,12 @@ impl Decoder<'_> {
         if json.null()? {
             return Ok(());
         }
-        let (stream, scope) = match (stream, scope) {
-            (Ok(stream), Ok(scope)) => (*stream, scope),
-            (Err(reason), _) | (_, Err(reason)) => {
-                let mut records = 0;
-                each(json, |json| {
-                    records += 1;
-                    json.skip()
-                })?;
-                return self.intake.reject_all(records, reason.clone());
+        match (stream, scope) {
+            (Ok(stream), Ok(scope)) => {
+                self.each_record(json, |decoder, json| decoder.record(json, *stream, scope))
             }
-        };
-        each(json, |json| {
-            self.intake.begin()?;
-            let start = json.position();
-            let outcome = self.record(json, stream, scope);
-            if let Err(Fault::Record(_)) = outcome {
-                // Whatever was read of it, the next record begins after its end.
-                json.rewind(start);
-                json.skip()?;
-            }
-            self.intake.settle(outcome)
-        })
+            (Err(reason), _) | (_, Err(reason)) => self.refuse(json, reason.clone()),
+        }
     }
 
     #[inline]
