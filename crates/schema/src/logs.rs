@@ -428,18 +428,22 @@ impl LogBatchBuilder {
                 return Err(BodyNotUtf8);
             }
         }
-        let mut severity = record.severity;
-        if severity == Severity::UNSET && !record.severity_text.is_empty() {
-            severity = Severity::from_text(record.severity_text).unwrap_or_default();
-        }
         let row = self.timestamp.len();
         self.timestamp.push(record.timestamp);
         self.body.close();
         self.stream.set(row, record.stream);
-        self.severity_number.set(row, severity.number());
-        if record.severity_text != severity.level().name() {
-            self.severity_text.set(row, record.severity_text);
+        let mut severity = record.severity;
+        // Tested first: comparing empty text with empty text costs half as much as decoding a record, where
+        // `memcmp` loads from the address of nothing.
+        if !record.severity_text.is_empty() {
+            if severity == Severity::UNSET {
+                severity = Severity::from_text(record.severity_text).unwrap_or_default();
+            }
+            if record.severity_text != severity.level().name() {
+                self.severity_text.set(row, record.severity_text);
+            }
         }
+        self.severity_number.set(row, severity.number());
         self.observed.set(row, record.observed_timestamp);
         self.trace_id.set(row, record.trace_id.map(|id| id.0));
         self.span_id.set(row, record.span_id.map(|id| id.0));
