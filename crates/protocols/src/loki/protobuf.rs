@@ -69,10 +69,11 @@ fn labels_and_entries(mut stream: Wire<'_>) -> Result<(&[u8], usize), DecodeErro
     while let Some(tag) = stream.tag()? {
         match tag {
             LABELS => labels = stream.bytes()?,
-            _ => {
-                stream.skip(tag)?;
-                entries += usize::from(tag == ENTRY);
+            ENTRY => {
+                stream.message()?;
+                entries += 1;
             }
+            _ => stream.skip(tag)?,
         }
     }
     Ok((labels, entries))

@@ -96,11 +96,15 @@ fn survey(bytes: &[u8]) -> Result<Frames, DecodeError> {
             let mut scope_logs = resource_logs.message()?;
             let before = frames.records;
             while let Some(tag) = scope_logs.tag()? {
-                scope_logs.skip(tag)?;
                 match tag {
-                    SCOPE => frames.late_scope |= frames.records > before,
-                    RECORD => frames.records += 1,
-                    _ => {}
+                    RECORD => {
+                        scope_logs.message()?;
+                        frames.records += 1;
+                    }
+                    _ => {
+                        scope_logs.skip(tag)?;
+                        frames.late_scope |= tag == SCOPE && frames.records > before;
+                    }
                 }
             }
         }
@@ -236,8 +240,13 @@ impl Decoder<'_> {
                     record.severity = Severity::from_number(i64::from(wire.varint()? as i32));
                 }
                 SEVERITY_TEXT => {
-                    record.severity_text =
-                        utf8(wire.bytes()?, "severity_text is not valid UTF-8; send text as UTF-8")?;
+                    let (text, name) = (wire.bytes()?, record.severity.level().name());
+                    // Most words only repeat the level, and then they need no check.
+                    record.severity_text = if text == name.as_bytes() {
+                        name
+                    } else {
+                        utf8(text, "severity_text is not valid UTF-8; send text as UTF-8")?
+                    };
                 }
                 BODY => body = value::any(wire.message()?)?,
                 ATTRIBUTE => {

@@ -366,3 +366,17 @@ fn answers_are_read_by_prost_and_serde() {
     let json: serde_json::Value = serde_json::from_slice(&encode_status(3, "bad\u{1}", true)).unwrap();
     assert_eq!(json, serde_json::json!({"code": 3, "message": "bad\u{1}"}));
 }
+
+/// A word that repeats the level it came after is kept when the level changes behind it.
+#[test]
+fn a_severity_word_outlives_the_number_before_it() {
+    let context = Context::default();
+    let field = |tag: u8, bytes: &[u8]| [&[tag, bytes.len() as u8], bytes].concat();
+    // severity_number 9, severity_text, severity_number 17.
+    let record = [&[0x10, 9][..], &field(0x1a, b"INFO"), &[0x10, 17]].concat();
+    let request = field(0x0a, &field(0x12, &field(0x12, &record)));
+    let decoded =
+        decode_logs_protobuf(&request, &context.tenant, &context.registry, NOW, &context.limits).unwrap();
+    let row = &context.rows(&decoded)[0];
+    assert_eq!((row.severity, row.severity_text.as_deref()), (17, Some("INFO")));
+}
