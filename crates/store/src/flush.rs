@@ -33,7 +33,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Niceness of the flush thread: behind the threads that serve, before compaction.
-const NICE: i32 = 5;
+const NICE: i32 = 0;
 
 /// Lowers the calling thread's priority; where that is refused, nothing is lost but smoothness.
 pub(crate) fn be_nice(nice: i32) {
