@@ -1,7 +1,7 @@
 //! Writing one column: the values of one slot of one template in one block, or a part of them.
 //!
 //! Tried in this order, the first that fits wins: the same as an earlier column of the template;
-//! constant; whole numbers; a dictionary shared by all columns of the block, when values repeat;
+//! constant; whole numbers; parts, when a time is among them; a dictionary shared by all columns of the block, when values repeat;
 //! parts around digits, each a column of its own (dates, times, addresses); hex digits of fixed
 //! places; text. The kinds and their bytes are in `FORMAT.md`; `column_read` is the other side.
 
@@ -40,6 +40,10 @@ const SHARED_BYTES: u32 = 7;
 const PROBE: usize = 384;
 /// Columns shorter than this do without a dictionary of their own.
 const MIN_DICTIONARY: usize = 24;
+/// After so many blocks a slot may have other habits.
+const HABIT_BLOCKS: u8 = 8;
+/// Where the text of a time has begun at the latest.
+const MAX_TIME_START: usize = 32;
 /// No id yet.
 const NONE: u32 = u32::MAX;
 
@@ -71,6 +75,7 @@ pub(crate) struct ColumnWriter {
     spare: Vec<Vec<Span>>,
     /// What the columns of the template at hand have in common.
     common: Vec<Slot>,
+    habit: Habit,
 }
 
 /// How the values of a column are written as numbers.
@@ -84,9 +89,20 @@ struct Numbers {
     lengths: u64,
 }
 
+/// What blocks before taught about a slot, so that what was in vain is not tried each time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Habit {
+    /// Bit 0: its values did not repeat enough for a dictionary; bit `1 + i`: those of part `i` did not.
+    no_dictionary: u32,
+    /// Blocks since all was tried.
+    age: u8,
+}
+
 /// Where a column stands.
 #[derive(Clone, Copy)]
 struct Place {
+    /// Its bit in [`Habit`].
+    bit: u32,
     /// How many columns it lies in.
     depth: u32,
     /// Whether its values may be in terms of the dictionary.
@@ -104,19 +120,24 @@ impl ColumnWriter {
         self.column = 0;
     }
 
-    /// Writes the columns of one template; `columns` holds them one after another, `rows` values each. Enters
-    /// the values into the index and widens what is known of the slots.
+    /// Writes the columns of one template; `columns` holds them one after another, with equally many values
+    /// each. Enters the values into the index and widens what is known of the slots.
     pub(crate) fn template(
         &mut self,
         text: &[u8],
         columns: &[Span],
-        rows: usize,
         slots: &mut [Slot],
+        habits: &mut [Habit],
         index: &mut IndexBuilder,
         out: &mut Writer,
     ) {
         self.common.clear();
-        for (i, (values, slot)) in columns.chunks_exact(rows).zip(slots).enumerate() {
+        if slots.is_empty() {
+            return;
+        }
+        let rows = columns.len() / slots.len();
+        let slots = slots.iter_mut().zip(habits);
+        for (i, (values, (slot, habit))) in columns.chunks_exact(rows).zip(slots).enumerate() {
             let common = if constant(text, values) {
                 self.column += 1;
                 let value = slice(text, values[0]);
@@ -130,8 +151,12 @@ impl ColumnWriter {
                 self.common[earlier]
             } else {
                 let longest = values.iter().map(|span| span.1 - span.0).max().unwrap_or(0);
-                let place = Place { depth: 0, share: true, index: true };
-                Slot { classes: self.varied(text, values, place, index, out), longest }
+                let place = Place { bit: 1, depth: 0, share: true, index: true };
+                self.habit = if habit.age < HABIT_BLOCKS { *habit } else { Habit::default() };
+                let classes = self.varied(text, values, place, index, out);
+                self.habit.age += 1;
+                *habit = self.habit;
+                Slot { classes, longest }
             };
             slot.widen(common);
             self.common.push(common);
@@ -174,9 +199,20 @@ impl ColumnWriter {
             Some(numbers) => bits_for(numbers.max - numbers.min),
             None => 64,
         };
-        let repeats = place.share && bits > 8 && values.len() >= MIN_DICTIONARY;
-        if repeats && let Some(classes) = self.dictionary(text, values, bits, place, index, out) {
+        // Times go on by little: as differences they are shorter than as ids.
+        if numbers.is_none()
+            && place.depth + 1 < MAX_DEPTH
+            && has_time(slice(text, values[0]))
+            && let Some(classes) = self.parts(text, values, place, index, out)
+        {
             return classes;
+        }
+        let repeats = place.share && bits > 8 && values.len() >= MIN_DICTIONARY;
+        if repeats && self.habit.no_dictionary & place.bit == 0 {
+            if let Some(classes) = self.dictionary(text, values, bits, place, index, out) {
+                return classes;
+            }
+            self.habit.no_dictionary |= place.bit;
         }
         if let Some(numbers) = numbers {
             out.head.push(if numbers.signed { SIGNED } else { NUMBER });
@@ -321,7 +357,7 @@ impl ColumnWriter {
         out.head.push(DICTIONARY);
         put_varint(&mut out.head, fresh.len() as u64);
         let mut ids = std::mem::take(&mut self.numbers);
-        let inner = Place { depth: place.depth + 1, share: false, index: false };
+        let inner = Place { bit: 0, depth: place.depth + 1, share: false, index: false };
         self.column(text, &fresh, inner, index, out);
         ints::encode(&mut ids, &mut self.ints, out);
         self.numbers = ids;
@@ -383,7 +419,7 @@ impl ColumnWriter {
                 classes |= index.values(text, values);
             }
         }
-        let inner = Place { depth: place.depth + 1, share: place.share, index: place.index && by_part };
+        let inner = Place { depth: place.depth + 1, index: place.index && by_part, ..place };
         out.head.push(PARTS);
         put_varint(&mut out.head, count as u64);
         for between in between {
@@ -395,7 +431,8 @@ impl ColumnWriter {
             let used = self.clock(text, &columns[part..], &between[part + 1..count], out);
             if used == 0 {
                 out.head.push(0);
-                classes |= self.column(text, &columns[part], inner, index, out);
+                let bit = place.bit << (part + 1);
+                classes |= self.column(text, &columns[part], Place { bit, ..inner }, index, out);
                 part += 1;
                 continue;
             }
@@ -626,6 +663,13 @@ impl Layout {
         }
         self.len == span.1 - span.0 && differ == 0
     }
+}
+
+/// Whether `hh:mm:ss` stands somewhere in the value.
+fn has_time(value: &[u8]) -> bool {
+    let two = |at: usize| value[at].is_ascii_digit() && value[at + 1].is_ascii_digit();
+    (0..value.len().min(MAX_TIME_START).saturating_sub(7))
+        .any(|at| value[at + 2] == b':' && value[at + 5] == b':' && two(at) && two(at + 3) && two(at + 6))
 }
 
 /// Hours, minutes and seconds of the text `hh:mm:ss` with whatever separators.

@@ -10,7 +10,7 @@ use crate::{
 /// Version of the dictionary format, see `FORMAT.md`.
 const VERSION: u8 = 1;
 /// Level for the dictionary: small, written once, read often.
-const LEVEL: i32 = 9;
+const LEVEL: i32 = 3;
 /// Largest dictionary before compression, in bytes.
 const MAX_BYTES: usize = 256 << 20;
 

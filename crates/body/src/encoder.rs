@@ -2,7 +2,7 @@
 
 use crate::{
     BlockIndex, Options,
-    column::ColumnWriter,
+    column::{ColumnWriter, Habit},
     dictionary::{self, Slot, slots_of},
     index::IndexBuilder,
     ints::{self, IntScratch},
@@ -22,6 +22,7 @@ pub struct Encoder {
     miner: Miner,
     /// Slots of all templates; the first of template `t` is `first_slot[t]`.
     slots: Vec<Slot>,
+    habits: Vec<Habit>,
     first_slot: Vec<u32>,
     variables: Variables,
     /// Template of each row.
@@ -49,6 +50,7 @@ impl Encoder {
         Self {
             miner: Miner::new(options.max_templates),
             slots: Vec::new(),
+            habits: Vec::new(),
             first_slot: vec![0],
             variables: Variables::default(),
             rows: Vec::new(),
@@ -113,7 +115,8 @@ impl Encoder {
                 let start = self.starts[i].0 as usize;
                 let columns = &self.columns[start..start + count as usize * (end - first)];
                 let slots = &mut self.slots[first..end];
-                self.column_writer.template(text, columns, count as usize, slots, &mut self.index, writer);
+                let habits = &mut self.habits[first..end];
+                self.column_writer.template(text, columns, slots, habits, &mut self.index, writer);
             }
         }
         writer.finish(self.rows.len() as u32, out);
@@ -151,6 +154,7 @@ impl Encoder {
         for t in self.first_slot.len() as u32 - 1..self.miner.len() as u32 {
             let slots = slots_of(self.miner.text(t));
             self.slots.resize(self.slots.len() + slots, Slot::default());
+            self.habits.resize(self.slots.len(), Habit::default());
             self.first_slot.push(self.slots.len() as u32);
         }
         for &template in &self.present {

@@ -19,7 +19,9 @@ const MODE: u8 = 3;
 const DELTA: u8 = 4;
 
 /// Values looked at to guess the cheapest form.
-const SAMPLE: usize = 1024;
+const SAMPLE: usize = 512;
+/// Differences looked at to tell whether they are worth a guess.
+const DIFFERENCES: usize = 64;
 /// Fewer values than this are not worth a histogram.
 const MIN_SAMPLED: usize = 192;
 
@@ -104,11 +106,21 @@ fn plan(values: &[u64]) -> Plan {
     if repeats * 2 > values.len().min(SAMPLE) {
         planes *= 1.0 - repeats as f32 / values.len().min(SAMPLE + 1) as f32 * 0.7;
     }
-    if planes < packed * 0.98 {
+    if planes < packed * 0.95 {
         Plan { cost: planes, mode: PLANES, min, bits }
     } else {
         Plan { cost: packed, mode: PACKED, min, bits }
     }
+}
+
+/// Whether differences to the number before may be shorter than the numbers above their minimum.
+fn may_differ_less(values: &[u64], min: u64) -> bool {
+    let (mut numbers, mut differences) = (0, 0);
+    for two in values.windows(2).step_by(values.len().div_ceil(DIFFERENCES)) {
+        numbers += bits_for(two[1].wrapping_sub(min));
+        differences += bits_for(zigzag(two[1].wrapping_sub(two[0]) as i64));
+    }
+    differences <= numbers
 }
 
 /// Writes the numbers; the reader must know how many they are. `values` is overwritten.
@@ -118,7 +130,7 @@ pub(crate) fn encode(values: &mut [u64], scratch: &mut IntScratch, out: &mut Wri
     }
     let plain = plan(values);
     scratch.deltas.clear();
-    if plain.mode != CONSTANT && values.len() > 2 {
+    if plain.mode != CONSTANT && values.len() > 2 && may_differ_less(values, plain.min) {
         scratch.deltas.extend(values.windows(2).map(|two| zigzag(two[1].wrapping_sub(two[0]) as i64)));
         let differences = plan(&scratch.deltas);
         if differences.cost < plain.cost * 0.97 {

@@ -32,7 +32,7 @@ const MAX_TEXT_BYTES: usize = 16 << 20;
 /// Keys remembered per allowed template; other keys go the slow way each time.
 const KEYS_PER_TEMPLATE: usize = 4;
 /// Bytes copied at once when a key is put together.
-const PIECE: usize = 32;
+const PIECE: usize = values::CHUNK;
 /// Keys that may look alike before words become variables.
 const ALIKE: u32 = 8;
 /// Different words seen at one position that make it a variable.
@@ -108,7 +108,7 @@ impl Miner {
         let mut miner = Self {
             max_templates: max_templates.max(1),
             masks: Masks::default(),
-            key: vec![0; MAX_TEMPLATE_BYTES + 2 * PIECE],
+            key: vec![0; MAX_TEMPLATE_BYTES + 3 * PIECE],
             keys: Texts::default(),
             resolved: Vec::new(),
             by_key: HashTable::new(),
@@ -156,8 +156,9 @@ impl Miner {
             end = (end.0 + 1, stop);
         }
         self.put_piece(text, end, place.1);
+        self.key[constant..constant + PIECE].fill(0);
+        let hash = values::hash_chunks(&self.key.as_chunks().0[..constant.div_ceil(PIECE)], constant);
         let key = &self.key[..constant];
-        let hash = values::hash(&self.key, (0, constant as u32));
         let known =
             self.by_key.find(hash, |&(other, i)| other == hash && self.keys.get(i) == key).map(|&(_, i)| i);
         if let Some(i) = known {
@@ -186,7 +187,8 @@ impl Miner {
     fn put_piece(&mut self, text: &[u8], (at, from): (usize, u32), to: u32) -> (usize, u32) {
         let (from, len) = (from as usize, (to - from) as usize);
         // Whole chunks, whose surplus the next piece overwrites, are moves instead of a call.
-        let mut done = 0;
+        self.key[at..at + PIECE].copy_from_slice(&text[from..from + PIECE]);
+        let mut done = PIECE;
         while done < len {
             let chunk = &text[from + done..from + done + PIECE];
             self.key[at + done..at + done + PIECE].copy_from_slice(chunk);

@@ -9,7 +9,8 @@ use crate::values::Span;
 /// Classes of the bytes of one line, reused.
 pub(crate) struct Masks {
     #[cfg(target_arch = "x86_64")]
-    avx2: bool,
+    /// Whether the machine has what [`fast`] asks for.
+    fast: bool,
     token: Vec<u64>,
     digit: Vec<u64>,
     joint: Vec<u64>,
@@ -26,7 +27,7 @@ impl Default for Masks {
     fn default() -> Self {
         Self {
             #[cfg(target_arch = "x86_64")]
-            avx2: is_x86_feature_detected!("avx2"),
+            fast: fast::is_available(),
             token: Vec::new(),
             digit: Vec::new(),
             joint: Vec::new(),
@@ -42,37 +43,13 @@ impl Masks {
         let text = &text[base..];
         self.classify(text, len);
         let (token, digit) = (&self.token[..self.words], &self.digit[..self.words]);
-        let mut floor = 0;
-        for (i, (&tokens, &digits)) in token.iter().zip(digit).enumerate() {
-            let first = i * 64;
-            // Digits before `floor` belong to the variable before.
-            let mut digits = match floor {
-                0 => digits,
-                _ if floor >= first + 64 => continue,
-                _ => digits & (u64::MAX << floor.saturating_sub(first)),
-            };
-            while digits != 0 {
-                let at = digits.trailing_zeros();
-                let before = !tokens & ((1 << at) - 1);
-                let after = !tokens & (u64::MAX << at);
-                let start = match before {
-                    0 => start_in(token, i),
-                    _ => first + 64 - before.leading_zeros() as usize,
-                };
-                (floor, digits) = match after {
-                    0 => (end_in(token, i + 1), 0),
-                    _ => {
-                        let end = after.trailing_zeros();
-                        (first + end as usize, digits & (u64::MAX << end))
-                    }
-                };
-                let mut end = floor;
-                while end > first + at as usize + 1 && matches!(text[end - 1], b'.' | b'-' | b'_') {
-                    end -= 1;
-                }
-                spans.push(((base + start) as u32, (base + end) as u32));
-            }
+        #[cfg(target_arch = "x86_64")]
+        if self.fast {
+            // SAFETY: `fast` says that this machine has the instructions.
+            unsafe { fast::walk(text, base, token, digit, spans) };
+            return;
         }
+        walk(text, base, token, digit, spans);
     }
 
     fn classify(&mut self, text: &[u8], len: usize) {
@@ -90,9 +67,9 @@ impl Masks {
         let (token, digit, joint) =
             (&mut self.token[..words], &mut self.digit[..words], &mut self.joint[..words]);
         #[cfg(target_arch = "x86_64")]
-        if self.avx2 {
-            // SAFETY: `avx2` says that this machine has the instructions.
-            unsafe { avx2::classify(chunks, token, digit, joint) };
+        if self.fast {
+            // SAFETY: `fast` says that this machine has the instructions.
+            unsafe { fast::classify(chunks, token, digit, joint) };
         } else {
             classify_chunks(chunks, token, digit, joint);
         }
@@ -116,6 +93,43 @@ impl Masks {
     }
 }
 
+/// Appends the token runs with a digit, moved by `base`.
+#[allow(clippy::inline_always)] // it is compiled for several instruction sets
+#[inline(always)]
+fn walk(text: &[u8], base: usize, token: &[u64], digit: &[u64], spans: &mut Vec<Span>) {
+    let mut floor = 0;
+    for (i, (&tokens, &digits)) in token.iter().zip(digit).enumerate() {
+        let first = i * 64;
+        // Digits before `floor` belong to the variable before.
+        let mut digits = match floor {
+            0 => digits,
+            _ if floor >= first + 64 => continue,
+            _ => digits & (u64::MAX << floor.saturating_sub(first)),
+        };
+        while digits != 0 {
+            let at = digits.trailing_zeros();
+            let before = !tokens & ((1 << at) - 1);
+            let after = !tokens & (u64::MAX << at);
+            let start = match before {
+                0 => start_in(token, i),
+                _ => first + 64 - before.leading_zeros() as usize,
+            };
+            (floor, digits) = match after {
+                0 => (end_in(token, i + 1), 0),
+                _ => {
+                    let end = after.trailing_zeros();
+                    (first + end as usize, digits & (u64::MAX << end))
+                }
+            };
+            let mut end = floor;
+            while end > first + at as usize + 1 && matches!(text[end - 1], b'.' | b'-' | b'_') {
+                end -= 1;
+            }
+            spans.push(((base + start) as u32, (base + end) as u32));
+        }
+    }
+}
+
 /// Start of the token run that reaches up to word `i`.
 fn start_in(token: &[u64], i: usize) -> usize {
     let gap = token[..i].iter().rposition(|tokens| *tokens != u64::MAX);
@@ -128,7 +142,7 @@ fn end_in(token: &[u64], i: usize) -> usize {
     gap.map_or(token.len() * 64, |more| (i + more) * 64 + (!token[i + more]).trailing_zeros() as usize)
 }
 
-/// Bit sets of all chunks, for machines without AVX2.
+/// Bit sets of all chunks, for machines without [`fast`].
 fn classify_chunks(chunks: &[[u8; 64]], token: &mut [u64], digit: &mut [u64], joint: &mut [u64]) {
     for (i, chunk) in chunks.iter().enumerate() {
         (token[i], digit[i], joint[i]) = classes(chunk);
@@ -136,7 +150,8 @@ fn classify_chunks(chunks: &[[u8; 64]], token: &mut [u64], digit: &mut [u64], jo
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
+mod fast {
+    use crate::values::Span;
     use std::arch::x86_64::{
         __m256i, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_movemask_epi8,
         _mm256_set1_epi8, _mm256_setr_epi8, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16,
@@ -154,6 +169,20 @@ mod avx2 {
     const COMMA_SLASH: i8 = 64;
     const NUL: i8 = i8::MIN;
     const LETTERS: i8 = LETTER | LATE_LETTER;
+
+    /// Whether the machine has the instructions that the others here are compiled to.
+    pub(super) fn is_available() -> bool {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+    }
+
+    /// [`super::walk`] with instructions that count bits.
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
+    pub(super) fn walk(text: &[u8], base: usize, token: &[u64], digit: &[u64], spans: &mut Vec<Span>) {
+        super::walk(text, base, token, digit, spans);
+    }
 
     /// Bit sets (token, digit or NUL, joint) of the chunks: what [`super::classes_by_byte`] says.
     #[allow(clippy::cast_ptr_alignment)] // read by an unaligned load
@@ -359,10 +388,10 @@ mod tests {
                 let expected = classes_by_byte(&chunk);
                 assert_eq!(classes(&chunk), expected, "byte {byte} at {at}");
                 #[cfg(target_arch = "x86_64")]
-                if is_x86_feature_detected!("avx2") {
+                if fast::is_available() {
                     let (mut token, mut digit, mut joint) = ([0], [0], [0]);
                     // SAFETY: the machine has the instructions, as was just asked.
-                    unsafe { avx2::classify(&[chunk], &mut token, &mut digit, &mut joint) };
+                    unsafe { fast::classify(&[chunk], &mut token, &mut digit, &mut joint) };
                     assert_eq!((token[0], digit[0], joint[0]), expected, "byte {byte} at {at}");
                 }
             }

@@ -109,6 +109,21 @@ pub(crate) fn hash(text: &[u8], span: Span) -> u64 {
     fold(word(text, last) ^ state, word(text, last + 8).rotate_left(32) ^ state).wrapping_mul(LAST)
 }
 
+/// Bytes of a chunk of [`hash_chunks`].
+pub(crate) const CHUNK: usize = 32;
+
+/// A hash of `len` bytes for tables in memory; the last chunk is filled up with zeros.
+#[inline]
+pub(crate) fn hash_chunks(chunks: &[[u8; CHUNK]], len: usize) -> u64 {
+    // Products that do not wait for each other; the rotation makes their order count.
+    let (mut left, mut right) = (len as u64, 0u64);
+    for chunk in chunks {
+        left = left.rotate_left(23).wrapping_add(fold(word(chunk, 0), word(chunk, 8)));
+        right = right.rotate_left(29).wrapping_add(fold(word(chunk, 16), word(chunk, 24)));
+    }
+    fold(left, right)
+}
+
 /// The highest bit of the bytes of a word that are no digits.
 #[inline]
 pub(crate) fn not_digits(word: u64) -> u64 {
@@ -139,11 +154,17 @@ fn eight_digits(bytes: u64, len: u32) -> Option<u64> {
 }
 
 /// The number of 1 to [`MAX_DIGITS`] decimal digits.
-#[inline]
-pub(crate) fn number(text: &[u8], (start, end): Span) -> Option<u64> {
-    let len = end - start;
+#[allow(clippy::inline_always)] // most numbers are short
+#[inline(always)]
+pub(crate) fn number(text: &[u8], span: Span) -> Option<u64> {
+    match span.1 - span.0 {
+        len @ 1..=8 => eight_digits(word(text, span.0 as usize), len),
+        len => long_number(text, span, len),
+    }
+}
+
+fn long_number(text: &[u8], (start, end): Span, len: u32) -> Option<u64> {
     match len {
-        1..=8 => eight_digits(word(text, start as usize), len),
         9..=16 => {
             let high = eight_digits(word(text, start as usize), len - 8)?;
             Some(high * 100_000_000 + eight_digits(word(text, end as usize - 8), 8)?)
