@@ -1,9 +1,9 @@
 //! Writing one column: the values of one slot of one template in one block, or a part of them.
 //!
 //! Tried in this order, the first that fits wins: the same as an earlier column of the template;
-//! constant; whole numbers; parts, when a time is among them; a dictionary shared by all columns of the block, when values repeat;
-//! parts around digits, each a column of its own (dates, times, addresses); hex digits of fixed
-//! places; text. The kinds and their bytes are in `FORMAT.md`; `column_read` is the other side.
+//! constant; parts, when a time is among them; a dictionary shared by all columns of the block, when
+//! values repeat; whole numbers; parts around digits, each a column of its own (dates, addresses);
+//! hex digits of fixed places; text. The kinds and their bytes are in `FORMAT.md`; `column_read` is the other side.
 
 use hashbrown::HashTable;
 

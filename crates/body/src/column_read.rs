@@ -527,11 +527,20 @@ pub(crate) fn push_number(mut value: u64, width: usize, out: &mut Vec<u8>) {
 fn push_clock(value: u64, fraction: usize, separators: &[&[u8]], out: &mut Vec<u8>) {
     let unit = 10u64.pow(fraction as u32);
     let (seconds, rest) = (value / unit, value % unit);
-    push_number(seconds / 3600, 2, out);
-    out.extend_from_slice(separators[0]);
-    push_number(seconds / 60 % 60, 2, out);
-    out.extend_from_slice(separators[1]);
-    push_number(seconds % 60, 2, out);
+    if let (&[first], &[second]) = (separators[0], separators[1])
+        && seconds < 100 * 3600
+    {
+        let seconds = seconds as u32;
+        let two = |value: u32| PAIRS[value as usize];
+        let ([a, b], [c, d], [e, f]) = (two(seconds / 3600), two(seconds / 60 % 60), two(seconds % 60));
+        out.extend_from_slice(&[a, b, first, c, d, second, e, f]);
+    } else {
+        push_number(seconds / 3600, 2, out);
+        out.extend_from_slice(separators[0]);
+        push_number(seconds / 60 % 60, 2, out);
+        out.extend_from_slice(separators[1]);
+        push_number(seconds % 60, 2, out);
+    }
     if fraction > 0 {
         out.extend_from_slice(separators[2]);
         push_number(rest, fraction, out);
