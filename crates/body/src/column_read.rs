@@ -532,8 +532,9 @@ fn push_clock(value: u64, fraction: usize, separators: &[&[u8]], out: &mut Vec<u
     {
         let seconds = seconds as u32;
         let two = |value: u32| PAIRS[value as usize];
-        let ([a, b], [c, d], [e, f]) = (two(seconds / 3600), two(seconds / 60 % 60), two(seconds % 60));
-        out.extend_from_slice(&[a, b, first, c, d, second, e, f]);
+        let [hours, minutes, rest] = [two(seconds / 3600), two(seconds / 60 % 60), two(seconds % 60)];
+        let text = [hours[0], hours[1], first, minutes[0], minutes[1], second, rest[0], rest[1]];
+        out.extend_from_slice(&text);
     } else {
         push_number(seconds / 3600, 2, out);
         out.extend_from_slice(separators[0]);
