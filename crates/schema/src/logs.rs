@@ -12,8 +12,8 @@ use std::{
 
 use arrow::{
     array::{
-        ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray, RecordBatch, StringArray,
-        StructArray, TimestampNanosecondArray, UInt8Array, UInt32Array,
+        ArrayData, ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray, RecordBatch,
+        StringArray, StructArray, TimestampNanosecondArray, UInt8Array, UInt32Array,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{ArrowNativeType, DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
@@ -187,11 +187,26 @@ const SHARED_ZEROS: usize = 1 << 20;
 
 /// Zeros, aligned for every number.
 fn zeros(bytes: usize) -> Buffer {
-    static ZEROS: OnceLock<Buffer> = OnceLock::new();
     if bytes > SHARED_ZEROS {
         return Buffer::from_vec(vec![0u64; bytes.div_ceil(8)]).slice_with_length(0, bytes);
     }
-    ZEROS.get_or_init(|| Buffer::from_vec(vec![0u64; SHARED_ZEROS / 8])).slice_with_length(0, bytes)
+    shared_zeros().slice_with_length(0, bytes)
+}
+
+fn shared_zeros() -> &'static Buffer {
+    static ZEROS: OnceLock<Buffer> = OnceLock::new();
+    ZEROS.get_or_init(|| Buffer::from_vec(vec![0u64; SHARED_ZEROS / 8]))
+}
+
+/// Bytes of memory that whole batches (not slices) hold, without the zeros that all batches share.
+pub fn memory(records: &RecordBatch) -> usize {
+    fn of(data: &ArrayData) -> usize {
+        let shared = shared_zeros().as_ptr();
+        let own = data.buffers().iter().filter(|buffer| buffer.data_ptr().as_ptr().cast_const() != shared);
+        let nulls = data.nulls().map_or(0, |nulls| nulls.buffer().len());
+        own.map(Buffer::len).sum::<usize>() + nulls + data.child_data().iter().map(of).sum::<usize>()
+    }
+    records.columns().iter().map(|column| of(&column.to_data())).sum()
 }
 
 /// Numbers of which most equal the one before, written when another one comes. All zero they take no memory.
@@ -637,6 +652,23 @@ mod tests {
                 column.to_data().validate_full().unwrap();
             }
         }
+    }
+
+    #[test]
+    fn columns_without_values_take_no_memory() {
+        let rows = 1_000;
+        let batch = |trace_flags| {
+            let mut b = builder();
+            for _ in 0..rows {
+                b.body("four");
+                b.push(&LogRecord { trace_flags, ..LogRecord::default() }).unwrap();
+            }
+            memory(&b.finish().records)
+        };
+        // Timestamp, body with its offset, and bits for the columns that may be null.
+        let needed = rows * (8 + 4 + 4);
+        assert!((needed..needed + rows).contains(&batch(0)), "{} bytes", batch(0));
+        assert_eq!(batch(1), batch(0) + rows * 4);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{AsArray, RecordBatch},
     compute::concat_batches,
     datatypes::TimestampNanosecondType,
 };
@@ -18,7 +18,7 @@ use hashbrown::HashMap;
 use trine_model::TenantId;
 use trine_schema::{
     LogScan,
-    logs::{attributes_of, column, schema},
+    logs::{attributes_of, column, memory, schema},
 };
 
 /// Batches of fewer rows than these belong to tier 0, 1, 2; larger ones stay as they are.
@@ -46,7 +46,7 @@ impl MemBatch {
         let times = records.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
         let (min, max) = times.iter().fold((i64::MAX, i64::MIN), |(min, max), t| (min.min(*t), max.max(*t)));
         // Bytes in use, not bytes reserved: memory never touched is no memory.
-        let bytes = records.columns().iter().map(|c| c.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+        let bytes = memory(&records);
         Self { records, min_timestamp: min, max_timestamp: max, bytes, names: OnceLock::new() }
     }
 
