@@ -23,7 +23,7 @@ use crate::{
     catalog::{SegmentRow, Sources},
     engine::{Engine, Live},
     files::{SegmentName, day_of},
-    flush::{be_nice, open},
+    flush::open,
     plan::{Candidate, Mood, Step, plan},
 };
 
@@ -41,7 +41,8 @@ const NICE: i32 = 10;
 
 /// The upkeep thread: runs until the store closes.
 pub(crate) fn run(engine: &Arc<Engine>) {
-    be_nice(NICE);
+    // Where a lower priority is refused, nothing is lost but smoothness.
+    let _ = rustix::process::setpriority_process(None, NICE);
     let mut last_flush = Instant::now();
     let mut not_before = Instant::now();
     let mut next_retention = Instant::now();

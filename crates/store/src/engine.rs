@@ -4,6 +4,7 @@
 //! `state`.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -15,6 +16,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 use trine_schema::{LogScan, StreamRegistry};
 use trine_segment::{Segment, Snapshot};
+use trine_wal::Removal;
 
 use crate::{
     QuarantinedFile, StoreConfig, StoreCounters, StoreError,
@@ -77,8 +79,9 @@ pub(crate) struct Engine {
     pub queue: Mutex<Queue>,
     /// For the writer: work came, or a flush ended.
     pub queue_signal: Condvar,
-    /// For the flusher: a memtable is ready. Guards nothing; the state does.
-    pub flush_lock: Mutex<()>,
+    /// For the flusher: files that the log let go.
+    pub log_removals: Mutex<VecDeque<Removal>>,
+    /// For the flusher: a memtable is ready, or files are to be removed.
     pub flush_signal: Condvar,
     pub flush_waiters: Mutex<Vec<FlushWaiter>>,
     pub upkeep: Mutex<Upkeep>,

@@ -32,24 +32,21 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Niceness of the flush thread: behind the threads that serve, before compaction.
-const NICE: i32 = 0;
-
-/// Lowers the calling thread's priority; where that is refused, nothing is lost but smoothness.
-pub(crate) fn be_nice(nice: i32) {
-    let _ = rustix::process::setpriority_process(None, nice);
-}
-
-/// The flush thread: runs until the store closes.
+/// The flush thread: runs until the store closes. It also removes the log's files. It has the priority of the
+/// threads that take rows in, because under full load these wait for it.
 pub(crate) fn run(engine: &Arc<Engine>) {
-    be_nice(NICE);
     let mut pause = FIRST_PAUSE;
     while !engine.is_closed() {
+        let removed = remove_log_files(engine);
         let table = engine.state.read().flushing.clone();
         let Some(table) = table else {
-            let mut lock = engine.flush_lock.lock();
+            let mut removals = engine.log_removals.lock();
             if engine.state.read().flushing.is_none() && !engine.is_closed() {
-                engine.flush_signal.wait(&mut lock);
+                if !removed {
+                    engine.flush_signal.wait_for(&mut removals, LONGEST_PAUSE);
+                } else if removals.is_empty() {
+                    engine.flush_signal.wait(&mut removals);
+                }
             }
             continue;
         };
@@ -80,7 +77,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
             engine.upkeep.lock().poked = true;
             engine.upkeep_signal.notify_all();
         } else {
-            let mut lock = engine.flush_lock.lock();
+            let mut lock = engine.log_removals.lock();
             if !engine.is_closed() {
                 engine.flush_signal.wait_for(&mut lock, pause);
             }
@@ -88,6 +85,22 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         }
     }
     engine.flush_waiters.lock().clear();
+}
+
+/// Removes what the log let go; false when something is left for a later try.
+fn remove_log_files(engine: &Engine) -> bool {
+    let mut removals = std::mem::take(&mut *engine.log_removals.lock());
+    while let Some(removal) = removals.front_mut() {
+        if let Err(e) = removal.run() {
+            engine.health.lock().compaction_failing = Some(e.to_string());
+            let mut later = engine.log_removals.lock();
+            removals.append(&mut later);
+            *later = removals;
+            return false;
+        }
+        removals.pop_front();
+    }
+    true
 }
 
 /// Writes and commits one generation.

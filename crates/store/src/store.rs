@@ -313,7 +313,7 @@ impl Store {
             let closer = std::thread::spawn(move || {
                 let _ = writer.join();
                 engine.closed.store(true, Relaxed);
-                drop(engine.flush_lock.lock());
+                drop(engine.log_removals.lock());
                 engine.flush_signal.notify_all();
                 drop(engine.upkeep.lock());
                 engine.upkeep_signal.notify_all();

@@ -189,9 +189,16 @@ impl Writer {
             }
         }
         if let Some(sequence) = truncate {
-            if let Err(e) = self.wal.truncate_before(sequence) {
-                self.failed(&e);
-                engine.health.lock().compaction_failing = Some(e.to_string());
+            match self.wal.release_before(sequence) {
+                // Removing a large file takes milliseconds, which no append should wait for.
+                Ok(removal) => {
+                    engine.log_removals.lock().push_back(removal);
+                    engine.flush_signal.notify_all();
+                }
+                Err(e) => {
+                    self.failed(&e);
+                    engine.health.lock().compaction_failing = Some(e.to_string());
+                }
             }
             engine.wal_bytes.store(self.wal.size_bytes(), Relaxed);
         }
@@ -242,7 +249,7 @@ impl Writer {
         // The new generation defines its streams anew: the log before it may go, as whole files.
         self.wal.seal();
         self.defined.words.clear();
-        drop(self.engine.flush_lock.lock());
+        drop(self.engine.log_removals.lock());
         self.engine.flush_signal.notify_all();
     }
 

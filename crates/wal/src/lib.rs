@@ -17,5 +17,5 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Corruption, Recovery, TornTail, WalError};
 pub use format::MAX_ENTRY_BYTES;
 pub use lock::{DirLock, LockError, lock_directory};
-pub use log::{DEFAULT_MAX_FILE_BYTES, Entry, Wal, WalConfig};
+pub use log::{DEFAULT_MAX_FILE_BYTES, Entry, Removal, Wal, WalConfig};
 pub use replay::{Replay, ReplayedEntry};

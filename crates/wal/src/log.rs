@@ -125,6 +125,42 @@ struct Active {
     reserved: bool,
 }
 
+/// Files that the log has let go, see [`Wal::release_before`].
+#[derive(Debug)]
+#[must_use = "the files stay on the disk until it has run"]
+pub struct Removal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    fsync: bool,
+    files: VecDeque<Sealed>,
+}
+
+impl Removal {
+    /// Removes the files; damaged ones are renamed to `*.corrupt` instead. After an error it can be run
+    /// again.
+    pub fn run(&mut self) -> Result<(), WalError> {
+        while let Some(oldest) = self.files.front() {
+            let path = &oldest.path;
+            let (action, done) = if oldest.damaged {
+                ("rename", self.disk.rename(path, &path.with_extension("wal.corrupt")))
+            } else {
+                ("remove", self.disk.remove(path))
+            };
+            match done {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error(action, path, source));
+                }
+                _ => {}
+            }
+            if self.fsync {
+                self.disk.sync_dir(&self.dir).map_err(|source| io_error("sync", &self.dir, source))?;
+            }
+            self.files.pop_front();
+        }
+        Ok(())
+    }
+}
+
 /// The log files of a directory, oldest first.
 fn list_files(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, WalError> {
     let names = disk.list(dir).map_err(|source| io_error("list", dir, source))?;
@@ -351,10 +387,24 @@ impl Wal {
         }
     }
 
-    /// Removes files that hold only entries below `sequence`. When that is all of them and none is
-    /// active, an empty file is begun first, because the newest file knows the sequence; without space
-    /// for it the newest stays. Damaged files are renamed to `*.corrupt` instead.
+    /// Removes files that hold only entries below `sequence`: [`Wal::release_before`] and [`Removal::run`]
+    /// at once.
     pub fn truncate_before(&mut self, sequence: u64) -> Result<(), WalError> {
+        let mut removal = self.release_before(sequence)?;
+        let done = removal.run();
+        // What could not be removed must go before any later file.
+        while let Some(file) = removal.files.pop_back() {
+            self.sealed.push_front(file);
+        }
+        done
+    }
+
+    /// Lets go of files that hold only entries below `sequence`. When that is all of them and none is
+    /// active, an empty file is begun first, because the newest file knows the sequence; without space
+    /// for it the newest stays. The files are still there until the removal has run, which may take its time
+    /// on another thread; removals must run one after another, in the order they were given out. One that
+    /// never runs costs space only: after the next [`Wal::open`] the files are released again.
+    pub fn release_before(&mut self, sequence: u64) -> Result<Removal, WalError> {
         let all = self.sealed.back().is_some_and(|last| last.first < last.next && last.next <= sequence);
         if all && self.active.is_none() && self.poisoned.is_none() {
             match self.begin_file(false) {
@@ -362,28 +412,15 @@ impl Wal {
                 Err(error) => return Err(error),
             }
         }
-        while let Some(oldest) = self.sealed.front() {
-            if oldest.next > sequence || (self.sealed.len() == 1 && self.active.is_none()) {
+        let mut files = VecDeque::new();
+        while let Some(oldest) = self.sealed.pop_front_if(|oldest| oldest.next <= sequence) {
+            if self.sealed.is_empty() && self.active.is_none() {
+                self.sealed.push_front(oldest);
                 break;
             }
-            let path = &oldest.path;
-            let (action, done) = if oldest.damaged {
-                ("rename", self.disk.rename(path, &path.with_extension("wal.corrupt")))
-            } else {
-                ("remove", self.disk.remove(path))
-            };
-            match done {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error(action, path, source));
-                }
-                _ => {}
-            }
-            if self.config.fsync {
-                self.disk.sync_dir(&self.dir).map_err(|source| io_error("sync", &self.dir, source))?;
-            }
-            self.sealed.pop_front();
+            files.push_back(oldest);
         }
-        Ok(())
+        Ok(Removal { disk: self.disk.clone(), dir: self.dir.clone(), fsync: self.config.fsync, files })
     }
 
     /// The sequence that the next entry gets.

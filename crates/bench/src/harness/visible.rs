@@ -79,7 +79,7 @@ fn now_ns() -> i64 {
 
 /// Asks once for the marked line.
 async fn shows(target: &Target, kind: Kind, base: &str, mark: &str, line: &str, at: i64) -> Result<bool> {
-    const AROUND_NS: i64 = 30_000_000_000;
+    const AROUND_NS: i64 = 1_000_000_000;
     let (from, to) = ((at - AROUND_NS).to_string(), (at + AROUND_NS).to_string());
     let (path, query) = match kind {
         Kind::VictoriaLogs => ("/select/logsql/query", mark.to_owned()),
