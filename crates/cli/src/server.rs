@@ -53,7 +53,7 @@ pub struct ServerArgs {
     #[arg(long, value_enum, env = "TRINE_BODIES", default_value = "templates")]
     pub bodies: Bodies,
     /// Rows are kept in memory up to this many bytes, then written to a segment; two such parts may
-    /// exist at a time [default: 48MiB]
+    /// exist at a time [default: 32MiB]
     #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", value_parser = parse_bytes)]
     pub memtable_bytes: Option<u64>,
     /// Most bytes of request bodies in memory at once (each counted three times over, for its

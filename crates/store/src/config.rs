@@ -31,7 +31,7 @@ pub struct StoreConfig {
     pub fsync: bool,
     /// A memtable that holds this many bytes of memory is flushed. Two may exist at a time: one
     /// filling, one being written, and the flush sorts into a copy, so memory peaks near four times
-    /// this. Default: 48 MiB.
+    /// this. Default: 32 MiB.
     pub memtable_bytes: usize,
     /// A memtable whose first row is this old is flushed even when it is small, so that the log
     /// stays short. Default: 5 minutes.
@@ -68,7 +68,7 @@ impl StoreConfig {
         Self {
             dir: dir.into(),
             fsync: true,
-            memtable_bytes: 48 << 20,
+            memtable_bytes: 32 << 20,
             flush_after: Duration::from_mins(5),
             retention_age: None,
             retention_bytes: None,
