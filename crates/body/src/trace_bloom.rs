@@ -10,8 +10,8 @@ const SALT: [u32; 8] =
     [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 32;
-/// Filter bits per id: about 1 % false answers.
-const BITS_PER_ID: usize = 10;
+/// Filter bits per id: about 0.1 % false answers. A false one costs reading a page of ids.
+const BITS_PER_ID: usize = 16;
 
 /// Split-block bloom filter over 16-byte trace ids.
 #[derive(Debug, Clone, Default)]

@@ -57,6 +57,24 @@ impl StreamMatcher {
     }
 }
 
+impl StreamMatcher {
+    /// [`StreamMatcher::matches`] of each.
+    pub fn matches_each(&self, streams: &[StreamRef]) -> Vec<bool> {
+        let mut unknown: Vec<StreamRef> = {
+            let known = self.known.read();
+            let is_unknown = |stream: &&StreamRef| known.get(**stream as usize).is_none_or(Option::is_none);
+            streams.iter().filter(is_unknown).copied().collect()
+        };
+        unknown.sort_unstable();
+        unknown.dedup();
+        for stream in unknown {
+            self.matches(stream);
+        }
+        let known = self.known.read();
+        streams.iter().map(|stream| known[*stream as usize] == Some(true)).collect()
+    }
+}
+
 /// The rows of a batch (full schema) that pass all conditions of the scan, with its projection.
 pub fn filter_batch(
     batch: &RecordBatch,

@@ -34,6 +34,9 @@ pub enum Dictionary<'a> {
     Numbers(&'a [u32]),
 }
 
+/// Chunks are compressed when that saves one byte of so many.
+const WORTH_COMPRESSING: usize = 8;
+
 /// A value (`None` is null) and how many rows it stands in.
 pub type Run = (Option<u32>, u32);
 
@@ -104,59 +107,52 @@ pub fn dictionary_chunk(
     pages: &[Vec<Run>],
     zstd_level: i32,
 ) -> Result<(Bytes, ColumnCloseResult)> {
-    let mut sink = TrackedWrite::new(Vec::new());
-    let mut writer = SerializedPageWriter::new(&mut sink);
-    let mut compressor = zstd::bulk::Compressor::new(zstd_level)?;
-    let (mut compressed_total, mut uncompressed_total, mut rows_total) = (0u64, 0u64, 0u64);
     let (count, statistics, nulls) = (entries(dictionary), extremes(dictionary), null_count(pages));
     let all_null = count == 0;
-
-    let mut dictionary_offset = None;
+    let bits = u32::BITS - (count.max(2) as u32 - 1).leading_zeros();
+    let mut plain: Vec<Vec<u8>> = pages.iter().map(|runs| data_page(column, runs, bits, all_null)).collect();
     if !all_null {
-        let plain = plain_dictionary(dictionary);
-        let buf = Bytes::from(compressor.compress(&plain)?);
+        plain.insert(0, plain_dictionary(dictionary));
+    }
+    let mut compressor = zstd::bulk::Compressor::new(zstd_level)?;
+    let packed = plain.iter().map(|page| compressor.compress(page)).collect::<std::io::Result<Vec<_>>>()?;
+    let lengths = |pages: &[Vec<u8>]| pages.iter().map(Vec::len).sum::<usize>();
+    // Where compression saves next to nothing, readers are spared it.
+    let compressed = lengths(&packed) * WORTH_COMPRESSING < lengths(&plain) * (WORTH_COMPRESSING - 1);
+    let plain_lengths: Vec<usize> = plain.iter().map(Vec::len).collect();
+    let mut stored = if compressed { packed } else { plain }.into_iter().zip(plain_lengths);
+
+    let mut sink = TrackedWrite::new(Vec::new());
+    let mut writer = SerializedPageWriter::new(&mut sink);
+    let (mut compressed_total, mut uncompressed_total, mut rows_total) = (0u64, 0u64, 0u64);
+    let mut dictionary_offset = None;
+    if let Some((page, length)) = if all_null { None } else { stored.next() } {
         let page = Page::DictionaryPage {
-            buf,
+            buf: Bytes::from(page),
             num_values: count as u32,
             encoding: Encoding::PLAIN,
             is_sorted: false,
         };
-        let spec = writer.write_page(CompressedPage::new(page, plain.len()))?;
+        let spec = writer.write_page(CompressedPage::new(page, length))?;
         debug_assert_eq!(spec.page_type, PageType::DICTIONARY_PAGE);
         dictionary_offset = Some(spec.offset as i64);
         compressed_total += spec.compressed_size as u64;
         uncompressed_total += spec.uncompressed_size as u64;
     }
-
-    let bits = u32::BITS - (count.max(2) as u32 - 1).leading_zeros();
     let encoding = if all_null { Encoding::PLAIN } else { Encoding::RLE_DICTIONARY };
     let mut data_offset = None;
     let mut offsets = OffsetIndexBuilder::new();
-    let mut plain = Vec::new();
-    for runs in pages {
-        plain.clear();
+    for (runs, (page, length)) in pages.iter().zip(stored) {
         let rows: u32 = runs.iter().map(|(_, count)| count).sum();
-        if column.max_rep_level() > 0 {
-            put_levels(&mut plain, std::iter::once((0, rows)), column.max_rep_level());
-        }
-        if column.max_def_level() > 0 {
-            let levels = merged(runs.iter().map(|(code, count)| (u32::from(code.is_some()), *count)));
-            put_levels(&mut plain, levels, column.max_def_level());
-        }
-        if !all_null {
-            plain.push(bits as u8);
-            let codes = runs.iter().filter_map(|(code, count)| code.map(|code| (code, *count)));
-            put_hybrid(&mut plain, merged(codes), bits);
-        }
         let page = Page::DataPage {
-            buf: Bytes::from(compressor.compress(&plain)?),
+            buf: Bytes::from(page),
             num_values: rows,
             encoding,
             def_level_encoding: Encoding::RLE,
             rep_level_encoding: Encoding::RLE,
             statistics: None,
         };
-        let spec = writer.write_page(CompressedPage::new(page, plain.len()))?;
+        let spec = writer.write_page(CompressedPage::new(page, length))?;
         data_offset.get_or_insert(spec.offset as i64);
         offsets.append_row_count(i64::from(rows));
         offsets.append_offset_and_size(spec.offset as i64, spec.compressed_size as i32);
@@ -169,9 +165,12 @@ pub fn dictionary_chunk(
     if !all_null {
         encodings.push(Encoding::RLE_DICTIONARY);
     }
-    let level = ZstdLevel::try_new(zstd_level)?;
+    let codec = match compressed {
+        true => Compression::ZSTD(ZstdLevel::try_new(zstd_level)?),
+        false => Compression::UNCOMPRESSED,
+    };
     let mut metadata = ColumnChunkMetaData::builder(column.clone())
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(codec)
         .set_encodings(encodings)
         .set_num_values(rows_total as i64)
         .set_total_compressed_size(compressed_total as i64)
@@ -191,6 +190,25 @@ pub fn dictionary_chunk(
         offset_index: Some(offsets.build()),
     };
     Ok((Bytes::from(sink.into_inner()?), close))
+}
+
+/// One data page before compression.
+fn data_page(column: &ColumnDescPtr, runs: &[Run], bits: u32, all_null: bool) -> Vec<u8> {
+    let mut page = Vec::new();
+    let rows: u32 = runs.iter().map(|(_, count)| count).sum();
+    if column.max_rep_level() > 0 {
+        put_levels(&mut page, std::iter::once((0, rows)), column.max_rep_level());
+    }
+    if column.max_def_level() > 0 {
+        let levels = merged(runs.iter().map(|(code, count)| (u32::from(code.is_some()), *count)));
+        put_levels(&mut page, levels, column.max_def_level());
+    }
+    if !all_null {
+        page.push(bits as u8);
+        let codes = runs.iter().filter_map(|(code, count)| code.map(|code| (code, *count)));
+        put_hybrid(&mut page, merged(codes), bits);
+    }
+    page
 }
 
 fn entries(dictionary: &Dictionary<'_>) -> usize {

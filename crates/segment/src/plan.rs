@@ -6,7 +6,12 @@ use std::{ops::Range, sync::Arc};
 use trine_body::{BlockIndex, PreparedQuery, Query, TraceIdBloom, Verdict};
 use trine_schema::{LineFilter, LogFilter, LogScan, Needle};
 
-use crate::{Segment, SegmentError, StreamMatcher, index::Granule, read::last_instant, write::level_of};
+use crate::{
+    Segment, SegmentError, StreamMatcher,
+    index::{Granule, Index, StreamEntry},
+    read::last_instant,
+    write::level_of,
+};
 
 /// Numbers of severities.
 const SEVERITIES: Range<u8> = 0..25;
@@ -111,83 +116,99 @@ pub fn plan(
     streams: &StreamMatcher,
     queries: &LineQueries,
 ) -> SegmentPlan {
-    let mut work = by_stream_and_time(segment, scan, streams);
-    let granules = &segment.index.granules;
-    work.retain_mut(|work| may_match(&granules[work.granule], scan, work));
-    // Classifying the templates costs; it is spared when nothing is left to ask about.
-    let mut lines = Vec::new();
-    if let Some(templates) = segment.templates.as_ref().filter(|_| !work.is_empty()) {
-        lines = line_filters(scan)
-            .zip(&queries.0)
-            .map(|(filter, any)| PreparedLine {
-                negated: filter.negated,
-                any: any.iter().map(|query| query.prepare(templates)).collect(),
-            })
-            .collect();
-        work.retain_mut(|work| {
-            let Some(index) = &granules[work.granule].body_index else { return true };
-            let mut possible = true;
-            work.lines.retain(|line| match lines[*line].block(index) {
-                Verdict::Always => false,
-                Verdict::Maybe => true,
-                Verdict::Never => {
-                    possible = false;
-                    true
-                }
-            });
-            possible
-        });
+    let index = &segment.index;
+    let wanted = streams.matches_each(&segment.streams);
+    let (mut work, mut lines) = (Vec::new(), None);
+    if let Some(last) = last_instant(scan).filter(|_| wanted.contains(&true)) {
+        for (position, granule) in index.granules.iter().enumerate() {
+            if granule.max < scan.start || granule.min > last {
+                continue;
+            }
+            let Some(severity_holds) = may_match(granule, scan) else { continue };
+            let first = index.streams.partition_point(|stream| stream.rows.end <= granule.rows.start);
+            let behind =
+                index.streams[first..].partition_point(|stream| stream.rows.start < granule.rows.end);
+            let entries = first..first + behind;
+            if !wanted[entries.clone()].contains(&true) {
+                continue;
+            }
+            // Classifying the templates costs; it is spared when there is nothing to ask about.
+            let lines = lines.get_or_insert_with(|| prepare(segment, scan, queries));
+            let Some(lines) = lines_left(granule, scan, lines) else { continue };
+            let rows = entries.filter(|entry| wanted[*entry]).map(|entry| &index.streams[entry]);
+            let found = work_of(index, position, rows, scan.start, last);
+            work.extend(found.map(|found| Work { severity_holds, lines, ..found }));
+        }
     }
-    let skipped = (granules.len() - work.len()) as u64;
-    SegmentPlan { segment: segment.clone(), lines, work, skipped }
+    let skipped = (index.granules.len() - work.len()) as u64;
+    SegmentPlan { segment: segment.clone(), lines: lines.unwrap_or_default(), work, skipped }
 }
 
-fn by_stream_and_time(segment: &Segment, scan: &LogScan, streams: &StreamMatcher) -> Vec<Work> {
-    let index = &segment.index;
-    let mut all: Vec<Work> = Vec::new();
-    let Some(last) = last_instant(scan) else { return all };
-    let line_count = line_filters(scan).count();
-    for (entry, reference) in index.streams.iter().zip(&segment.streams) {
-        if entry.max < scan.start || entry.min > last || !streams.matches(*reference) {
+/// The line filters against the segment's templates; none with plain bodies.
+fn prepare(segment: &Segment, scan: &LogScan, queries: &LineQueries) -> Vec<PreparedLine> {
+    let Some(templates) = &segment.templates else { return Vec::new() };
+    line_filters(scan)
+        .zip(&queries.0)
+        .map(|(filter, any)| PreparedLine {
+            negated: filter.negated,
+            any: any.iter().map(|query| query.prepare(templates)).collect(),
+        })
+        .collect()
+}
+
+/// Line filters that must be searched for in the granule; `None` when one excludes all its rows.
+fn lines_left(granule: &Granule, scan: &LogScan, lines: &[PreparedLine]) -> Option<Vec<usize>> {
+    let Some(index) = &granule.body_index else { return Some((0..line_filters(scan).count()).collect()) };
+    let mut left = Vec::new();
+    for (position, line) in lines.iter().enumerate() {
+        match line.block(index) {
+            Verdict::Never => return None,
+            Verdict::Maybe => left.push(position),
+            Verdict::Always => {}
+        }
+    }
+    Some(left)
+}
+
+/// Rows of the streams in one granule that may lie in `start..=last`; `None` when there are none.
+fn work_of<'i>(
+    index: &Index,
+    granule: usize,
+    streams: impl Iterator<Item = &'i StreamEntry>,
+    start: i64,
+    last: i64,
+) -> Option<Work> {
+    let span = &index.granules[granule].rows;
+    let mut work = Work {
+        granule,
+        rows: Vec::new(),
+        check_time: false,
+        severity_holds: false,
+        lines: Vec::new(),
+        min: i64::MAX,
+        max: i64::MIN,
+    };
+    for stream in streams {
+        let (may, sure) = index.rows_in_time(stream, start, last);
+        let piece = may.start.max(span.start)..may.end.min(span.end);
+        if piece.is_empty() {
             continue;
         }
-        let (may, sure) = index.rows_in_time(entry, scan.start, last);
-        let mut row = may.start;
-        let mut granule = index.granule_of(row);
-        while row < may.end {
-            let span = &index.granules[granule].rows;
-            let piece = row..may.end.min(span.end);
-            let check_time = piece.start < sure.start || piece.end > sure.end;
-            let (min, max) = index.bounds(entry, &piece);
-            let local = piece.start - span.start..piece.end - span.start;
-            match all.last_mut() {
-                Some(work) if work.granule == granule => {
-                    match work.rows.last_mut() {
-                        Some(before) if before.end == local.start => before.end = local.end,
-                        _ => work.rows.push(local),
-                    }
-                    work.check_time |= check_time;
-                    (work.min, work.max) = (work.min.min(min), work.max.max(max));
-                }
-                _ => all.push(Work {
-                    granule,
-                    rows: vec![local],
-                    check_time,
-                    severity_holds: false,
-                    lines: (0..line_count).collect(),
-                    min,
-                    max,
-                }),
-            }
-            row = piece.end;
-            granule += 1;
+        work.check_time |= piece.start < sure.start || piece.end > sure.end;
+        let (min, max) = index.bounds(stream, &piece);
+        (work.min, work.max) = (work.min.min(min), work.max.max(max));
+        let local = piece.start - span.start..piece.end - span.start;
+        match work.rows.last_mut() {
+            Some(before) if before.end == local.start => before.end = local.end,
+            _ => work.rows.push(local),
         }
     }
-    all
+    (!work.rows.is_empty()).then_some(work)
 }
 
-/// Whether levels and trace filter leave the granule in.
-fn may_match(granule: &Granule, scan: &LogScan, work: &mut Work) -> bool {
+/// Whether levels and trace filter leave the granule in; if so, whether the severity filters hold for all
+/// its rows.
+fn may_match(granule: &Granule, scan: &LogScan) -> Option<bool> {
     let mut severity_holds = true;
     for filter in &scan.filters {
         match filter {
@@ -198,18 +219,17 @@ fn may_match(granule: &Granule, scan: &LogScan, work: &mut Work) -> bool {
                     if range.contains(&number) { some |= bit } else { all &= !bit }
                 }
                 if granule.levels & some == 0 {
-                    return false;
+                    return None;
                 }
                 severity_holds &= granule.levels & !all == 0;
             }
             LogFilter::TraceId(id)
                 if granule.traces.is_empty() || !TraceIdBloom::may_contain(&granule.traces, &id.0) =>
             {
-                return false;
+                return None;
             }
             _ => {}
         }
     }
-    work.severity_holds = severity_holds;
-    true
+    Some(severity_holds)
 }

@@ -411,6 +411,11 @@ fn properties(options: &WriteOptions) -> Result<WriterProperties, SegmentError> 
     Ok(WriterProperties::builder()
         .set_created_by(format!("trine {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(options.zstd_level)?))
+        // Their bits are random: zstd saves nothing and costs every reader.
+        .set_column_compression(timestamp.clone(), Compression::UNCOMPRESSED)
+        .set_column_compression(path(stored::OBSERVED_DELAY), Compression::UNCOMPRESSED)
+        .set_column_compression(path(stored::TRACE_ID), Compression::UNCOMPRESSED)
+        .set_column_compression(path(stored::SPAN_ID), Compression::UNCOMPRESSED)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::None)
         .set_column_statistics_enabled(timestamp.clone(), EnabledStatistics::Page)
