@@ -3,7 +3,7 @@
 use crate::{
     BodyError,
     miner::{MARK, MAX_SLOTS},
-    sections::{compress, expand},
+    sections::{compress, compressor, expand},
     wire::{Reader, put_varint},
 };
 
@@ -93,11 +93,10 @@ pub(crate) fn write<'a>(templates: impl ExactSizeIterator<Item = (&'a [u8], &'a 
         }
     }
     raw.extend_from_slice(&slots_raw);
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL).expect("a zstd context needs only memory");
     let mut packed = Vec::new();
     let mut out = vec![VERSION];
     put_varint(&mut out, raw.len() as u64);
-    if compress(&mut compressor, &raw, &mut packed) < raw.len() {
+    if compress(&mut compressor(LEVEL), &raw, &mut packed) < raw.len() {
         out.extend_from_slice(&packed);
     } else {
         out.extend_from_slice(&raw);

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use crate::{
     BlockIndex, BodyError, Dictionary, Options,
     dictionary::{self, Slot},
-    sections::{compress, expand, prefix},
+    sections::{compress, compressor, expand, prefix},
     wire::{Reader, put_varint, put_zigzag},
 };
 
@@ -32,8 +32,7 @@ impl DictionaryMerger {
             let (text, slots) = (dictionary.text_of(id), dictionary.slots_of(id));
             if let Some(known) = self.ids.get(text) {
                 for (all, slot) in self.slots[*known as usize].iter_mut().zip(slots) {
-                    all.classes |= slot.classes;
-                    all.longest = all.longest.max(slot.longest);
+                    all.widen(*slot);
                 }
                 ids.push(*known);
                 continue;
@@ -81,10 +80,8 @@ pub fn renumber_block(
         last = id;
     }
     renumbered.extend_from_slice(&head[reader.position()..]);
-    let mut compressor =
-        zstd::bulk::Compressor::new(options.zstd_level).expect("a zstd context needs only memory");
     let mut packed = Vec::new();
-    compress(&mut compressor, &renumbered, &mut packed);
+    compress(&mut compressor(options.zstd_level), &renumbered, &mut packed);
     let shorter = if packed.len() < renumbered.len() { &packed } else { &renumbered };
     (lengths[0], lengths[1]) = (renumbered.len(), shorter.len());
     out.push(block[0]);

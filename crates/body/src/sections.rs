@@ -36,13 +36,6 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(level: i32) -> Self {
-        let compressor = |level| {
-            let mut compressor =
-                zstd::bulk::Compressor::new(level).expect("a zstd context needs only memory");
-            // Lengths stand in our own header.
-            compressor.include_contentsize(false).expect("zstd knows this parameter");
-            compressor
-        };
         Self {
             head: Vec::new(),
             small: Vec::new(),
@@ -102,6 +95,13 @@ impl Writer {
             out[at..at + 4].copy_from_slice(&length.to_le_bytes());
         }
     }
+}
+
+/// Makes frames without their length, which stands in our own header.
+pub(crate) fn compressor(level: i32) -> zstd::bulk::Compressor<'static> {
+    let mut compressor = zstd::bulk::Compressor::new(level).expect("a zstd context needs only memory");
+    compressor.include_contentsize(false).expect("zstd knows this parameter");
+    compressor
 }
 
 /// Replaces `out` by the zstd frame of `bytes`; its length.

@@ -9,7 +9,7 @@ use trine_protocols::Limits;
 use trine_server::{Running, ServerConfig};
 use trine_store::{BodyEncoding, Store, StoreConfig};
 
-/// How bodies lie in compacted segments.
+/// How bodies lie in segments.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Bodies {
     /// Templates and variables: the smallest form
@@ -49,7 +49,7 @@ pub struct ServerArgs {
     /// Recognise a repeated request without Idempotency-Key header by a hash of its body
     #[arg(long, value_name = "BOOL", env = "TRINE_DEDUP_BY_CONTENT", default_value_t = true, action = ArgAction::Set)]
     pub dedup_by_content: bool,
-    /// How bodies lie in compacted segments
+    /// How bodies lie in segments
     #[arg(long, value_enum, env = "TRINE_BODIES", default_value = "templates")]
     pub bodies: Bodies,
     /// Rows are kept in memory up to this many bytes, then written to a segment; two such parts may

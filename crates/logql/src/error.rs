@@ -67,10 +67,3 @@ pub enum LogqlError {
     #[error(transparent)]
     Scan(#[from] ScanError),
 }
-
-impl LogqlError {
-    /// Whether the caller can mend it by asking otherwise (HTTP 400).
-    pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Scan(_))
-    }
-}

@@ -12,8 +12,9 @@ use trine_schema::{LogCount, LogCountRow, LogFilter, LogScan, StreamRef, logs::c
 
 use crate::{
     Segment, SegmentError, StreamMatcher,
+    filter::levels_in,
     granule::GranuleReader,
-    index::{LEVELS, MINUTE_NS, minutes},
+    index::{LEVELS, MINUTE_NS, minutes, span},
     read::last_instant,
     write::{level_of, stream_refs, timestamps},
 };
@@ -24,11 +25,7 @@ pub fn whole_levels(scan: &LogScan) -> Option<u8> {
     let mut levels = u8::MAX >> (8 - LEVELS);
     for filter in &scan.filters {
         let LogFilter::Severity(range) = filter else { return None };
-        let (mut some, mut all) = (0u8, u8::MAX);
-        for number in 0..25u8 {
-            let bit = 1 << level_of(number) as u8;
-            if range.contains(&number) { some |= bit } else { all &= !bit }
-        }
+        let (some, all) = levels_in(range);
         if some & !all != 0 {
             return None;
         }
@@ -56,8 +53,7 @@ impl Tally {
     fn add(&mut self, stream: StreamRef, time: i64, level: usize, out: &mut Vec<LogCountRow>) {
         if time < self.bucket || time > self.last {
             self.flush(stream, out);
-            self.bucket = time.div_euclid(self.bucket_ns).saturating_mul(self.bucket_ns);
-            self.last = self.bucket.saturating_add(self.bucket_ns - 1);
+            (self.bucket, self.last) = span(time.div_euclid(self.bucket_ns), self.bucket_ns);
         }
         self.counts[level] += 1;
         self.starts[level] += u64::from(time == self.bucket);
@@ -144,8 +140,7 @@ pub fn count_segment(
         for minute in minutes(&entry.rollup) {
             let minute =
                 minute.map_err(|bad| segment.file.corrupt(0, format!("{} cannot be read", bad.0)))?;
-            let first_ns = minute.number.saturating_mul(MINUTE_NS);
-            let last_ns = first_ns.saturating_add(MINUTE_NS - 1);
+            let (first_ns, last_ns) = span(minute.number, MINUTE_NS);
             if last_ns < scan.start || first_ns > last {
                 continue;
             }
@@ -200,8 +195,7 @@ impl Tally {
     ) {
         if first_ns < self.bucket || first_ns > self.last {
             self.flush(stream, out);
-            self.bucket = first_ns.div_euclid(self.bucket_ns).saturating_mul(self.bucket_ns);
-            self.last = self.bucket.saturating_add(self.bucket_ns - 1);
+            (self.bucket, self.last) = span(first_ns.div_euclid(self.bucket_ns), self.bucket_ns);
         }
         self.counts[level] += u64::from(rows);
         self.starts[level] += if first_ns == self.bucket { u64::from(at_start) } else { 0 };

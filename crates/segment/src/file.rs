@@ -270,8 +270,9 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for a future on a thread that has nothing else to do; also where an executor already runs.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+/// Waits for a future on a thread that has nothing else to do. Unlike the executor of `futures` it may be
+/// used inside itself.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     loop {
@@ -350,10 +351,15 @@ impl CheckedReader {
         self.0.bytes.load(Relaxed)
     }
 
+    /// The error for which bytes were not given, if there is one.
+    pub fn refusal(&self) -> Option<SegmentError> {
+        self.0.error.lock().take()
+    }
+
     /// The error behind a failure of Parquet's reader.
     pub fn error(&self, offset: u64, shown: &dyn std::fmt::Display) -> SegmentError {
-        let kept = self.0.error.lock().take();
-        kept.unwrap_or_else(|| self.0.file.corrupt(offset, format!("pages cannot be decoded: {shown}")))
+        self.refusal()
+            .unwrap_or_else(|| self.0.file.corrupt(offset, format!("pages cannot be decoded: {shown}")))
     }
 }
 

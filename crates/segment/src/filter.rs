@@ -1,6 +1,9 @@
 //! Exact filters on batches in memory.
 
-use std::sync::Arc;
+use std::{
+    ops::{Range, RangeInclusive},
+    sync::Arc,
+};
 
 use arrow::{
     array::{
@@ -20,8 +23,21 @@ use trine_schema::{
 
 use crate::{
     SegmentError,
-    write::{stream_refs, timestamps},
+    write::{level_of, stream_refs, timestamps},
 };
+
+/// Numbers of severities.
+const SEVERITIES: Range<u8> = 0..25;
+
+/// Levels, one bit each: those of which some number lies in the range, and those of which none lies outside.
+pub fn levels_in(range: &RangeInclusive<u8>) -> (u8, u8) {
+    let (mut some, mut all) = (0u8, u8::MAX);
+    for number in SEVERITIES {
+        let bit = 1 << level_of(number) as u8;
+        if range.contains(&number) { some |= bit } else { all &= !bit }
+    }
+    (some, all)
+}
 
 /// Remembers which streams a scan takes; one per scan, shared by its threads.
 pub struct StreamMatcher {

@@ -113,6 +113,13 @@ pub struct Minute {
     pub starts: [u32; LEVELS],
 }
 
+/// First and last nanosecond of a stretch of time by its number: stretches are `width` long, number 0
+/// begins in 1970. At the ends of `i64` they are cut.
+pub fn span(number: i64, width: i64) -> (i64, i64) {
+    let next = number.saturating_add(1).saturating_mul(width);
+    (number.saturating_mul(width), if next == i64::MAX { next } else { next.saturating_sub(1) })
+}
+
 /// Appends roll-up entries of one stream, rising by minute.
 pub fn put_minutes(out: &mut Vec<u8>, minutes: &[Minute]) {
     let mut previous = 0;
@@ -250,6 +257,9 @@ impl Index {
             _ => return Err(Malformed("body encoding")),
         };
         let rows = reader.varint32("rows")?;
+        if rows == 0 {
+            return Err(Malformed("rows"));
+        }
         let raw_bytes = reader.varint("bytes of bodies")?;
         let tenants: Vec<String> = (0..reader.count("tenants")?)
             .map(|_| Ok(reader.text("tenant")?.to_owned()))
@@ -271,7 +281,7 @@ impl Index {
             let min = reader.zigzag("first time of a stream")?;
             let max = min.wrapping_add(reader.varint("last time of a stream")? as i64);
             let rollup = shared(&mut reader, "roll-up")?;
-            if tenant as usize >= tenants.len() || max < min {
+            if tenant as usize >= tenants.len() || max < min || end == row {
                 return Err(Malformed("stream"));
             }
             streams.push(StreamEntry { tenant, labels, id, rows: row..end, min, max, rollup });
@@ -358,6 +368,9 @@ impl Index {
         for _ in 0..reader.count("attribute names")? {
             let tenant = reader.varint32("tenant of an attribute")?;
             let name = reader.text("attribute name")?.to_owned();
+            if tenant as usize >= tenants.len() {
+                return Err(Malformed("tenant of an attribute"));
+            }
             attributes.push((tenant, name, reader.varint("rows of an attribute")?));
         }
         let templates = reader.bytes("templates")?.to_vec();
@@ -482,6 +495,91 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Everything that a reader asks of an index whose bytes were taken as good.
+    fn use_all(index: &Index) {
+        for entry in &index.streams {
+            let _ = &index.tenants[entry.tenant as usize];
+            index.marks_of(entry);
+            for (start, last) in [(i64::MIN, i64::MAX), (1, 50), (entry.max, entry.max), (entry.min, 0)] {
+                let (may, sure) = index.rows_in_time(entry, start, last);
+                for rows in [may, sure].into_iter().filter(|rows| !rows.is_empty()) {
+                    index.bounds(entry, &rows);
+                    assert!(index.granule_of(rows.end - 1) < index.granules.len());
+                }
+            }
+            assert!(minutes(&entry.rollup).count() < 1_000);
+        }
+        for (tenant, _, _) in &index.attributes {
+            let _ = &index.tenants[*tenant as usize];
+        }
+    }
+
+    fn framed(plain: &[u8]) -> Vec<u8> {
+        let mut file = (plain.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(&zstd::bulk::compress(plain, INDEX_ZSTD_LEVEL).unwrap());
+        file
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic() {
+        let times: Vec<i64> = (0..600).collect();
+        let granule = |rows: Range<u32>, row_group| Granule {
+            rows,
+            row_group,
+            min: 0,
+            max: 600,
+            levels: 1,
+            body: 0..0,
+            body_index: None,
+            traces: Bytes::from_static(&[7; 32]),
+        };
+        let mut rollup = Vec::new();
+        put_minutes(&mut rollup, &[Minute { number: 0, counts: [300; LEVELS], starts: [1; LEVELS] }]);
+        let entry = |rows| StreamEntry { rollup: rollup.clone().into(), ..stream(rows, &times) };
+        let index = Index {
+            body: BodyEncoding::Plain,
+            rows: 600,
+            raw_bytes: 600,
+            tenants: vec!["default".into()],
+            runs: vec![SortedRun { row: 0, mark: 0 }, SortedRun { row: 300, mark: 2 }],
+            streams: vec![entry(0..300), entry(300..600)],
+            granules: vec![granule(0..300, 0), granule(300..600, 1)],
+            row_groups: vec![0, 300, 600],
+            marks: vec![0, 256, 300, 556],
+            attributes: vec![(0, "order".into(), 600)],
+            templates: vec![],
+        };
+        let file = index.encode().unwrap();
+        let plain = zstd::bulk::decompress(&file[8..], 1 << 20).unwrap();
+        assert_eq!(framed(&plain), file);
+        use_all(&Index::decode(&file).unwrap());
+        let mut taken = 0;
+        for at in 0..plain.len() {
+            for byte in 0..=u8::MAX {
+                let mut bad = plain.clone();
+                bad[at] = byte;
+                if let Ok(index) = Index::decode(&framed(&bad)) {
+                    taken += 1;
+                    use_all(&index);
+                }
+            }
+            assert!(Index::decode(&framed(&plain[..at])).is_err());
+        }
+        assert!(taken > plain.len(), "the checks refuse everything, so nothing was tried");
+        // A stream without rows, in a file without rows and runs.
+        let mut bytes = Vec::new();
+        // `encode` takes no index without runs, so its header and streams are written by hand.
+        for number in [u64::from(VERSION), 0, 0, 0, 1] {
+            put_varint(&mut bytes, number);
+        }
+        put_bytes(&mut bytes, b"default");
+        bytes.extend_from_slice(&[1, 0, 0]);
+        bytes.extend_from_slice(&[0; 16]);
+        bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0]);
+        assert!(Index::decode(&framed(&bytes)).is_err());
     }
 
     #[test]

@@ -10,7 +10,9 @@ use trine_schema::{Stream, StreamRef, StreamRegistry, logs::column};
 
 use crate::{
     BodyEncoding, SegmentError, StreamOrder,
-    index::{Granule, Index, LEVELS, MARK_ROWS, MINUTE_NS, Minute, SortedRun, StreamEntry, put_minutes},
+    index::{
+        Granule, Index, LEVELS, MARK_ROWS, MINUTE_NS, Minute, SortedRun, StreamEntry, put_minutes, span,
+    },
     pages::Run,
     write::{GranuleRows, add_run, level_of, stream_refs, timestamps},
 };
@@ -33,7 +35,8 @@ struct OpenStream {
     min: i64,
     last: i64,
     minutes: Vec<Minute>,
-    /// Last nanosecond of the newest minute.
+    /// First and last nanosecond of the newest minute.
+    minute_first: i64,
     minute_last: i64,
 }
 
@@ -148,6 +151,7 @@ impl<'a> IndexBuilder<'a> {
             min: time,
             last: time,
             minutes: Vec::new(),
+            minute_first: i64::MIN,
             minute_last: i64::MIN,
         });
         Ok(())
@@ -167,13 +171,13 @@ impl<'a> IndexBuilder<'a> {
             open.last = *time;
             if *time > open.minute_last || open.minutes.is_empty() {
                 let minute = time.div_euclid(MINUTE_NS);
-                open.minute_last = minute.saturating_mul(MINUTE_NS).saturating_add(MINUTE_NS - 1);
+                (open.minute_first, open.minute_last) = span(minute, MINUTE_NS);
                 open.minutes.push(Minute { number: minute, counts: [0; LEVELS], starts: [0; LEVELS] });
             }
             let minute = open.minutes.last_mut().expect("BUG: a minute was begun");
             let level = level_of(*severity) as usize;
             minute.counts[level] += 1;
-            minute.starts[level] += u32::from(time.wrapping_add(MINUTE_NS - 1) == open.minute_last);
+            minute.starts[level] += u32::from(*time == open.minute_first);
             levels |= 1 << level;
         }
         Ok(levels)
@@ -268,7 +272,7 @@ impl AttributeNames {
     pub fn add(&mut self, tenant: u32, name: &str, rows: u64) {
         let names = self.0.entry(tenant).or_default();
         if let Some(count) = names.get_mut(name) {
-            *count += rows;
+            *count = count.saturating_add(rows);
         } else if names.len() < MAX_COUNTED_NAMES {
             names.insert(name.into(), rows);
         }

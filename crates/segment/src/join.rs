@@ -74,10 +74,9 @@ impl<'a> Join<'a> {
             let (reader, metadata) = (segment.reader(), segment.page_indexes()?);
             let mut granules = segment.index.granules.iter().peekable();
             for group in 0..metadata.num_row_groups() {
-                copy_row_group(&mut file, &reader, &metadata, group).map_err(|error| {
-                    let at = metadata.row_group(group).file_offset().unwrap_or_default();
-                    reader.error(u64::try_from(at).unwrap_or_default(), &error)
-                })?;
+                // Nothing is decoded: what the reader did not refuse is a failure of the new file.
+                copy_row_group(&mut file, &reader, &metadata, group)
+                    .map_err(|error| reader.refusal().unwrap_or(SegmentError::Parquet(error)))?;
                 while let Some(granule) = granules.next_if(|granule| granule.row_group as usize == group) {
                     let mut moved = base.granule(granule);
                     // A granule without a body block says where the one before ended.
@@ -186,7 +185,7 @@ impl Index {
         self.row_groups.extend(input.row_groups[1..].iter().map(|row| row + base.row));
         self.marks.extend_from_slice(&input.marks);
         self.rows += input.rows;
-        self.raw_bytes += input.raw_bytes;
+        self.raw_bytes = self.raw_bytes.saturating_add(input.raw_bytes);
         base
     }
 }

@@ -31,6 +31,7 @@ mod write;
 
 pub use compaction::SortedBatches;
 pub use error::SegmentError;
+pub use file::block_on;
 pub use filter::{StreamMatcher, filter_batch};
 pub use join::Join;
 pub use merge::merge_sorted;

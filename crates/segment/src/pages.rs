@@ -165,9 +165,10 @@ pub fn dictionary_chunk(
     if !all_null {
         encodings.push(Encoding::RLE_DICTIONARY);
     }
-    let codec = match compressed {
-        true => Compression::ZSTD(ZstdLevel::try_new(zstd_level)?),
-        false => Compression::UNCOMPRESSED,
+    let codec = if compressed {
+        Compression::ZSTD(ZstdLevel::try_new(zstd_level)?)
+    } else {
+        Compression::UNCOMPRESSED
     };
     let mut metadata = ColumnChunkMetaData::builder(column.clone())
         .set_compression(codec)

@@ -8,13 +8,10 @@ use trine_schema::{LineFilter, LogFilter, LogScan, Needle};
 
 use crate::{
     Segment, SegmentError, StreamMatcher,
+    filter::levels_in,
     index::{Granule, Index, StreamEntry},
     read::last_instant,
-    write::level_of,
 };
-
-/// Numbers of severities.
-const SEVERITIES: Range<u8> = 0..25;
 
 /// The line filters of a scan, understood once.
 pub struct LineQueries(Vec<Vec<Query>>);
@@ -213,11 +210,7 @@ fn may_match(granule: &Granule, scan: &LogScan) -> Option<bool> {
     for filter in &scan.filters {
         match filter {
             LogFilter::Severity(range) => {
-                let (mut some, mut all) = (0u8, u8::MAX);
-                for number in SEVERITIES {
-                    let bit = 1 << level_of(number) as u8;
-                    if range.contains(&number) { some |= bit } else { all &= !bit }
-                }
+                let (some, all) = levels_in(range);
                 if granule.levels & some == 0 {
                     return None;
                 }

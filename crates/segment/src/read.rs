@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use hashbrown::HashMap;
 use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
@@ -55,7 +56,6 @@ pub(crate) fn meta_of(index: &Index, file_bytes: u64, tail_offset: u64, root: [u
         max_timestamp: index.streams.iter().map(|stream| stream.max).max().unwrap_or_default(),
         root,
         tail_offset,
-        streams: index.streams.len() as u32,
         tenants: index.tenants.iter().filter_map(|tenant| TenantId::new(tenant).ok()).collect(),
         body: index.body,
     }
@@ -108,7 +108,13 @@ impl Segment {
             );
         }
         let mut streams = Vec::with_capacity(index.streams.len());
+        // A stream has an entry in each run.
+        let mut known: HashMap<(u32, u128), StreamRef> = HashMap::new();
         for stream in &index.streams {
+            if let Some(reference) = known.get(&(stream.tenant, stream.id)) {
+                streams.push(*reference);
+                continue;
+            }
             let tenant =
                 TenantId::new(&index.tenants[stream.tenant as usize]).map_err(|_| malformed("tenant"))?;
             let labels = Labels::from_json(&stream.labels).ok_or_else(|| malformed("labels"))?;
@@ -118,6 +124,7 @@ impl Segment {
             if registry.get(reference).id.0 != stream.id {
                 return Err(malformed("stream id"));
             }
+            known.insert((stream.tenant, stream.id), reference);
             streams.push(reference);
         }
         let memory = encoded.len() * 2 + file.memory() + pages * PAGE_LOCATION_BYTES + index.marks.len() * 8;
@@ -152,6 +159,11 @@ impl Segment {
         self.memory
     }
 
+    /// Number of its sorted runs.
+    pub fn runs(&self) -> usize {
+        self.index.runs.len()
+    }
+
     /// Whether a scan has met damage in it; scans leave it out from then on.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Relaxed)
@@ -166,7 +178,7 @@ impl Segment {
         CheckedReader::new(self.file.clone())
     }
 
-    /// Streams of the scan's tenant that match and have rows in its range.
+    /// Streams of the scan's tenant that match and have rows in its range, once for each run.
     pub fn streams(&self, scan: &LogScan, matcher: &StreamMatcher) -> Vec<StreamRef> {
         let Some(last) = last_instant(scan) else { return Vec::new() };
         self.index

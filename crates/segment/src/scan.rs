@@ -36,7 +36,7 @@ use crate::{
 
 /// Granules of one step when whole columns of text are returned: about 5 MB of bodies.
 const STEP_GRANULES_TEXT: usize = 4;
-/// Granules of one step otherwise: one row group, whose pages lie together.
+/// Granules of one step otherwise: half a row group, whose pages lie together.
 const STEP_GRANULES: usize = 16;
 /// Rows in memory that one step takes.
 const STEP_MEMTABLE_ROWS: usize = 64 * 1024;

@@ -15,7 +15,7 @@ use crate::{
     GRANULE_ROWS, Segment, SegmentError,
     blocks::{BLOCK_BYTES, BlockTable},
     columns::stored,
-    index::{LEVELS, MARK_ROWS, MINUTE_NS, Minute, minutes},
+    index::{LEVELS, MARK_ROWS, MINUTE_NS, Minute, minutes, span},
     pool,
     write::{level_of, timestamps},
 };
@@ -169,7 +169,7 @@ impl RowCheck<'_> {
         }
         if let Some(open) = self.minutes.last_mut() {
             open.counts[level] += 1;
-            open.starts[level] += u32::from(time.rem_euclid(MINUTE_NS) == 0);
+            open.starts[level] += u32::from(time == span(minute, MINUTE_NS).0);
         }
         if self.row + 1 == entry.rows.end {
             let kept: Result<Vec<_>, _> = minutes(&entry.rollup).collect();

@@ -108,8 +108,6 @@ pub struct SegmentMeta {
     pub root: [u8; 32],
     /// First byte of the tail: block table, page indexes and Parquet footer, which `root` covers directly.
     pub tail_offset: u64,
-    /// Number of streams.
-    pub streams: u32,
     /// Tenants with rows in the file, sorted.
     pub tenants: Vec<TenantId>,
     /// How bodies are stored.

@@ -6,7 +6,7 @@
 //!
 //! Damage is found at open: SQLite's own check, a CRC-32C per row, and a sum over all rows in
 //! `meta`, so that neither a flipped byte nor a vanished row goes unseen. A damaged catalog is
-//! rebuilt from the segments' own metadata (see `rebuild.rs`).
+//! rebuilt from the segments' own metadata (see `recover.rs`).
 
 use std::{path::Path, time::Duration};
 
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS segments (
   id INTEGER PRIMARY KEY, path TEXT NOT NULL, level INTEGER NOT NULL, sources TEXT NOT NULL,
   rows INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, file_bytes INTEGER NOT NULL,
   min_timestamp INTEGER NOT NULL, max_timestamp INTEGER NOT NULL, root BLOB NOT NULL,
-  tail_offset INTEGER NOT NULL, streams INTEGER NOT NULL, tenants TEXT NOT NULL, body TEXT NOT NULL,
+  tail_offset INTEGER NOT NULL, tenants TEXT NOT NULL, body TEXT NOT NULL,
   crc INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS batch_keys (key BLOB PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (
@@ -120,7 +120,7 @@ pub(crate) struct Loaded {
 
 /// What a flush commits.
 pub(crate) struct FlushCommit<'a> {
-    /// `None` when retention left no row to write.
+    /// `None` when the generation has no row.
     pub segment: Option<&'a SegmentRow>,
     pub flushed_sequence: u64,
     /// Keys of the flushed batches.
@@ -235,6 +235,12 @@ impl Catalog {
         })
     }
 
+    /// Whether the catalog has this segment; asked after a commit whose outcome is unknown.
+    pub fn lists(&self, id: u64) -> Result<bool, StoreError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM segments WHERE id = ?1)";
+        self.connection.lock().query_row(query, [id as i64], |row| row.get(0)).map_err(sql("read"))
+    }
+
     /// Forgets which files were leaving: all are gone.
     pub fn all_gone(&self) -> Result<(), StoreError> {
         self.transact("forget removed files", |t| t.execute("DELETE FROM leaving", []).map(drop))
@@ -266,8 +272,7 @@ impl Catalog {
 fn insert(t: &Transaction<'_>, s: &SegmentRow) -> rusqlite::Result<()> {
     let m = &s.meta;
     let tenants = m.tenants.iter().map(TenantId::as_str).collect::<Vec<_>>().join("\n");
-    let insert =
-        "INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+    let insert = "INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     t.prepare_cached(insert)?.execute(params![
         s.id as i64,
         s.path,
@@ -280,7 +285,6 @@ fn insert(t: &Transaction<'_>, s: &SegmentRow) -> rusqlite::Result<()> {
         m.max_timestamp,
         m.root.as_slice(),
         m.tail_offset as i64,
-        m.streams,
         tenants,
         match m.body {
             BodyEncoding::Plain => "plain",
@@ -319,7 +323,7 @@ fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         return Err(corrupt("the sum over the segments does not fit"));
     }
     let segments = rows(connection, "SELECT * FROM segments ORDER BY id", |row| {
-        let tenants: String = row.get(12)?;
+        let tenants: String = row.get(11)?;
         let segment = SegmentRow {
             id: row.get::<_, i64>(0)? as u64,
             path: row.get(1)?,
@@ -334,15 +338,14 @@ fn load(connection: &Connection) -> Result<Loaded, StoreError> {
                 max_timestamp: row.get(8)?,
                 root: row.get(9)?,
                 tail_offset: row.get::<_, i64>(10)? as u64,
-                streams: row.get(11)?,
                 tenants: tenants.lines().filter_map(|tenant| TenantId::new(tenant).ok()).collect(),
-                body: match row.get::<_, String>(13)?.as_str() {
+                body: match row.get::<_, String>(12)?.as_str() {
                     "plain" => BodyEncoding::Plain,
                     _ => BodyEncoding::Template,
                 },
             },
         };
-        Ok((segment, row.get::<_, u32>(14)?))
+        Ok((segment, row.get::<_, u32>(13)?))
     })?;
     let segments = segments.into_iter().map(|(segment, crc)| {
         if segment.crc() == crc {
@@ -400,7 +403,6 @@ mod tests {
                 max_timestamp: i64::MAX,
                 root: [7; 32],
                 tail_offset: 90,
-                streams: 2,
                 tenants: vec![TenantId::default(), TenantId::new("x").unwrap()],
                 body: BodyEncoding::Template,
             },
@@ -438,6 +440,7 @@ mod tests {
         commit(1);
         commit(2);
         catalog.replace(&[segment(3)], &[1], &[]).unwrap();
+        assert_eq!([1, 2, 3].map(|id| catalog.lists(id).unwrap()), [false, true, true]);
         drop(catalog);
         let (catalog, loaded) = Catalog::open(&path).unwrap();
         assert_eq!(loaded.segments, [segment(2), segment(3)]);

@@ -1,9 +1,9 @@
 //! Upkeep: merging and joining segments, retention, removing files.
 //!
-//! A merge streams its inputs granule by granule into a new segment, a join copies them. Crash cases: before the catalog
-//! transaction the output is an orphan whose rows all lie in other segments, the next open removes
-//! it; after it the inputs are the orphans. The inputs' files go when the last query that reads
-//! them ends.
+//! A merge streams its inputs granule by granule into a new segment, a join copies them. Crash cases:
+//! before the catalog transaction the output is an orphan whose rows all lie in other segments, the
+//! next open removes it; after it the inputs are the orphans. The inputs' files go when the last query
+//! that reads them ends.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -24,7 +24,7 @@ use crate::{
     engine::{Engine, Live},
     files::{SegmentName, day_of},
     flush::open,
-    plan::{Candidate, Mood, Step, plan},
+    plan::{Candidate, MAX_MERGED, Mood, Step, plan, size},
 };
 
 /// How often retention is applied and old files are looked after.
@@ -117,7 +117,7 @@ fn step(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
             id: live.row.id,
             day: day_of(live.row.meta.max_timestamp),
             level: live.row.level,
-            raw_bytes: live.row.meta.raw_bytes,
+            bytes: size(live.row.meta.rows, live.row.meta.raw_bytes),
             sources: live.row.sources.clone(),
         })
         .collect();
@@ -137,6 +137,10 @@ fn step(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
 /// Brings segments together in a new one.
 fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(), StoreError> {
     let begun = Instant::now();
+    let segments: Vec<Arc<Segment>> = inputs.iter().map(|live| live.segment.clone()).collect();
+    let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
+    let join = if join && can_join(engine, inputs) { Join::new(&segments, &options) } else { None };
+    let inputs = if join.is_some() { inputs } else { mergeable(inputs) };
     let day = inputs.iter().map(|live| live.row.meta.max_timestamp).max().expect("there are inputs");
     let name = SegmentName {
         id: engine.next_id.fetch_add(1, Relaxed),
@@ -144,13 +148,11 @@ fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(),
         sources: Sources::union(inputs.iter().map(|live| &live.row.sources)),
     };
     let path = name.path(day);
-    let mut written = Ok(None);
-    if join && can_join(engine, inputs) {
-        written = write_joined(engine, inputs, &path);
-    }
-    if let Ok(None) = written {
-        written = write_merged(engine, inputs, &path);
-    }
+    let written = match join {
+        Some(join) => engine.files.write(&path, |file| join.write(file)).map(Some),
+        None => write_merged(engine, inputs, &path, &options),
+    };
+    drop(segments);
     let live = match written {
         Ok(Some(meta)) => {
             let row = SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta };
@@ -181,10 +183,18 @@ fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(),
         let committed =
             if all_there { engine.replace_in_catalog(&add, &ids).map(|()| true) } else { Ok(false) };
         if !matches!(committed, Ok(true)) {
-            if let Some(live) = live {
-                let _ = engine.files.remove(&live.row.path);
+            // A commit may fail after it took effect; then the new segment must stay. Where that cannot be
+            // told, its file stays for the next open to judge.
+            let listed = match (&committed, add.as_slice()) {
+                (Err(_), [row]) => engine.catalog.lists(row.id)?,
+                _ => false,
+            };
+            if !listed {
+                if let Some(live) = live {
+                    let _ = engine.files.remove(&live.row.path);
+                }
+                return committed.map(drop);
             }
-            return committed.map(drop);
         }
         engine.swap_segments(live, &ids);
     }
@@ -203,16 +213,14 @@ fn can_join(engine: &Engine, inputs: &[Arc<Live>]) -> bool {
     inputs.iter().all(|live| live.row.meta.body == body && live.row.meta.min_timestamp >= cutoff)
 }
 
-/// `None` when they do not fit into one segment.
-fn write_joined(
-    engine: &Engine,
-    inputs: &[Arc<Live>],
-    path: &str,
-) -> Result<Option<SegmentMeta>, StoreError> {
-    let segments: Vec<Arc<Segment>> = inputs.iter().map(|live| live.segment.clone()).collect();
-    let options = WriteOptions::default();
-    let Some(join) = Join::new(&segments, &options) else { return Ok(None) };
-    engine.files.write(path, |file| join.write(file)).map(Some)
+/// The first of the inputs, as many as one merge may hold open: each run takes a granule of memory.
+fn mergeable(inputs: &[Arc<Live>]) -> &[Arc<Live>] {
+    let mut runs = 0;
+    let fitting = inputs.iter().take_while(|live| {
+        runs += live.segment.runs();
+        runs <= MAX_MERGED
+    });
+    &inputs[..fitting.count().max(2).min(inputs.len())]
 }
 
 /// `None` when retention leaves no row.
@@ -220,6 +228,7 @@ fn write_merged(
     engine: &Engine,
     inputs: &[Arc<Live>],
     path: &str,
+    options: &WriteOptions,
 ) -> Result<Option<SegmentMeta>, StoreError> {
     let cutoff = engine.retention_cutoff();
     let runs = inputs.iter().flat_map(|live| live.segment.sorted_runs()).collect();
@@ -236,8 +245,7 @@ fn write_merged(
     if merged.peek().is_none() {
         return Ok(None);
     }
-    let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
-    engine.files.write(path, |file| write_segment(file, &engine.registry, merged, &options).map(Some))
+    engine.files.write(path, |file| write_segment(file, &engine.registry, merged, options).map(Some))
 }
 
 /// The rows at or after the cutoff.

@@ -53,8 +53,8 @@ pub struct StoreConfig {
     /// Whether compaction and retention run by themselves. Default: true. [`crate::Store::compact`]
     /// works either way.
     pub compaction: bool,
-    /// Raw bytes (bodies and attributes) at which a segment counts as full and is not merged again.
-    /// Default: 1 GiB.
+    /// Bytes of bodies (or 16 per row, where that is more) up to which segments are brought together; one
+    /// with half as many stays as it is. Default: 1 GiB.
     pub segment_bytes: u64,
     /// Body encoding of new segments. Default: [`BodyEncoding::Templates`].
     pub body_encoding: BodyEncoding,

@@ -25,7 +25,7 @@ use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path as ObjectPath,
 };
-use trine_segment::SegmentError;
+use trine_segment::{SegmentError, block_on};
 
 use crate::{StoreError, catalog::Sources};
 
@@ -383,26 +383,6 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = File::create(path).map_err(fail)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     sync_dir(path.parent().expect("a file lies in a folder"))
-}
-
-/// Waits for an object store from a plain thread. Unlike the executor of `futures` it may be used
-/// inside itself: opening a segment waits for reads in its own way.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Arc::new(Unpark(std::thread::current())).into();
-    let mut context = std::task::Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(done) => return done,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
 }
 
 #[cfg(test)]

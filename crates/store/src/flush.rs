@@ -18,13 +18,13 @@ use std::{
 };
 
 use object_store::path::Path as ObjectPath;
-use trine_segment::{Segment, WriteOptions, sort_batches, write_segment};
+use trine_segment::{Segment, WriteOptions, block_on, sort_batches, write_segment};
 
 use crate::{
     StoreError,
     catalog::{FlushCommit, SegmentRow, Sources},
     engine::{Engine, Live},
-    files::{SegmentName, block_on, segment_error},
+    files::{SegmentName, segment_error},
     memtable::Memtable,
 };
 

@@ -3,7 +3,7 @@
 //! There are two ways. *Merging* sorts all rows anew and encodes them again: dear, and worth it for small
 //! segments, whose streams are cut into shreds. *Joining* copies what is encoded behind one another: cheap,
 //! and good for segments with long runs. Only segments of one UTC day (of their latest row) come together. A
-//! segment with at least half the target's raw bytes is *done* and stays. Of the others, oldest first:
+//! segment with at least half the target's bytes is *done* and stays. Of the others, oldest first:
 //! 1. sixteen small ones of about one size (a factor of eight) are merged, so that trickles stay few;
 //! 2. sixteen large ones, or as many as reach the target, are joined;
 //! 3. when nothing was flushed for a while, four or more small ones fresh from a flush are merged;
@@ -13,8 +13,8 @@
 
 use crate::{catalog::Sources, files::MAX_SOURCES_TEXT};
 
-/// Most inputs of one merge; each holds a granule (about 2 MB) in memory.
-const MAX_MERGED: usize = 32;
+/// Most inputs of one merge, and most runs in them; each holds a granule (about 2 MB) in memory.
+pub(crate) const MAX_MERGED: usize = 32;
 
 /// Most inputs of one join.
 const MAX_JOINED: usize = 64;
@@ -28,13 +28,23 @@ const SMALL: u64 = 64;
 /// Rule 3.
 const QUIET: usize = 4;
 
+/// A row counts for at least so many bytes: rows with short bodies or none are work and take room too, and
+/// must come to an end.
+const ROW_BYTES: u64 = 16;
+
+/// What a segment counts for.
+pub(crate) fn size(rows: u64, raw_bytes: u64) -> u64 {
+    raw_bytes.max(rows.saturating_mul(ROW_BYTES))
+}
+
 /// What the plan knows of a segment.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub id: u64,
     pub day: i64,
     pub level: u8,
-    pub raw_bytes: u64,
+    /// Its [`size`].
+    pub bytes: u64,
     pub sources: Sources,
 }
 
@@ -60,7 +70,7 @@ pub(crate) enum Step {
 
 /// The next step; `None` when all is well.
 pub(crate) fn plan(all: &[Candidate], target: u64, mood: Mood) -> Option<Step> {
-    let mut open: Vec<&Candidate> = all.iter().filter(|c| c.raw_bytes < target / 2).collect();
+    let mut open: Vec<&Candidate> = all.iter().filter(|c| c.bytes < target / 2).collect();
     open.sort_by_key(|c| (c.day, c.sources.0.first().copied(), c.id));
     open.chunk_by(|a, b| a.day == b.day).find_map(|day| of_day(day, target, mood))
 }
@@ -68,19 +78,19 @@ pub(crate) fn plan(all: &[Candidate], target: u64, mood: Mood) -> Option<Step> {
 fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
     let ids = |run: &[&Candidate]| run.iter().map(|c| c.id).collect();
     let (small, large): (Vec<&Candidate>, Vec<&Candidate>) =
-        day.iter().partition(|c| c.raw_bytes < target / SMALL);
+        day.iter().partition(|c| c.bytes < target / SMALL);
     let merge = |wanted: &dyn Fn(&Candidate) -> bool, enough: usize| {
         let some: Vec<&Candidate> = small.iter().copied().filter(|c| wanted(c)).collect();
         let run = together(&some, target, MAX_MERGED, enough)?;
         Some(Step::Merge(ids(&run)))
     };
-    let tier = |c: &Candidate| (target / c.raw_bytes.max(1)).ilog2() / 3;
+    let tier = |c: &Candidate| (target / c.bytes.max(1)).ilog2() / 3;
     let mut tiers: Vec<u32> = small.iter().map(|c| tier(c)).collect();
     tiers.dedup();
     let by_size = || tiers.iter().find_map(|t| merge(&|c| tier(c) == *t, ENOUGH));
     let join = |some: &[&Candidate], enough: usize| {
         let run = together(some, target, MAX_JOINED, 2)?;
-        let whole: u64 = run.iter().map(|c| c.raw_bytes).sum();
+        let whole: u64 = run.iter().map(|c| c.bytes).sum();
         (run.len() >= enough || whole >= target).then(|| Step::Join(ids(&run)))
     };
     match mood {
@@ -107,7 +117,7 @@ fn together<'a>(
             if run.len() == most || bytes >= target || sources.to_text().len() > MAX_SOURCES_TEXT {
                 break;
             }
-            bytes += candidate.raw_bytes;
+            bytes += candidate.bytes;
             run.push(candidate);
         }
         run
@@ -123,7 +133,7 @@ mod tests {
 
     fn fresh(id: u64, day: i64, megabytes: u64) -> Candidate {
         let sources = Sources::range(id * 10, id * 10 + 9);
-        Candidate { id, day, level: 0, raw_bytes: megabytes * MB, sources }
+        Candidate { id, day, level: 0, bytes: megabytes * MB, sources }
     }
 
     /// Plays steps until nothing is left to do; returns the megabytes merged and joined and the final sizes.
@@ -135,18 +145,18 @@ mod tests {
                 Step::Join(ids) => (ids, &mut joins),
             };
             let (merged, rest): (Vec<_>, Vec<_>) = all.drain(..).partition(|c| ids.contains(&c.id));
-            let raw_bytes: u64 = merged.iter().map(|c| c.raw_bytes).sum();
-            *written += raw_bytes / MB;
+            let bytes: u64 = merged.iter().map(|c| c.bytes).sum();
+            *written += bytes / MB;
             *all = rest;
             all.push(Candidate {
                 id: 1000 + ids[0],
                 day: merged[0].day,
                 level: merged.iter().map(|c| c.level).max().unwrap() + 1,
-                raw_bytes,
+                bytes,
                 sources: Sources::union(merged.iter().map(|c| &c.sources)),
             });
         }
-        (merges, joins, all.iter().map(|c| c.raw_bytes / MB).collect())
+        (merges, joins, all.iter().map(|c| c.bytes / MB).collect())
     }
 
     #[test]
@@ -188,6 +198,18 @@ mod tests {
         assert_eq!(plan(&[fresh(1, 1, 1), fresh(2, 1, 1)], 1024 * MB, Mood::Quiet), None);
         let four: Vec<_> = (0..4).map(|id| fresh(id, 1, 1)).collect();
         assert_eq!(plan(&four, 1024 * MB, Mood::Quiet), Some(Step::Merge(vec![0, 1, 2, 3])));
+    }
+
+    #[test]
+    fn rows_without_bodies_are_not_merged_again_and_again() {
+        let (mut all, mut written) = (Vec::new(), 0);
+        for id in 0..300 {
+            all.push(Candidate { bytes: size(400_000, 0), ..fresh(id, 1, 0) });
+            let (merges, joins, _) = settle(&mut all, Mood::Busy);
+            written += merges + joins;
+        }
+        assert!(all.len() <= 48 && written <= 3 * 300 * 6, "{} segments, {written} MB written", all.len());
+        assert_eq!(size(1, 200), 200);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use object_store::path::Path as ObjectPath;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Semaphore;
 use trine_schema::{LogBatch, StreamRef, StreamRegistry, logs::column};
-use trine_segment::Segment;
+use trine_segment::{Segment, block_on};
 use trine_wal::{DirLock, LockError, TornTail, Wal, WalConfig, WalError, lock_directory};
 
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     catalog::{CATALOG, Catalog, Loaded, SegmentRow, Sources, corrupt},
     dedup::Dedup,
     engine::{Counters, Engine, Health, Live, State, Upkeep, millis},
-    files::{Files, SegmentName, block_on},
+    files::{Files, SegmentName},
     memtable::{MemBatch, Memtable},
     record::{Record, decode},
     tail::TailHub,

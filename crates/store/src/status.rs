@@ -47,7 +47,7 @@ pub struct LevelStatus {
     pub rows: u64,
     /// Bytes on disk.
     pub bytes: u64,
-    /// Bytes of bodies and attributes before encoding.
+    /// Bytes of bodies before encoding.
     pub raw_bytes: u64,
 }
 

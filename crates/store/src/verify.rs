@@ -4,14 +4,14 @@ use std::{path::Path, sync::Arc};
 
 use object_store::path::Path as ObjectPath;
 use trine_schema::StreamRegistry;
-use trine_segment::Segment;
+use trine_segment::{Segment, block_on};
 use trine_wal::{Disk, RealDisk, Recovery, Wal};
 
 use crate::{
     StoreError, VerifyReport,
     catalog::{Catalog, SegmentRow},
     engine::Engine,
-    files::{Files, block_on},
+    files::Files,
     recover::{self, Unlisted},
 };
 

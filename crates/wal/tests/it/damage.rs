@@ -1,9 +1,14 @@
 //! Bytes that rot on the disk.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use trine_testing::{Random, SimDisk};
-use trine_wal::{Wal, WalError};
+use trine_wal::{Disk, DiskFile, Wal, WalError};
 
 use crate::{DIR, append, open, small_files};
 
@@ -170,4 +175,59 @@ fn a_newer_version_is_refused() {
     disk.overwrite(&path, 0, &header);
     let error = open(&disk, small_files()).unwrap_err();
     assert!(matches!(error, WalError::Version { version: 2, supported: 1, .. }), "{error}");
+}
+
+/// A disk whose first file goes right after the first listing.
+#[derive(Debug)]
+struct Cutting(SimDisk, AtomicBool);
+
+impl Disk for Cutting {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir(dir)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.0.create(path)
+    }
+
+    fn open_write(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.0.open_write(path)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.0.open_read(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let names = self.0.list(dir)?;
+        if !self.1.swap(true, Relaxed) {
+            self.0.remove(&dir.join(names.iter().min().expect("there are files")))?;
+        }
+        Ok(names)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+}
+
+/// Scenario: a log is verified while its writer cuts it off. Guarantee: a file that went is no damage.
+#[test]
+fn a_file_that_is_cut_off_during_a_verify_is_not_missed() {
+    let disk = SimDisk::new(1);
+    let (entries, _) =
+        (0..100).map(|seed| filled(&disk, &mut Random::new(seed))).find(|_| disk.files().len() > 2).unwrap();
+    let before = disk.files().len();
+    let recovery = Wal::verify(&Cutting(disk.clone(), AtomicBool::new(false)), Path::new(DIR)).unwrap();
+    assert_eq!(disk.files().len(), before - 1);
+    assert!(recovery.corruptions.is_empty() && recovery.entries > 0, "{recovery:?}");
+    assert!(recovery.entries < entries.keys().max().copied().unwrap());
 }
