@@ -57,37 +57,31 @@ impl StreamMatcher {
 
     /// Whether the stream is of the scan's tenant and passes its matchers.
     pub fn matches(&self, stream: StreamRef) -> bool {
+        let known = self.known.read().get(stream as usize).copied().flatten();
+        known.unwrap_or_else(|| self.decide(&mut self.known.write(), stream))
+    }
+
+    /// [`StreamMatcher::matches`] of each.
+    pub fn matches_each(&self, streams: &[StreamRef]) -> Vec<bool> {
+        let known = self.known.read();
+        let all: Option<Vec<bool>> =
+            streams.iter().map(|stream| known.get(*stream as usize).copied().flatten()).collect();
+        drop(known);
+        all.unwrap_or_else(|| {
+            let mut known = self.known.write();
+            streams.iter().map(|stream| self.decide(&mut known, *stream)).collect()
+        })
+    }
+
+    fn decide(&self, known: &mut Vec<Option<bool>>, stream: StreamRef) -> bool {
         let position = stream as usize;
-        if let Some(Some(known)) = self.known.read().get(position) {
-            return *known;
-        }
-        let found = self.registry.get(stream);
-        let matches =
-            found.tenant == self.tenant && self.matchers.iter().all(|matcher| matcher.matches(&found));
-        let mut known = self.known.write();
         if known.len() <= position {
             known.resize(position + 1, None);
         }
-        known[position] = Some(matches);
-        matches
-    }
-}
-
-impl StreamMatcher {
-    /// [`StreamMatcher::matches`] of each.
-    pub fn matches_each(&self, streams: &[StreamRef]) -> Vec<bool> {
-        let mut unknown: Vec<StreamRef> = {
-            let known = self.known.read();
-            let is_unknown = |stream: &&StreamRef| known.get(**stream as usize).is_none_or(Option::is_none);
-            streams.iter().filter(is_unknown).copied().collect()
-        };
-        unknown.sort_unstable();
-        unknown.dedup();
-        for stream in unknown {
-            self.matches(stream);
-        }
-        let known = self.known.read();
-        streams.iter().map(|stream| known[*stream as usize] == Some(true)).collect()
+        *known[position].get_or_insert_with(|| {
+            let found = self.registry.get(stream);
+            found.tenant == self.tenant && self.matchers.iter().all(|matcher| matcher.matches(&found))
+        })
     }
 }
 

@@ -59,6 +59,8 @@ pub struct SortedRun {
 pub struct Granule {
     /// Rows in the file.
     pub rows: Range<u32>,
+    /// Positions in [`Index::streams`] of the streams with rows in it.
+    pub streams: Range<u32>,
     /// Parquet row group.
     pub row_group: u32,
     /// Earliest timestamp.
@@ -156,6 +158,34 @@ pub fn minutes(bytes: &[u8]) -> impl Iterator<Item = Result<Minute, Malformed>> 
             Ok(entry)
         })
     })
+}
+
+/// Moves roll-ups and trace filters into a buffer of their own, so that the decoded index can go.
+fn keep_slices(streams: &mut [StreamEntry], granules: &mut [Granule]) {
+    let slices = || streams.iter().map(|stream| &stream.rollup).chain(granules.iter().map(|g| &g.traces));
+    let mut kept = Vec::with_capacity(slices().map(Bytes::len).sum());
+    slices().for_each(|slice| kept.extend_from_slice(slice));
+    let (kept, mut start) = (Bytes::from(kept), 0);
+    let moved = streams.iter_mut().map(|stream| &mut stream.rollup);
+    for slice in moved.chain(granules.iter_mut().map(|granule| &mut granule.traces)) {
+        let end = start + slice.len();
+        *slice = kept.slice(start..end);
+        start = end;
+    }
+}
+
+/// Positions of the streams with rows in a granule that comes after `before`.
+pub fn streams_of(streams: &[StreamEntry], before: Option<&Granule>, rows: &Range<u32>) -> Range<u32> {
+    // The last stream of the granule before may go on.
+    let mut first = before.map_or(0, |before| before.streams.end.saturating_sub(1) as usize);
+    while streams.get(first).is_some_and(|stream| stream.rows.end <= rows.start) {
+        first += 1;
+    }
+    let mut end = first;
+    while streams.get(end).is_some_and(|stream| stream.rows.start < rows.end) {
+        end += 1;
+    }
+    first as u32..end as u32
 }
 
 impl Index {
@@ -343,7 +373,9 @@ impl Index {
                 return Err(Malformed("granule"));
             }
             let body = start..stop;
-            granules.push(Granule { rows: row..end, row_group, min, max, levels, body, body_index, traces });
+            let rows = row..end;
+            let streams = streams_of(&streams, granules.last(), &rows);
+            granules.push(Granule { rows, streams, row_group, min, max, levels, body, body_index, traces });
             (row, position) = (end, stop);
         }
         if row != rows {
@@ -374,6 +406,7 @@ impl Index {
             attributes.push((tenant, name, reader.varint("rows of an attribute")?));
         }
         let templates = reader.bytes("templates")?.to_vec();
+        keep_slices(&mut streams, &mut granules);
         if reader.position() != bytes.len() {
             return Err(Malformed("end of the index"));
         }
@@ -527,6 +560,7 @@ mod tests {
         let times: Vec<i64> = (0..600).collect();
         let granule = |rows: Range<u32>, row_group| Granule {
             rows,
+            streams: 0..0,
             row_group,
             min: 0,
             max: 600,

@@ -108,6 +108,8 @@ impl<'a> IndexBuilder<'a> {
         }
         self.index.granules.push(Granule {
             rows: first_row..end,
+            // Known when the index is read back.
+            streams: 0..0,
             row_group: self.row_group,
             min,
             max,

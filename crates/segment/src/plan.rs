@@ -122,10 +122,7 @@ pub fn plan(
                 continue;
             }
             let Some(severity_holds) = may_match(granule, scan) else { continue };
-            let first = index.streams.partition_point(|stream| stream.rows.end <= granule.rows.start);
-            let behind =
-                index.streams[first..].partition_point(|stream| stream.rows.start < granule.rows.end);
-            let entries = first..first + behind;
+            let entries = granule.streams.start as usize..granule.streams.end as usize;
             if !wanted[entries.clone()].contains(&true) {
                 continue;
             }

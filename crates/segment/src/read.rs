@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use hashbrown::HashMap;
+use hashbrown::HashSet;
 use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
@@ -178,16 +179,18 @@ impl Segment {
         CheckedReader::new(self.file.clone())
     }
 
-    /// Streams of the scan's tenant that match and have rows in its range, once for each run.
+    /// Streams of the scan's tenant that match and have rows in its range, each once.
     pub fn streams(&self, scan: &LogScan, matcher: &StreamMatcher) -> Vec<StreamRef> {
         let Some(last) = last_instant(scan) else { return Vec::new() };
+        let mut seen = HashSet::new();
         self.index
             .streams
             .iter()
             .zip(&self.streams)
-            .filter(|(entry, _)| entry.min <= last && entry.max >= scan.start)
-            .map(|(_, reference)| *reference)
-            .filter(|reference| matcher.matches(*reference))
+            .zip(matcher.matches_each(&self.streams))
+            .filter(|((entry, _), wanted)| *wanted && entry.min <= last && entry.max >= scan.start)
+            .map(|((_, reference), _)| *reference)
+            .filter(|reference| seen.insert(*reference))
             .collect()
     }
 
