@@ -7,7 +7,8 @@
 //! 1. sixteen small ones of about one size (a factor of eight) are merged, so that trickles stay few;
 //! 2. sixteen large ones, or as many as reach the target, are joined;
 //! 3. when nothing was flushed for a while, four or more small ones fresh from a flush are merged;
-//! 4. when it is forced, all small ones are merged, then everything is joined.
+//! 4. when it is forced, and for days that are over when nothing was flushed for a while, all small ones are
+//!    merged, then everything is joined.
 //!
 //! A flush under load is large, so its rows are encoded once.
 
@@ -72,7 +73,12 @@ pub(crate) enum Step {
 pub(crate) fn plan(all: &[Candidate], target: u64, mood: Mood) -> Option<Step> {
     let mut open: Vec<&Candidate> = all.iter().filter(|c| c.bytes < target / 2).collect();
     open.sort_by_key(|c| (c.day, c.sources.0.first().copied(), c.id));
-    open.chunk_by(|a, b| a.day == b.day).find_map(|day| of_day(day, target, mood))
+    let last = open.last()?.day;
+    open.chunk_by(|a, b| a.day == b.day).find_map(|day| {
+        // A day that is over gets its final shape when there is time.
+        let over = mood == Mood::Quiet && day[0].day < last;
+        of_day(day, target, if over { Mood::Forced } else { mood })
+    })
 }
 
 fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
@@ -182,6 +188,15 @@ mod tests {
         let mut all = vec![fresh(1, 1, 45), fresh(2, 1, 1), fresh(3, 1, 2), fresh(4, 2, 1)];
         assert_eq!(settle(&mut all, Mood::Forced), (3, 48, vec![1, 48]));
         assert_eq!(plan(&all, 1024 * MB, Mood::Forced), None);
+    }
+
+    #[test]
+    fn a_day_that_is_over_gets_its_final_shape_in_quiet_times() {
+        let mut all = vec![fresh(1, 1, 45), fresh(2, 1, 45), fresh(3, 1, 1), fresh(4, 2, 45), fresh(5, 2, 1)];
+        assert_eq!(plan(&all, 1024 * MB, Mood::Busy), None);
+        let (merged, joined, mut sizes) = settle(&mut all, Mood::Quiet);
+        sizes.sort_unstable();
+        assert_eq!((merged, joined, sizes), (0, 91, vec![1, 45, 91]));
     }
 
     #[test]
