@@ -19,7 +19,6 @@ use datafusion::{
         SendableRecordBatchStream, SessionState, SessionStateBuilder,
         context::SQLOptions,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        memory_pool::GreedyMemoryPool,
         runtime_env::RuntimeEnvBuilder,
     },
     physical_optimizer::optimizer::PhysicalOptimizer,
@@ -33,7 +32,9 @@ use trine_schema::{LogScan, ScanStats, Tables};
 use crate::{
     SqlError,
     columns::LogColumns,
+    cooperative::JoinsYield,
     count::CountFromRollups,
+    memory::{Permit, QueryMemory},
     scan::{LogsTable, QueryContext, scan_error},
     statement::{KnownNames, Mentions, parse},
     top::TopByTime,
@@ -67,7 +68,7 @@ impl Default for SqlLimits {
 }
 
 /// One query.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SqlRequest {
     /// Whose data; no query can read another tenant's.
     pub tenant: TenantId,
@@ -79,12 +80,15 @@ pub struct SqlRequest {
     pub end: Option<i64>,
     /// Instead of the engine's own.
     pub limits: Option<SqlLimits>,
+    /// Given back when the last operator has let go of its memory. After the answer was dropped that
+    /// can be a while: an operator that calculates ends only where it yields.
+    pub permit: Option<Permit>,
 }
 
 impl SqlRequest {
     /// A query over all time with the engine's limits.
     pub fn new(tenant: TenantId, sql: impl Into<String>) -> Self {
-        Self { tenant, sql: sql.into(), start: None, end: None, limits: None }
+        Self { tenant, sql: sql.into(), start: None, end: None, limits: None, permit: None }
     }
 }
 
@@ -131,6 +135,7 @@ impl SqlEngine {
         // Behind the rules that move limits and projections, before those that wrap leaves.
         let last = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
         rules.insert(last, Arc::new(TopByTime));
+        rules.push(Arc::new(JoinsYield));
         let template = SessionStateBuilder::new()
             .with_default_features()
             .with_config(SessionConfig::new().with_create_default_catalog_and_schema(false))
@@ -190,7 +195,8 @@ impl SqlEngine {
         let mentions = Mentions::of(&mut statement)?;
         let known = self.known_names(&mentions, context).await?;
         let columns = LogColumns::new(mentions.rewrite(&mut statement, &known));
-        let state = self.session(limits, Arc::new(LogsTable { context: context.clone(), columns }))?;
+        let state =
+            self.session(request, limits, Arc::new(LogsTable { context: context.clone(), columns }))?;
         let plan = match state.statement_to_plan(statement).await {
             Ok(plan) => plan,
             Err(error) => return Err(self.explain_missing(error, context).await),
@@ -203,7 +209,12 @@ impl SqlEngine {
     }
 
     /// A session that knows one tenant's tables and nothing else.
-    fn session(&self, limits: &SqlLimits, logs: Arc<LogsTable>) -> Result<SessionState, SqlError> {
+    fn session(
+        &self,
+        request: &SqlRequest,
+        limits: &SqlLimits,
+        logs: Arc<LogsTable>,
+    ) -> Result<SessionState, SqlError> {
         let mut config = SessionConfig::new()
             .with_batch_size(BATCH_ROWS)
             .with_target_partitions(limits.target_partitions.max(1))
@@ -214,7 +225,7 @@ impl SqlEngine {
         options.execution.time_zone = Some("UTC".to_owned());
         options.sql_parser.collect_spans = true;
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory_bytes)))
+            .with_memory_pool(Arc::new(QueryMemory::new(limits.memory_bytes, request.permit.clone())))
             .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
             .build_arc()
             .map_err(SqlError::from_datafusion)?;

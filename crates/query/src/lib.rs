@@ -5,9 +5,11 @@
 //! This is the only crate that knows DataFusion.
 
 mod columns;
+mod cooperative;
 mod count;
 mod engine;
 mod error;
+mod memory;
 pub mod output;
 mod pushdown;
 mod scan;
@@ -16,3 +18,4 @@ mod top;
 
 pub use engine::{SqlAnswer, SqlBatches, SqlEngine, SqlLimits, SqlRequest};
 pub use error::{Position, SqlError};
+pub use memory::Permit;

@@ -109,27 +109,36 @@ fn form_pairs(text: &[u8]) -> Vec<(String, String)> {
     form_urlencoded::parse(text).into_owned().collect()
 }
 
-/// One query under way: its budget, its counters, and the metrics it reports to when it ends.
+/// When a query has to be answered, and the budget that says so.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    pub at: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    pub fn after(limit: Duration) -> Self {
+        Self { at: Instant::now() + limit, limit }
+    }
+
+    /// What the caller is told who was not answered in time.
+    pub fn missed(&self) -> SqlError {
+        SqlError::Timeout { limit_ms: self.limit.as_millis() as u64 }
+    }
+}
+
+/// One query under way: its counters, and the metrics it reports to when it ends.
 pub struct Asking {
     app: Arc<App>,
     language: Language,
     begun: Instant,
     failed: bool,
     pub stats: Arc<ScanStats>,
-    pub deadline: Instant,
 }
 
 impl Asking {
     pub fn begin(app: &Arc<App>, language: Language) -> Self {
-        let begun = Instant::now();
-        Self {
-            app: app.clone(),
-            language,
-            begun,
-            failed: true,
-            stats: Arc::default(),
-            deadline: begun + app.query_timeout,
-        }
+        Self { app: app.clone(), language, begun: Instant::now(), failed: true, stats: Arc::default() }
     }
 
     /// The answer is complete.

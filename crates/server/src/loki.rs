@@ -17,7 +17,7 @@ use trine_schema::{Direction, LogScan, Stream, Tables, label_name};
 
 use crate::{
     App,
-    asking::{Asking, Params, budget, stats_headers},
+    asking::{Asking, Deadline, Params, budget, stats_headers},
     error::ApiError,
     ingest::ingest_http,
     metrics::{Language, Protocol},
@@ -75,12 +75,13 @@ async fn answer(
     mut request: LogqlRequest,
 ) -> Result<Response, ApiError> {
     let asking = Asking::begin(app, Language::LogQl);
-    request.deadline =
-        Some(asking.deadline.min(std::time::Instant::now() + budget(params, app.query_timeout)?));
+    let deadline = Deadline::after(budget(params, app.query_timeout)?);
+    request.deadline = Some(deadline.at);
     request.memory_limit = Some(app.query_memory);
     request.stats = asking.stats.clone();
     let tables: Arc<dyn Tables> = app.store.clone();
-    let answer = app.query_threads.run(trine_logql::run(tables, request)).await?;
+    let permit = app.query_threads.admit(deadline).await?;
+    let answer = app.query_threads.run(permit, deadline, trine_logql::run(tables, request)).await?;
     let categorize = headers
         .get("x-loki-response-encoding-flags")
         .is_some_and(|v| v.to_str().is_ok_and(|flags| flags.contains("categorize-labels")));

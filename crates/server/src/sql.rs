@@ -21,7 +21,7 @@ use trine_query::{
 
 use crate::{
     App,
-    asking::{Asking, stats_headers},
+    asking::{Asking, Deadline, stats_headers},
     error::ApiError,
     metrics::Language,
     tenant::Tenant,
@@ -112,12 +112,17 @@ async fn answer(
     request.end = params.to.as_deref().map(|text| parse_time("to", text)).transpose()?;
 
     let asking = Asking::begin(&app, Language::Sql);
-    let planned = {
+    let deadline = Deadline::after(app.query_timeout);
+    let permit = app.query_threads.admit(deadline).await?;
+    request.permit = Some(permit.clone());
+    let plan = {
         let app = app.clone();
-        app.clone().query_threads.run(async move { app.sql.query(request).await }).await?
+        async move { app.sql.query(request).await }
     };
+    let planned = app.query_threads.run(permit.clone(), deadline, plan).await?;
     let stats = planned.stats.clone();
-    let mut bytes = app.query_threads.pull(output::encode(format, &planned.schema, planned.stream));
+    let encoded = output::encode(format, &planned.schema, planned.stream);
+    let mut bytes = app.query_threads.pull(permit, deadline, encoded);
 
     // Short answers are gathered before the status goes out, so that an error still has its status
     // and the headers tell the final counts; long ones stream.

@@ -52,6 +52,21 @@ async fn wrong_questions_are_named_and_answers_come_in_every_format() {
     }
 }
 
+/// The join would take days; its budget ends it, and it is not in the way of the next query.
+#[test]
+fn a_query_that_takes_too_long_is_told_so_and_the_next_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start_with(dir.path(), &["--query-timeout", "2s"]);
+    let endless = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b";
+    for _ in 0..3 {
+        let output = site.run(&["sql", endless]);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("time limit after 2000 ms"), "{message}");
+        assert_eq!(site.count("SELECT 1 AS one"), 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_has_seen_enough_is_no_error() {
     let dir = tempfile::tempdir().unwrap();

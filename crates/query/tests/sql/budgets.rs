@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use trine_model::TenantId;
 use trine_query::{SqlEngine, SqlError, SqlLimits, SqlRequest};
 
@@ -43,6 +44,26 @@ fn a_query_too_long_is_stopped_in_time() {
         Err(SqlError::Timeout { limit_ms }) => assert_eq!(limit_ms, 200),
         other => panic!("{other:?}"),
     }
+}
+
+/// One batch of a join's input makes a million: whoever polls gets the thread back in between.
+#[test]
+fn a_join_yields_while_it_multiplies() {
+    let sql = "SELECT count(*) FROM generate_series(1, 1000000) a CROSS JOIN generate_series(1, 1000000) b";
+    let limits = SqlLimits { target_partitions: 1, ..limits() };
+    let permit: trine_query::Permit = Arc::new(());
+    let held = Arc::downgrade(&permit);
+    let request = SqlRequest { limits: Some(limits), permit: Some(permit), ..request(sql) };
+    runtime().block_on(async {
+        let mut answer = engine().query(request).await.unwrap();
+        for turn in 0..100 {
+            assert!(futures::poll!(answer.stream.next()).is_pending(), "turn {turn}");
+            tokio::task::yield_now().await;
+        }
+        assert!(held.upgrade().is_some(), "the query runs");
+        drop(answer);
+    });
+    assert!(held.upgrade().is_none(), "the query is gone");
 }
 
 #[test]
