@@ -34,6 +34,9 @@ pub struct Decoded {
     pub rejected: usize,
     /// The first rejections, at most [`MAX_FIRST_ERRORS`].
     pub first_errors: Vec<Rejection>,
+    /// Every accepted record brought a time. Otherwise the same bytes may come again and mean something
+    /// new, such as a heartbeat every minute.
+    pub own_times: bool,
 }
 
 impl Decoded {

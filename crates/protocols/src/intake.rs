@@ -63,6 +63,7 @@ pub(crate) struct Intake<'r> {
     position: usize,
     /// Bytes of the batch that [`LogBatchBuilder::text_bytes`] does not count.
     other_bytes: usize,
+    own_times: bool,
     max_expanded_bytes: usize,
     max_record_bytes: usize,
     rejected: usize,
@@ -87,6 +88,7 @@ impl<'r> Intake<'r> {
             tenant,
             position: 0,
             other_bytes: 0,
+            own_times: true,
             max_expanded_bytes: limits.max_expanded_bytes.min(Limits::MAX_EXPANDED_BYTES),
             max_record_bytes: limits.max_record_bytes.min(Limits::MAX_RECORD_BYTES),
             rejected: 0,
@@ -146,6 +148,8 @@ impl<'r> Intake<'r> {
     /// Closes the row that was staged in the builder.
     pub(crate) fn push(&mut self, record: &LogRecord<'_>, attributes: usize) -> Result<(), Fault> {
         self.builder.push(record).map_err(|_| bad(BODY_NOT_UTF8))?;
+        // Decoders put the time of arrival where none was sent.
+        self.own_times &= record.timestamp != self.now_ns;
         self.other_bytes += ROW_BYTES
             + ATTRIBUTE_BYTES * attributes
             + record.scope_name.len()
@@ -196,6 +200,7 @@ impl<'r> Intake<'r> {
             accepted,
             rejected: self.rejected,
             first_errors: self.first_errors,
+            own_times: self.own_times,
         }
     }
 }

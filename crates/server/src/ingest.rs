@@ -121,7 +121,6 @@ pub async fn ingest_bytes(
     let work = {
         let app = app.clone();
         move || {
-            let key = app.store.batch_key(head.idempotency_key.as_deref(), &head.tenant, &body);
             let decoded = UNPACKED.with_borrow_mut(|buffer| {
                 let decoded = decompress(head.compression, &body, &app.limits, buffer).and_then(|plain| {
                     decode(plain, &head.tenant, app.store.registry(), now_ns(), &app.limits)
@@ -131,6 +130,11 @@ pub async fn ingest_bytes(
                 }
                 decoded
             })?;
+            let key = match head.idempotency_key.as_deref() {
+                // The same words at another time are other records.
+                None if !decoded.own_times => None,
+                header => app.store.batch_key(header, &head.tenant, &body),
+            };
             Ok::<_, DecodeError>((key, decoded))
         }
     };

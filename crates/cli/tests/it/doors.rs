@@ -102,6 +102,34 @@ async fn a_batch_sent_twice_is_stored_once_also_after_a_restart() {
     assert_eq!(site.count("SELECT count(*) FROM logs"), 3, "two keys, two batches more");
 }
 
+/// The same words without a time are said again, not sent again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_heartbeat_without_a_time_is_kept_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let dated = "{\"time\": \"2026-01-01T00:00:00Z\", \"message\": \"alive\"}\n";
+    let undated = "{\"message\": \"alive\"}\n";
+    let mixed = format!("{dated}{undated}");
+    for (lines, rows) in [(dated, 1), (undated, 2), (&mixed, 4)] {
+        let before = site.count("SELECT count(*) FROM logs");
+        for _ in 0..2 {
+            assert_eq!(
+                site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", lines.to_owned()).await.0,
+                200
+            );
+        }
+        assert_eq!(site.count("SELECT count(*) FROM logs") - before, rows, "{lines}");
+    }
+    for _ in 0..2 {
+        let request = reqwest::Client::new()
+            .post(format!("{}/api/v1/ingest/jsonlines", site.http))
+            .header("Idempotency-Key", "beat-1")
+            .body(undated);
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+    assert_eq!(site.count("SELECT count(*) FROM logs"), 8);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_do_not_see_each_other() {
     let dir = tempfile::tempdir().unwrap();

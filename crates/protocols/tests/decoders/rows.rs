@@ -57,7 +57,7 @@ impl Context {
             column.is_valid(row).then(|| column.value(row).iter().map(|byte| format!("{byte:02x}")).collect())
         };
         let observed = records.column(column::OBSERVED_TIMESTAMP).as_primitive::<TimestampNanosecondType>();
-        (0..records.num_rows())
+        let rows: Vec<Row> = (0..records.num_rows())
             .map(|row| Row {
                 labels: {
                     let stream = records.column(column::STREAM).as_primitive::<UInt32Type>().value(row);
@@ -80,6 +80,8 @@ impl Context {
                     .map(|(key, value)| (key.to_owned(), value.to_owned()))
                     .collect(),
             })
-            .collect()
+            .collect();
+        assert_eq!(decoded.own_times, rows.iter().all(|row| row.timestamp != NOW));
+        rows
     }
 }
