@@ -2,6 +2,7 @@
 
 mod allocator;
 mod client;
+mod config;
 mod demo;
 mod load;
 mod logql;
@@ -10,9 +11,9 @@ mod sql;
 mod tail;
 mod verify;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Keeps every log line, shows it within milliseconds, answers questions over all of them.
 ///
@@ -30,7 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server: takes logs in, stores them, answers queries
-    Server(server::ServerArgs),
+    Server(server::ServerCommand),
     /// Run a server in a fresh directory with a live sample, and show what to ask
     Demo(demo::DemoArgs),
     /// Send files of OTLP JSON lines (plain, gzip, zstd) to a server
@@ -57,12 +58,24 @@ enum Command {
 
 fn main() -> ExitCode {
     allocator::tune();
-    let cli = Cli::parse();
+    let matches = match config::matches(Cli::command()) {
+        Ok(matches) => matches,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(2);
+        }
+    };
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let result = match cli.command {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "trine", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Server(server) if server.print_config => {
+            let settings = matches.subcommand_matches("server").expect("BUG: just matched");
+            print(&config::print(settings))
+        }
+        Command::Server(server) if server.config_schema => print(&format!("{:#}\n", config::schema())),
         command => match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
             Ok(runtime) => {
                 let result = runtime.block_on(run(command));
@@ -78,15 +91,24 @@ fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            anstream::eprintln!("{}error:{} {error:#}", client::RED, client::PLAIN);
+            complain(&error);
             ExitCode::FAILURE
         }
     }
 }
 
+fn complain(error: &anyhow::Error) {
+    anstream::eprintln!("{}error:{} {error:#}", client::RED, client::PLAIN);
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Server(args) => server::run(args).await,
+        Command::Server(server) => server::run(server.settings).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Load(args) => load::run(args).await,
         Command::Sql(args) => sql::run(args).await,

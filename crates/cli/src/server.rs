@@ -18,7 +18,22 @@ pub enum Bodies {
     Plain,
 }
 
-/// Each can also be set in the environment, as named at the option.
+#[derive(Debug, Args)]
+pub struct ServerCommand {
+    /// TOML file of settings: the long options, with underscores. Options and environment win over it
+    #[arg(long, value_name = "FILE", env = "TRINE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in force in the form of such a file, and end
+    #[arg(long)]
+    pub print_config: bool,
+    /// Print a JSON Schema of such a file, and end
+    #[arg(long, conflicts_with = "print_config")]
+    pub config_schema: bool,
+    #[command(flatten)]
+    pub settings: ServerArgs,
+}
+
+/// The settings of a server, each declared here alone: [`crate::config`] makes the file's keys of them.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {
     /// Directory of all data; made when missing
@@ -46,16 +61,17 @@ pub struct ServerArgs {
     /// How long a batch is remembered so that it is not stored twice; 0s switches this off
     #[arg(long, value_name = "DURATION", env = "TRINE_DEDUP_WINDOW", default_value = "10m", value_parser = parse_duration)]
     pub dedup_window: Duration,
-    /// Recognise a repeated request without Idempotency-Key header by a hash of its body
+    /// Recognise a repeated request without Idempotency-Key header by a hash of its body, when all its
+    /// records bring a time of their own
     #[arg(long, value_name = "BOOL", env = "TRINE_DEDUP_BY_CONTENT", default_value_t = true, action = ArgAction::Set)]
     pub dedup_by_content: bool,
     /// How bodies lie in segments
     #[arg(long, value_enum, env = "TRINE_BODIES", default_value = "templates")]
     pub bodies: Bodies,
     /// Rows are kept in memory up to this many bytes, then written to a segment; two such parts may
-    /// exist at a time [default: 32MiB]
-    #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", value_parser = parse_bytes)]
-    pub memtable_bytes: Option<u64>,
+    /// exist at a time
+    #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", default_value = "32MiB", value_parser = parse_bytes)]
+    pub memtable_bytes: u64,
     /// Most bytes of request bodies in memory at once (each counted three times over, for its
     /// decoded forms); further requests wait
     #[arg(long, value_name = "BYTES", env = "TRINE_MAX_INFLIGHT_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
@@ -83,7 +99,7 @@ impl Site {
         config.retention_bytes = args.retention_bytes;
         config.dedup_window = args.dedup_window;
         config.dedup_by_content = args.dedup_by_content;
-        config.memtable_bytes = args.memtable_bytes.map_or(config.memtable_bytes, |bytes| bytes as usize);
+        config.memtable_bytes = args.memtable_bytes as usize;
         config.body_encoding = match args.bodies {
             Bodies::Templates => BodyEncoding::Templates,
             Bodies::Plain => BodyEncoding::Plain,
@@ -195,7 +211,22 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
+
+    /// The store has defaults too, for its tests; these must not say something else.
+    #[test]
+    fn the_defaults_are_the_stores() {
+        let command = ServerArgs::augment_args(clap::Command::new("server").no_binary_name(true))
+            .mut_args(|option| option.env(None::<&'static str>));
+        let settings = ServerArgs::from_arg_matches(&command.get_matches_from([""; 0])).unwrap();
+        let store = StoreConfig::new("trine-data");
+        assert_eq!(settings.memtable_bytes, store.memtable_bytes as u64);
+        assert_eq!(settings.dedup_window, store.dedup_window);
+        assert_eq!(settings.dedup_by_content, store.dedup_by_content);
+        assert_eq!(settings.fsync, store.fsync);
+    }
 
     #[test]
     fn sizes_and_durations() {

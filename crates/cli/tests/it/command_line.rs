@@ -15,6 +15,66 @@ fn help_names_every_command_and_wrong_usage_exits_with_2() {
     assert!(String::from_utf8(completions.stdout).unwrap().contains("_trine"));
 }
 
+/// Settings come from the command line, the environment, the file, the defaults, in this order.
+#[test]
+fn settings_come_from_a_file_too_and_are_printed_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let printed = |file: &str, more: &[&str]| {
+        let mut command = trine();
+        command.args(["server", "--print-config", "--config", file]).args(more);
+        let output = command.env("TRINE_OTLP_GRPC", "127.0.0.1:2").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let addresses =
+        ["http", "otlp_grpc", "otlp_http"].map(|key| format!("{key} = \"127.0.0.1:3\"\n")).concat();
+    let file = write("trine.toml", &(addresses + "fsync = false\nretention_age = \"30d\"\n"));
+    let settings = printed(&file, &["--http", "127.0.0.1:1"]);
+    for line in [
+        "http = \"127.0.0.1:1\"",
+        "otlp_grpc = \"127.0.0.1:2\"",
+        "otlp_http = \"127.0.0.1:3\"",
+        "fsync = false",
+        "retention_age = \"30d\"",
+        "# retention_bytes is not set",
+        "memtable_bytes = \"32MiB\"",
+        "# Longest run of one query",
+    ] {
+        assert!(settings.lines().any(|found| found == line), "{line} is missing in:\n{settings}");
+    }
+    assert_eq!(printed(&write("again.toml", &settings), &[]), settings);
+
+    let schema = trine().args(["server", "--config-schema"]).output().unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).unwrap();
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["properties"]["fsync"]["type"], "boolean");
+    assert_eq!(schema["properties"]["bodies"]["enum"], serde_json::json!(["templates", "plain"]));
+    for key in schema["properties"].as_object().unwrap().keys() {
+        let told = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{key} "));
+        assert!(settings.lines().any(told), "{key} is missing in:\n{settings}");
+    }
+
+    for (text, want) in [
+        ("fsync = true\nhttps = 1", "wrong.toml:2: https is no setting; the settings are data_dir, "),
+        (
+            "query_memory = \"much\"",
+            "wrong.toml:1: query_memory = \"much\" cannot be taken: \"much\" is no size",
+        ),
+    ] {
+        let output = trine().args(["server", "--config", &write("wrong.toml", text)]).output().unwrap();
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        assert!(message.contains(want), "{message}");
+    }
+    let output = trine().args(["server", "--config", "/nowhere.toml"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read /nowhere.toml"));
+}
+
 #[test]
 fn without_a_server_the_message_says_what_to_do() {
     let output = trine().args(["sql", "SELECT 1", "--server", "http://127.0.0.1:9"]).output().unwrap();
@@ -56,7 +116,9 @@ async fn wrong_questions_are_named_and_answers_come_in_every_format() {
 #[test]
 fn a_query_that_takes_too_long_is_told_so_and_the_next_is_answered() {
     let dir = tempfile::tempdir().unwrap();
-    let site = Site::start_with(dir.path(), &["--query-timeout", "2s"]);
+    let file = dir.path().join("trine.toml");
+    std::fs::write(&file, "query_timeout = \"2s\"\n").unwrap();
+    let site = Site::start_with(&dir.path().join("data"), &["--config", file.to_str().unwrap()]);
     let endless = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b";
     for _ in 0..3 {
         let output = site.run(&["sql", endless]);
