@@ -1,6 +1,7 @@
 //! `trine demo`: a server in a fresh directory, a live sample, three questions with their answers.
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     process::ExitCode,
     sync::{
@@ -37,7 +38,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<std::path::PathBuf>,
     /// Requests a second that the shop serves; each logs about three lines
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, value_parser = parse_rate)]
     rate: f64,
     /// End by itself after so many seconds of live lines [default: run until Ctrl-C]
     #[arg(long, value_name = "SECONDS")]
@@ -107,9 +108,19 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         result = feeding => result??,
         () = stop.asked() => {}
     }
-    println!("\n{} lines in all; stopping", counter.load(Relaxed));
+    // Where nobody reads any more, stopping goes on without words.
+    let _ = writeln!(std::io::stdout(), "\n{} lines in all; stopping", counter.load(Relaxed));
     site.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Requests a second that the shop can keep up with.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    const FASTEST: f64 = 100_000.0;
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate <= FASTEST => Ok(rate),
+        _ => Err(format!("{text:?} is no rate; give a number above 0, at most {FASTEST}")),
+    }
 }
 
 /// Takes the usual ports where they are free, others where not.

@@ -87,7 +87,11 @@ pub async fn run(args: LogqlArgs) -> anyhow::Result<ExitCode> {
 pub fn print(data: &Value, output: Output, direction: DirectionArg) -> anyhow::Result<()> {
     let empty = Vec::new();
     let results = data["result"].as_array().unwrap_or(&empty);
-    let mut out = anstream::stdout().lock();
+    // What is read by programs keeps every byte of the lines; for people colours go where they cannot be shown.
+    let mut out: Box<dyn Write> = match output {
+        Output::Table => Box::new(anstream::stdout().lock()),
+        _ => Box::new(std::io::stdout().lock()),
+    };
     match data["resultType"].as_str() {
         Some("streams") => print_lines(&mut out, results, output, direction)?,
         Some("matrix" | "vector") => print_series(&mut out, results, output)?,

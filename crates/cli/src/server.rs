@@ -49,10 +49,10 @@ pub struct ServerArgs {
     #[arg(long, value_name = "ADDR", env = "TRINE_OTLP_HTTP", default_value = "127.0.0.1:4318")]
     pub otlp_http: SocketAddr,
     /// Drop rows older than this, e.g. 30d or 12h [default: keep for ever]
-    #[arg(long, value_name = "DURATION", env = "TRINE_RETENTION_AGE", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "TRINE_RETENTION_AGE", value_parser = parse_some_time)]
     pub retention_age: Option<Duration>,
     /// Most bytes of segments on disk, e.g. 200GB; the oldest go first [default: no bound]
-    #[arg(long, value_name = "BYTES", env = "TRINE_RETENTION_BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", env = "TRINE_RETENTION_BYTES", value_parser = parse_some_bytes)]
     pub retention_bytes: Option<u64>,
     /// Wait for the disk (fdatasync) before an acknowledgement. `false` is faster on slow disks, but
     /// a power cut may lose the last seconds
@@ -70,17 +70,17 @@ pub struct ServerArgs {
     pub bodies: Bodies,
     /// Rows are kept in memory up to this many bytes, then written to a segment; two such parts may
     /// exist at a time
-    #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", default_value = "32MiB", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", default_value = "32MiB", value_parser = parse_some_bytes)]
     pub memtable_bytes: u64,
     /// Most bytes of request bodies in memory at once (each counted three times over, for its
     /// decoded forms); further requests wait
     #[arg(long, value_name = "BYTES", env = "TRINE_MAX_INFLIGHT_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
     pub max_inflight_bytes: u64,
     /// Longest run of one query
-    #[arg(long, value_name = "DURATION", env = "TRINE_QUERY_TIMEOUT", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "TRINE_QUERY_TIMEOUT", default_value = "60s", value_parser = parse_some_time)]
     pub query_timeout: Duration,
     /// Most memory of one query
-    #[arg(long, value_name = "BYTES", env = "TRINE_QUERY_MEMORY", default_value = "512MiB", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", env = "TRINE_QUERY_MEMORY", default_value = "512MiB", value_parser = parse_some_bytes)]
     pub query_memory: u64,
 }
 
@@ -186,6 +186,22 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     let span: jiff::Span = text.parse().map_err(|_| bad())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
     duration.try_into().map_err(|_| bad())
+}
+
+/// A duration above zero.
+fn parse_some_time(text: &str) -> Result<Duration, String> {
+    let found = parse_duration(text)?;
+    if found.is_zero() { Err(nothing(text)) } else { Ok(found) }
+}
+
+/// A number of bytes above zero.
+fn parse_some_bytes(text: &str) -> Result<u64, String> {
+    let found = parse_bytes(text)?;
+    if found == 0 { Err(nothing(text)) } else { Ok(found) }
+}
+
+fn nothing(text: &str) -> String {
+    format!("{text:?} would leave nothing; give more, or leave the setting out")
 }
 
 /// `1048576`, `64MiB`, `200GB`.

@@ -30,7 +30,11 @@ pub async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let request = client.get("/api/v1/tail").query(&[("query", &args.query)]);
     let mut chunks = client.send(request).await?.bytes_stream();
-    let mut out = anstream::stdout();
+    // What is read by programs keeps every byte of the lines; for people colours go where they cannot be shown.
+    let mut out: Box<dyn Write + Send> = match args.output {
+        Output::Table => Box::new(anstream::stdout()),
+        _ => Box::new(std::io::stdout()),
+    };
     let mut pending = Vec::new();
     loop {
         let chunk = tokio::select! {

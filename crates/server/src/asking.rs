@@ -47,9 +47,9 @@ impl Params {
         self.get(name).ok_or_else(|| ApiError::bad_request(format!("parameter {name:?} is missing")))
     }
 
-    /// A time, or what stands for it when it is not given.
-    pub fn time(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        self.get(name).map(|text| parse_time(name, text)).transpose()
+    /// A time, when it is given.
+    fn time(&self, name: &str, now: i64) -> Result<Option<i64>, ApiError> {
+        self.get(name).map(|text| parse_time(name, text, now)).transpose()
     }
 
     /// A duration in nanoseconds.
@@ -68,8 +68,9 @@ impl Params {
     /// `start` and `end` (or `since` before the end); without any, the hour before now.
     pub fn range(&self) -> Result<(i64, i64), ApiError> {
         const HOUR_NS: i64 = 3_600_000_000_000;
-        let end = self.time("end")?.unwrap_or_else(now_ns);
-        let start = match (self.time("start")?, self.duration("since")?) {
+        let now = now_ns();
+        let end = self.time("end", now)?.unwrap_or(now);
+        let start = match (self.time("start", now)?, self.duration("since")?) {
             (Some(start), _) => start,
             (None, since) => end.saturating_sub(since.unwrap_or(HOUR_NS)),
         };

@@ -34,7 +34,16 @@ const SECOND: i64 = 1_000_000_000;
 /// Answers 204; 400 with the first reasons when entries were rejected, the good ones being kept.
 pub async fn push(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    let content_type = content_type.to_ascii_lowercase();
     let json = content_type.starts_with(b"application/json");
+    // What programs send that were told of no type; none of Loki's clients does.
+    if content_type.starts_with(b"text/") || content_type.starts_with(b"application/x-www-form-urlencoded") {
+        let message = format!(
+            "content type {:?} is not known here; send application/json, or application/x-protobuf with snappy",
+            String::from_utf8_lossy(&content_type)
+        );
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
     let done = if json {
         ingest_http(&app, Protocol::Loki, request, Compression::None, loki::decode_push_json).await?
     } else {
@@ -124,7 +133,7 @@ pub async fn query(
             "log queries are not supported as an instant query; use query_range, or a metric query such as count_over_time",
         ));
     }
-    let at = params.get("time").map_or_else(|| Ok(now_ns()), |text| parse_time("time", text))?;
+    let at = params.get("time").map_or_else(|| Ok(now_ns()), |text| parse_time("time", text, now_ns()))?;
     let mut request = LogqlRequest::new(tenant, query, at, at);
     request.limit = limit(&params)?;
     request.direction = direction(&params)?;

@@ -25,7 +25,7 @@ use crate::{
     error::ApiError,
     metrics::Language,
     tenant::Tenant,
-    time::parse_time,
+    time::{now_ns, parse_time},
 };
 
 /// Longest SQL text in bytes.
@@ -108,8 +108,9 @@ async fn answer(
         ApiError::bad_request("the statement is missing; POST it as text or as {\"query\": \"SELECT …\"}")
     })?;
     let mut request = SqlRequest::new(tenant, sql);
-    request.start = params.from.as_deref().map(|text| parse_time("from", text)).transpose()?;
-    request.end = params.to.as_deref().map(|text| parse_time("to", text)).transpose()?;
+    let now = now_ns();
+    request.start = params.from.as_deref().map(|text| parse_time("from", text, now)).transpose()?;
+    request.end = params.to.as_deref().map(|text| parse_time("to", text, now)).transpose()?;
 
     let asking = Asking::begin(&app, Language::Sql);
     let deadline = Deadline::after(app.query_timeout);

@@ -82,7 +82,7 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
     let registry = Arc::new(StreamRegistry::new());
     files.sweep_local()?;
     let mut quarantined = Vec::new();
-    let (catalog, loaded) = open_catalog(&files, &registry, &mut quarantined)?;
+    let (catalog, loaded, note) = open_catalog(&files, &registry, &mut quarantined)?;
     let aside = loaded.quarantined.iter().filter(|file| files.in_quarantine(&file.name));
     quarantined.extend(aside.cloned());
     let Swept { highest, unflushed } = sweep(&files, &loaded, &catalog, &mut quarantined)?;
@@ -112,7 +112,7 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
         gone: Mutex::default(),
         quarantined: Mutex::new(quarantined),
         health: Mutex::new(Health::default()),
-        notes: Mutex::default(),
+        notes: Mutex::new(note.into_iter().collect()),
         closed: false.into(),
         wal_bytes: AtomicU64::new(0),
         counters: Counters::default(),
@@ -157,26 +157,33 @@ fn set_catalog_aside(files: &Files, reason: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Opens the catalog; one that is not there is built from the segments.
+/// Opens the catalog; one that is not there is built from the segments, which is worth a note.
 fn open_catalog(
     files: &Files,
     registry: &StreamRegistry,
     quarantined: &mut Vec<QuarantinedFile>,
-) -> Result<(Catalog, Loaded), StoreError> {
+) -> Result<(Catalog, Loaded, Option<String>), StoreError> {
     let path = files.dir().join("catalog.db");
     if path.exists() {
         let (catalog, loaded) = Catalog::open(&path)?;
         outdated(&files.list()?, &loaded.segments)?;
-        return Ok((catalog, loaded));
+        return Ok((catalog, loaded, None));
     }
     let (segments, flushed) = rebuild(files, registry, quarantined)?;
     let (catalog, mut loaded) = Catalog::open(&path)?;
     if !segments.is_empty() {
         catalog.fill(&segments, flushed)?;
     }
+    let note = (!segments.is_empty()).then(|| {
+        format!(
+            "the catalog was missing or damaged and was rebuilt from {} segments; a batch that was flushed before and is \
+             sent again now is not recognised and would be stored twice",
+            segments.len()
+        )
+    });
     loaded.segments = segments;
     loaded.flushed_sequence = flushed;
-    Ok((catalog, loaded))
+    Ok((catalog, loaded, note))
 }
 
 /// Refuses a catalog from before a merge (somebody put a copy back): a segment it lists is gone, and

@@ -11,8 +11,30 @@ fn help_names_every_command_and_wrong_usage_exits_with_2() {
         assert!(help.contains(&format!("  {command} ")), "{command} is missing in:\n{help}");
     }
     assert_eq!(trine().arg("sing").output().unwrap().status.code(), Some(2));
+    for setting in [["--retention-age", "0s"], ["--retention-bytes", "0"], ["--query-timeout", "0s"]] {
+        let output = trine().arg("server").args(setting).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && told.contains("would leave nothing"), "{told}");
+    }
     let completions = trine().args(["completions", "bash"]).output().unwrap();
     assert!(String::from_utf8(completions.stdout).unwrap().contains("_trine"));
+}
+
+/// What programs read keeps the bytes of a line, and a range that ends now has its newest step.
+#[tokio::test(flavor = "multi_thread")]
+async fn coloured_lines_and_ranges_up_to_now_come_back_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let line = "{\"msg\": \"\\u001b[31mred\\u001b[0m\", \"service\": \"paint\"}";
+    assert_eq!(site.post("/api/v1/ingest/jsonlines", "application/x-ndjson", line.to_owned()).await.0, 200);
+    let csv = site.ok(&["logql", "{service=\"paint\"}", "-o", "csv"]);
+    assert!(csv.contains("\u{1b}[31mred\u{1b}[0m"), "{csv:?}");
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let count = "sum(count_over_time({service=\"paint\"}[5m]))";
+    for _ in 0..3 {
+        let counted = site.ok(&["logql", count, "--from", "-15m", "--step", "5m", "-o", "csv"]);
+        assert_eq!(counted.lines().filter(|row| row.ends_with(",1")).count(), 1, "{counted:?}");
+    }
 }
 
 /// Settings come from the command line, the environment, the file, the defaults, in this order.

@@ -84,10 +84,16 @@ async fn a_damaged_or_lost_catalog_is_rebuilt_from_the_segments() {
             std::fs::write(&catalog, bytes).unwrap();
             assert!(!verify_directory(dir.path()).unwrap().is_ok());
         }
-        for _ in 0..2 {
+        for again in [false, true] {
             let store = open(dir.path());
             expect(&store, &[(1, 0..2010)]).await;
             assert_eq!(segment_files(dir.path()).len(), 1);
+            let notes = store.status().notes;
+            assert_eq!(
+                notes.iter().any(|note| note.contains("rebuilt from 1 segments")),
+                !again,
+                "{notes:?}"
+            );
         }
         let kept = std::fs::read_dir(dir.path().join("quarantine")).unwrap().count();
         assert_eq!(kept, if lost { 0 } else { 2 }, "the damaged catalog and its reason");
