@@ -100,8 +100,12 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     };
     let interrupted = tokio::select! {
         done = all => {
-            // A reader that found its channel closed is not the cause; a worker's error came first.
-            done?;
+            if let Err(error) = done {
+                // What was stored before stays stored, and is told beside the error.
+                bar.finish_and_clear();
+                report(&counts, begun.elapsed(), true, args.output);
+                return Err(error);
+            }
             false
         }
         () = stop.asked() => {
@@ -140,6 +144,11 @@ fn report(counts: &Counts, took: Duration, interrupted: bool, output: Output) {
     }
     if rejected + failed > 0 {
         println!("{rejected} records were rejected, {failed} requests failed");
+    }
+    if requests > 0 && accepted + rejected + duplicates + failed == 0 {
+        anstream::eprintln!(
+            "{YELLOW}warning:{PLAIN} there was no log record in it; OTLP JSON of logs has \"resourceLogs\" in every line"
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use trine_schema::LabelsError;
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
     /// Bytes on disk are not the bytes that were written. Quarantine the file.
-    #[error("segment {file} is damaged at byte {offset}: {what}; run `trine verify`, the file is left out")]
+    #[error("segment {file} is damaged at byte {offset}: {what}")]
     Corrupt {
         /// Path in the object store.
         file: String,

@@ -112,7 +112,9 @@ fn note_failure(
         SegmentError::Scan(error) => Err(error),
         error if error.is_corrupt() => {
             segment.set_damaged();
-            scan.stats.partial.lock().push(error.to_string());
+            scan.stats.partial.lock().push(format!(
+                "{error}; this answer may hold some of its rows, later ones are without the file"
+            ));
             on_corrupt(segment, &error);
             Ok(())
         }
