@@ -6,7 +6,6 @@ use std::sync::{
 };
 
 use hashbrown::HashMap;
-use hashbrown::HashSet;
 use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
@@ -35,10 +34,19 @@ pub struct Segment {
     pub(crate) index: Index,
     /// The process's references of [`Index::streams`].
     pub(crate) streams: Vec<StreamRef>,
+    /// Each stream once.
+    spans: Vec<StreamSpan>,
     /// Templates; `None` for plain bodies.
     pub(crate) templates: Option<Dictionary>,
     damaged: AtomicBool,
     memory: usize,
+}
+
+/// First and last time of a stream in a segment.
+struct StreamSpan {
+    stream: StreamRef,
+    min: i64,
+    max: i64,
 }
 
 impl std::fmt::Debug for Segment {
@@ -110,10 +118,13 @@ impl Segment {
         }
         let mut streams = Vec::with_capacity(index.streams.len());
         // A stream has an entry in each run.
-        let mut known: HashMap<(u32, u128), StreamRef> = HashMap::new();
+        let mut known: HashMap<(u32, u128), usize> = HashMap::new();
+        let mut spans: Vec<StreamSpan> = Vec::new();
         for stream in &index.streams {
-            if let Some(reference) = known.get(&(stream.tenant, stream.id)) {
-                streams.push(*reference);
+            if let Some(position) = known.get(&(stream.tenant, stream.id)) {
+                let span = &mut spans[*position];
+                (span.min, span.max) = (span.min.min(stream.min), span.max.max(stream.max));
+                streams.push(span.stream);
                 continue;
             }
             let tenant =
@@ -125,7 +136,8 @@ impl Segment {
             if registry.get(reference).id.0 != stream.id {
                 return Err(malformed("stream id"));
             }
-            known.insert((stream.tenant, stream.id), reference);
+            known.insert((stream.tenant, stream.id), spans.len());
+            spans.push(StreamSpan { stream: reference, min: stream.min, max: stream.max });
             streams.push(reference);
         }
         let memory = encoded.len() * 2 + file.memory() + pages * PAGE_LOCATION_BYTES + index.marks.len() * 8;
@@ -139,6 +151,7 @@ impl Segment {
             parquet,
             index,
             streams,
+            spans,
             templates,
             damaged: AtomicBool::new(false),
             memory,
@@ -182,16 +195,8 @@ impl Segment {
     /// Streams of the scan's tenant that match and have rows in its range, each once.
     pub fn streams(&self, scan: &LogScan, matcher: &StreamMatcher) -> Vec<StreamRef> {
         let Some(last) = last_instant(scan) else { return Vec::new() };
-        let mut seen = HashSet::new();
-        self.index
-            .streams
-            .iter()
-            .zip(&self.streams)
-            .zip(matcher.matches_each(&self.streams))
-            .filter(|((entry, _), wanted)| *wanted && entry.min <= last && entry.max >= scan.start)
-            .map(|((_, reference), _)| *reference)
-            .filter(|reference| seen.insert(*reference))
-            .collect()
+        let in_range = self.spans.iter().filter(|span| span.min <= last && span.max >= scan.start);
+        in_range.map(|span| span.stream).filter(|stream| matcher.matches(*stream)).collect()
     }
 
     /// Attribute names of a tenant's rows with the number of rows that have them, most frequent first.
