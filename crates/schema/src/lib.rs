@@ -6,6 +6,7 @@
 pub mod logs;
 mod stream;
 mod tables;
+pub mod unchecked;
 
 pub use logs::{LogBatch, LogBatchBuilder, LogRecord};
 pub use stream::{

@@ -132,30 +132,13 @@ fn offset(bytes: usize) -> i32 {
     i32::try_from(bytes).expect("BUG: a batch is bounded far below 2 GiB")
 }
 
-/// Text without checking its UTF-8 a second time. The only `unsafe` of this crate.
-mod unchecked {
-    use super::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, StringArray};
-
-    /// Row `n` is `data[offsets[n]..offsets[n + 1]]`. The caller must have made each row of whole `&str`s, or
-    /// of bytes that were checked as one; offsets and lengths are checked here.
-    pub(super) fn text_array(offsets: Buffer, data: Vec<u8>, nulls: Option<NullBuffer>) -> StringArray {
-        // Panics when offsets fall or begin below 0.
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
-        let last = *offsets.last().expect("offsets are never empty") as usize;
-        assert!(last <= data.len(), "BUG: text ends behind its bytes");
-        assert!(
-            nulls.as_ref().is_none_or(|nulls| nulls.len() == offsets.len() - 1),
-            "BUG: text has another number of rows than its nulls"
-        );
-        // SAFETY: `new_unchecked` asks for what `try_new` checks. Offsets do not fall and begin at 0 or above
-        // (`OffsetBuffer::new`), they end within the data and nulls have one bit per row (asserted). Each row
-        // is UTF-8: text enters the builder's columns only as whole `&str`s, or through `body_bytes`, whose
-        // rows `LogBatchBuilder::push` checks before it closes them; what is discarded is cut off at the end
-        // of the last closed row.
-        unsafe { StringArray::new_unchecked(offsets, Buffer::from_vec(data), nulls) }
-    }
+/// A column of the builder.
+fn text_array(offsets: Buffer, data: Vec<u8>, nulls: Option<NullBuffer>) -> StringArray {
+    // SAFETY: text enters the builder's columns only as whole `&str`s, or through `body_bytes`, whose rows
+    // `LogBatchBuilder::push` checks before it closes them; what is discarded is cut off at the end of the
+    // last closed row.
+    unsafe { crate::unchecked::text_array(offsets, data, nulls) }
 }
-use unchecked::text_array;
 
 impl TextColumn {
     fn new(rows: usize, bytes: usize) -> Self {

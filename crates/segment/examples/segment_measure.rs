@@ -1,7 +1,9 @@
 //! Measures sorting, writing, compaction and queries on a generated load.
 //!
 //! `segment_measure FILE [LINES] [WORK_DIR]`: FILE is what `trine bench generate --format jsonl` writes, with its
-//! `FILE.truth.json` beside it. Records are taken in batches of 5,000 in order of arrival; `GROUPED` in the
+//! `FILE.truth.json` beside it. In the environment: `FLUSH_MB` (40) raw MiB per flush; `DIRECT` writes templates at the
+//! flush and joins the segments, as the store does; without it plain segments are merged into one with templates
+//! (`PLAIN_ONLY`: not merged); `COLUMNS` prints bytes by column. Records are taken in batches of 5,000 in order of arrival; `GROUPED` in the
 //! environment puts the records of a stream together within a batch, as Loki and OTLP senders do.
 
 use std::{

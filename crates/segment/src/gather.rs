@@ -15,7 +15,7 @@ use arrow::{
     error::ArrowError,
 };
 
-use crate::{SegmentError, unchecked};
+use crate::SegmentError;
 
 /// Rows `start..end` of one batch.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +167,8 @@ fn text(
         let (first, last) = (offsets[piece.start as usize], offsets[piece.end as usize]);
         data.extend_from_slice(&source[first as usize..last as usize]);
     }
-    Ok(Arc::new(unchecked::text_of_copies(ends, data, nulls)))
+    // SAFETY: each row is a copy of one whole value of a `StringArray`, which is UTF-8.
+    Ok(Arc::new(unsafe { trine_schema::unchecked::text_array(Buffer::from_vec(ends), data, nulls) }))
 }
 
 fn generic(arrays: &[&ArrayRef], pieces: &[Piece], rows: usize) -> Result<ArrayRef, ArrowError> {

@@ -25,7 +25,6 @@ mod read;
 mod scan;
 mod sort;
 mod top;
-mod unchecked;
 mod verify;
 mod write;
 

@@ -418,10 +418,15 @@ pub fn count(
 }
 
 /// Streams of the scan's tenant that match and have rows in its range, each once.
-pub fn streams(snapshot: &Snapshot, registry: &Arc<StreamRegistry>, scan: &LogScan) -> Vec<StreamRef> {
+pub fn streams(
+    snapshot: &Snapshot,
+    registry: &Arc<StreamRegistry>,
+    scan: &LogScan,
+) -> Result<Vec<StreamRef>, ScanError> {
     let matcher = StreamMatcher::new(registry.clone(), scan);
     let mut found: Vec<StreamRef> = Vec::new();
     for batch in &snapshot.memtable {
+        scan.check_deadline()?;
         let mut last = None;
         for (stream, time) in crate::write::stream_refs(batch).iter().zip(crate::write::timestamps(batch)) {
             if last != Some(*stream) && scan.in_range(*time) && matcher.matches(*stream) {
@@ -431,9 +436,10 @@ pub fn streams(snapshot: &Snapshot, registry: &Arc<StreamRegistry>, scan: &LogSc
         }
     }
     for segment in snapshot.segments.iter().filter(|segment| is_usable(scan, segment)) {
+        scan.check_deadline()?;
         found.extend(segment.streams(scan, &matcher));
     }
     found.sort_unstable();
     found.dedup();
-    found
+    Ok(found)
 }

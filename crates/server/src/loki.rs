@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use trine_logql::{Expr, LogqlError, Request as LogqlRequest, ast::LogExpr, loki_json};
 use trine_model::TenantId;
 use trine_protocols::{Compression, loki};
-use trine_schema::{Direction, LogScan, Stream, Tables, label_name};
+use trine_schema::{Direction, LogScan, ScanStats, ScanStatsSnapshot, Stream, Tables, label_name};
 
 use crate::{
     App,
@@ -150,8 +150,10 @@ async fn streams(
     tenant: TenantId,
     params: &Params,
     selectors: &[&str],
-) -> Result<Vec<Arc<Stream>>, ApiError> {
+) -> Result<(Vec<Arc<Stream>>, ScanStatsSnapshot), ApiError> {
     let (start, end) = params.range()?;
+    let deadline = Some(std::time::Instant::now() + app.query_timeout);
+    let stats: Arc<ScanStats> = Arc::default();
     let mut scans = Vec::new();
     for text in selectors {
         let Expr::Log(LogExpr { selector, .. }) = trine_logql::parse(text).map_err(LogqlError::from)? else {
@@ -168,9 +170,17 @@ async fn streams(
     for matchers in scans {
         let mut scan = LogScan::all(tenant.clone());
         (scan.start, scan.end, scan.streams) = (start, end, matchers);
+        (scan.deadline, scan.stats) = (deadline, stats.clone());
         found.extend(app.store.streams(scan).await?);
     }
-    Ok(found)
+    Ok((found, stats.snapshot()))
+}
+
+/// Loki's answer, with what is missing from it told in headers.
+fn listed(data: impl serde::Serialize, stats: &ScanStatsSnapshot) -> Response {
+    let mut response = success(data).into_response();
+    stats_headers(&mut response, stats);
+    response
 }
 
 /// Name and value of each label as LogQL shows them; `service_name` is always among them, as in Loki.
@@ -187,12 +197,12 @@ pub async fn labels(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let selectors: Vec<_> = params.get("query").into_iter().collect();
-    let streams = streams(&app, tenant, &params, &selectors).await?;
+    let (streams, stats) = streams(&app, tenant, &params, &selectors).await?;
     let names: BTreeSet<String> =
         streams.iter().flat_map(|stream| shown_labels(stream)).map(|(name, _)| name).collect();
-    Ok(success(names))
+    Ok(listed(names, &stats))
 }
 
 /// `label/{name}/values`.
@@ -201,16 +211,16 @@ pub async fn label_values(
     Tenant(tenant): Tenant,
     Path(name): Path<String>,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let selectors: Vec<_> = params.get("query").into_iter().collect();
-    let streams = streams(&app, tenant, &params, &selectors).await?;
+    let (streams, stats) = streams(&app, tenant, &params, &selectors).await?;
     let mut values = BTreeSet::new();
     for stream in &streams {
         values.extend(
             shown_labels(stream).into_iter().filter(|(key, _)| *key == name).map(|(_, v)| v.to_owned()),
         );
     }
-    Ok(success(values))
+    Ok(listed(values, &stats))
 }
 
 /// `series`: label sets of the streams that any `match[]` picks.
@@ -218,9 +228,9 @@ pub async fn series(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     let selectors: Vec<_> = params.all("match[]").chain(params.all("match")).collect();
-    let streams = streams(&app, tenant, &params, &selectors).await?;
+    let (streams, stats) = streams(&app, tenant, &params, &selectors).await?;
     let sets: BTreeSet<Vec<(String, &str)>> = streams
         .iter()
         .map(|stream| {
@@ -233,5 +243,5 @@ pub async fn series(
         .into_iter()
         .map(|labels| labels.into_iter().map(|(k, v)| (k, Value::from(v))).collect())
         .collect();
-    Ok(success(sets))
+    Ok(listed(sets, &stats))
 }

@@ -55,10 +55,10 @@ impl Tables for Store {
         let engine = self.engine.clone();
         let work = move || {
             let snapshot = engine.snapshot(&scan);
-            let streams = trine_segment::streams(&snapshot, &engine.registry, &scan);
-            streams.into_iter().map(|stream| engine.registry.get(stream)).collect()
+            let streams = trine_segment::streams(&snapshot, &engine.registry, &scan)?;
+            Ok(streams.into_iter().map(|stream| engine.registry.get(stream)).collect())
         };
-        blocking(work).await
+        blocking(work).await?
     }
 
     fn attribute_names(&self, tenant: &TenantId) -> Vec<String> {
