@@ -72,6 +72,10 @@ pub struct ServerArgs {
     /// exist at a time
     #[arg(long, value_name = "BYTES", env = "TRINE_MEMTABLE_BYTES", default_value = "32MiB", value_parser = parse_some_bytes)]
     pub memtable_bytes: u64,
+    /// Most memory for the indexes of segments that queries read, kept for the next query; those asked
+    /// for longest ago go first, and what is not asked for in 10 minutes goes by itself
+    #[arg(long, value_name = "BYTES", env = "TRINE_INDEX_MEMORY", default_value = "256MiB", value_parser = parse_bytes)]
+    pub index_memory: u64,
     /// Most bytes of request bodies in memory at once (each counted three times over, for its
     /// decoded forms); further requests wait
     #[arg(long, value_name = "BYTES", env = "TRINE_MAX_INFLIGHT_BYTES", default_value = "64MiB", value_parser = parse_bytes)]
@@ -100,6 +104,7 @@ impl Site {
         config.dedup_window = args.dedup_window;
         config.dedup_by_content = args.dedup_by_content;
         config.memtable_bytes = args.memtable_bytes as usize;
+        config.index_memory = args.index_memory as usize;
         config.body_encoding = match args.bodies {
             Bodies::Templates => BodyEncoding::Templates,
             Bodies::Plain => BodyEncoding::Plain,
@@ -239,6 +244,7 @@ mod tests {
         let settings = ServerArgs::from_arg_matches(&command.get_matches_from([""; 0])).unwrap();
         let store = StoreConfig::new("trine-data");
         assert_eq!(settings.memtable_bytes, store.memtable_bytes as u64);
+        assert_eq!(settings.index_memory, store.index_memory as u64);
         assert_eq!(settings.dedup_window, store.dedup_window);
         assert_eq!(settings.dedup_by_content, store.dedup_by_content);
         assert_eq!(settings.fsync, store.fsync);

@@ -25,8 +25,8 @@ use trine_schema::{
     LogScan, Needle, StreamRegistry, logs::column,
 };
 use trine_segment::{
-    BodyEncoding, Join, OnCorrupt, Segment, SegmentError, Snapshot, WriteOptions, count, merge_sorted, scan,
-    sort_batches, write_segment,
+    BodyEncoding, IndexCache, Join, OnCorrupt, Segment, SegmentError, SegmentHandle, Snapshot, WriteOptions,
+    count, merge_sorted, scan, sort_batches, write_segment,
 };
 
 /// The program's allocator, so that the figures are its own.
@@ -279,7 +279,9 @@ fn queries(segments: &[Arc<Segment>], registry: &Arc<StreamRegistry>, tenant: &T
         ("all bodies", LogScan { projection: vec![column::BODY], ..base() }),
     ];
     let quiet: OnCorrupt = Arc::new(|_, error| panic!("{error}"));
-    let snapshot = Snapshot { memtable: vec![], segments: segments.to_vec() };
+    let cache = IndexCache::new(usize::MAX);
+    let handles = segments.iter().map(|segment| SegmentHandle::new(segment, &cache)).collect();
+    let snapshot = Snapshot { memtable: vec![], segments: handles };
     for (name, case) in cases {
         let (mut best, mut rows) = (f64::MAX, 0);
         let mut stats = String::new();

@@ -48,15 +48,16 @@ pub struct SegmentFile {
     source: Source,
     length: u64,
     data_bytes: u64,
+    index: Range<u64>,
     crcs: Vec<u32>,
 }
 
 /// What the footer says about our parts.
-pub struct Places {
+struct Places {
     /// The index.
-    pub index: Range<u64>,
+    index: Range<u64>,
     /// First byte of the tail.
-    pub tail_offset: u64,
+    tail_offset: u64,
 }
 
 /// The tail of a file, readable at its positions in the file.
@@ -70,6 +71,11 @@ impl Tail {
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Its first byte in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The root of the file.
@@ -108,7 +114,7 @@ impl SegmentFile {
         store: Arc<dyn ObjectStore>,
         path: &Path,
         expect: Option<&SegmentMeta>,
-    ) -> Result<(Self, Tail, Places), SegmentError> {
+    ) -> Result<(Self, Tail), SegmentError> {
         let name = path.to_string();
         let found = store
             .get_opts(path, GetOptions::default())
@@ -119,7 +125,7 @@ impl SegmentFile {
             GetResultPayload::File(file, _) => Source::File(file),
             GetResultPayload::Stream(_) => Source::Store(store, path.clone()),
         };
-        let mut file = Self { name, source, length, data_bytes: 0, crcs: Vec::new() };
+        let mut file = Self { name, source, length, data_bytes: 0, index: 0..0, crcs: Vec::new() };
         if let Some(expect) = expect
             && expect.file_bytes != length
         {
@@ -165,13 +171,14 @@ impl SegmentFile {
             return Err(file.corrupt(tail.offset, "the block table does not cover the data".into()));
         }
         file.data_bytes = table.data_bytes;
+        file.index = places.index;
         file.crcs = table.crcs;
-        Ok((file, tail, places))
+        Ok((file, tail))
     }
 
-    /// Bytes of memory the checksums take.
-    pub fn memory(&self) -> usize {
-        self.crcs.len() * size_of::<u32>()
+    /// Where the index lies.
+    pub fn index(&self) -> Range<u64> {
+        self.index.clone()
     }
 
     /// An error that names this file.
@@ -229,6 +236,12 @@ impl SegmentFile {
         let bytes = self.fetch_now(aligned.clone())?;
         self.check_blocks(aligned.start, &bytes)?;
         Ok((aligned.start, bytes))
+    }
+
+    /// Checked bytes; blocks the thread.
+    pub fn read_now(&self, range: Range<u64>) -> Result<Bytes, SegmentError> {
+        let (start, bytes) = self.read_blocks(range.clone())?;
+        Ok(bytes.slice((range.start - start) as usize..(range.end - start) as usize))
     }
 
     /// Checked bytes, without blocking the thread where the store need not.

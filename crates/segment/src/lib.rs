@@ -1,10 +1,12 @@
 //! Segments: Parquet files with our index inside.
 //!
 //! A segment is written once ([`write_segment`]) from rows sorted by (tenant, service, stream id,
-//! timestamp), and read through [`Segment`]. [`scan`] runs one [`trine_schema::LogScan`] over a
+//! timestamp), and read through [`Segment`]. A [`SegmentHandle`] is what stays of it while nobody
+//! asks; it reads the index when somebody does. [`scan`] runs one [`trine_schema::LogScan`] over a
 //! [`Snapshot`] of in-memory batches and segments. The byte layout is in `docs/segment-format.md`.
 
 mod blocks;
+mod cache;
 mod codec;
 mod columns;
 mod compaction;
@@ -14,6 +16,7 @@ mod file;
 mod filter;
 mod gather;
 mod granule;
+mod handle;
 mod index;
 mod index_builder;
 mod join;
@@ -28,10 +31,12 @@ mod top;
 mod verify;
 mod write;
 
+pub use cache::IndexCache;
 pub use compaction::SortedBatches;
 pub use error::SegmentError;
 pub use file::block_on;
 pub use filter::{StreamMatcher, filter_batch};
+pub use handle::SegmentHandle;
 pub use join::Join;
 pub use merge::merge_sorted;
 pub use read::Segment;

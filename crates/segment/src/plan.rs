@@ -7,7 +7,7 @@ use trine_body::{BlockIndex, PreparedQuery, Query, TraceIdBloom, Verdict};
 use trine_schema::{LineFilter, LogFilter, LogScan, Needle};
 
 use crate::{
-    Segment, SegmentError, StreamMatcher,
+    Segment, SegmentError, SegmentHandle, StreamMatcher,
     filter::levels_in,
     index::{Granule, Index, StreamEntry},
     read::last_instant,
@@ -99,6 +99,7 @@ impl Work {
 
 /// What a scan does in one segment.
 pub struct SegmentPlan {
+    pub handle: Arc<SegmentHandle>,
     pub segment: Arc<Segment>,
     pub lines: Vec<PreparedLine>,
     pub work: Vec<Work>,
@@ -108,7 +109,8 @@ pub struct SegmentPlan {
 
 /// Plans a scan. `scan`'s time range may be narrower than what the reader asked for.
 pub fn plan(
-    segment: &Arc<Segment>,
+    handle: &Arc<SegmentHandle>,
+    segment: Arc<Segment>,
     scan: &LogScan,
     streams: &StreamMatcher,
     queries: &LineQueries,
@@ -127,7 +129,7 @@ pub fn plan(
                 continue;
             }
             // Classifying the templates costs; it is spared when there is nothing to ask about.
-            let lines = lines.get_or_insert_with(|| prepare(segment, scan, queries));
+            let lines = lines.get_or_insert_with(|| prepare(&segment, scan, queries));
             let Some(lines) = lines_left(granule, scan, lines) else { continue };
             let rows = entries.filter(|entry| wanted[*entry]).map(|entry| &index.streams[entry]);
             let found = work_of(index, position, rows, scan.start, last);
@@ -135,7 +137,7 @@ pub fn plan(
         }
     }
     let skipped = (index.granules.len() - work.len()) as u64;
-    SegmentPlan { segment: segment.clone(), lines: lines.unwrap_or_default(), work, skipped }
+    SegmentPlan { handle: handle.clone(), segment, lines: lines.unwrap_or_default(), work, skipped }
 }
 
 /// The line filters against the segment's templates; none with plain bodies.

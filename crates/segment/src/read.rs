@@ -1,9 +1,6 @@
 //! An opened segment.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use object_store::{ObjectStore, path::Path};
@@ -16,9 +13,9 @@ use trine_model::TenantId;
 use trine_schema::{Labels, LogScan, StreamRef, StreamRegistry};
 
 use crate::{
-    SegmentError, SegmentMeta, StreamMatcher,
+    SegmentError, SegmentMeta,
     columns::stored_schema,
-    file::{CheckedReader, SegmentFile},
+    file::{CheckedReader, SegmentFile, Tail},
     index::Index,
 };
 
@@ -28,25 +25,15 @@ const PAGE_LOCATION_BYTES: usize = 24;
 /// An opened segment: its index in memory, its file open.
 pub struct Segment {
     path: Path,
-    meta: SegmentMeta,
+    pub(crate) meta: Arc<SegmentMeta>,
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) parquet: ArrowReaderMetadata,
     pub(crate) index: Index,
     /// The process's references of [`Index::streams`].
     pub(crate) streams: Vec<StreamRef>,
-    /// Each stream once.
-    spans: Vec<StreamSpan>,
     /// Templates; `None` for plain bodies.
     pub(crate) templates: Option<Dictionary>,
-    damaged: AtomicBool,
     memory: usize,
-}
-
-/// First and last time of a stream in a segment.
-struct StreamSpan {
-    stream: StreamRef,
-    min: i64,
-    max: i64,
 }
 
 impl std::fmt::Debug for Segment {
@@ -70,6 +57,72 @@ pub(crate) fn meta_of(index: &Index, file_bytes: u64, tail_offset: u64, root: [u
     }
 }
 
+/// What is read of a file before its rows.
+struct Parts {
+    index: Index,
+    templates: Option<Dictionary>,
+    parquet: ArrowReaderMetadata,
+    memory: usize,
+}
+
+/// Decodes index and Parquet's metadata and checks that they are of one file.
+fn decode(file: &SegmentFile, tail: &Tail, encoded: &[u8]) -> Result<Parts, SegmentError> {
+    let at = file.index().start;
+    let malformed = |what: &str| file.corrupt(at, format!("{what} cannot be read"));
+    let mut index = Index::decode(encoded).map_err(|found| malformed(found.0))?;
+    let templates = match index.body {
+        crate::BodyEncoding::Plain => None,
+        crate::BodyEncoding::Template => {
+            let bytes = std::mem::take(&mut index.templates);
+            Some(Dictionary::parse(&bytes).map_err(|error| malformed(&error.to_string()))?)
+        }
+    };
+    let unreadable =
+        |error| file.corrupt(tail.offset(), format!("the Parquet footer cannot be read: {error}"));
+    let metadata = ParquetMetaDataReader::new()
+        .with_column_index_policy(PageIndexPolicy::Skip)
+        .with_offset_index_policy(PageIndexPolicy::Required)
+        .parse_and_finish(tail)
+        .map_err(unreadable)?;
+    let pages: usize = metadata
+        .row_groups()
+        .iter()
+        .map(|group| group.num_columns() * (group.num_rows() as usize).div_ceil(crate::GRANULE_ROWS))
+        .sum();
+    let parquet =
+        ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(unreadable)?;
+    if parquet.schema().fields() != stored_schema().fields() {
+        return Err(file.corrupt(tail.offset(), "the columns are not those of this format".into()));
+    }
+    let groups = parquet.metadata().row_groups().iter().map(RowGroupMetaData::num_rows);
+    let ours = index.row_groups.windows(2).map(|two| i64::from(two[1] - two[0]));
+    if !groups.eq(ours) {
+        return Err(file.corrupt(at, "index and Parquet disagree about row groups".into()));
+    }
+    let memory = encoded.len() * 2 + pages * PAGE_LOCATION_BYTES + index.marks.len() * 8;
+    Ok(Parts { index, templates, parquet, memory })
+}
+
+/// References of the entries of streams; `reference` gives that of the first entry of each stream, in the
+/// order of the file.
+fn references(
+    index: &Index,
+    mut reference: impl FnMut(usize) -> Result<StreamRef, SegmentError>,
+) -> Result<Vec<StreamRef>, SegmentError> {
+    // A stream has an entry in each run.
+    let mut known: HashMap<(u32, u128), StreamRef> = HashMap::new();
+    let mut references = Vec::with_capacity(index.streams.len());
+    for (position, stream) in index.streams.iter().enumerate() {
+        let key = (stream.tenant, stream.id);
+        let found = match known.get(&key) {
+            Some(found) => *found,
+            None => *known.entry(key).or_insert(reference(position)?),
+        };
+        references.push(found);
+    }
+    Ok(references)
+}
+
 impl Segment {
     /// Opens a segment and registers its streams. With `expect` (from the catalog) the root is checked;
     /// without, the file's own checksums.
@@ -79,54 +132,12 @@ impl Segment {
         registry: &StreamRegistry,
         expect: Option<SegmentMeta>,
     ) -> Result<Self, SegmentError> {
-        let (file, tail, places) = SegmentFile::open(store, &path, expect.as_ref()).await?;
-        let malformed = |what: &str| file.corrupt(places.index.start, format!("{what} cannot be read"));
-        let encoded = file.read(places.index.clone()).await?;
-        let mut index = Index::decode(&encoded).map_err(|found| malformed(found.0))?;
-        let templates = match index.body {
-            crate::BodyEncoding::Plain => None,
-            crate::BodyEncoding::Template => {
-                let bytes = std::mem::take(&mut index.templates);
-                Some(Dictionary::parse(&bytes).map_err(|error| malformed(&error.to_string()))?)
-            }
-        };
-        let metadata = ParquetMetaDataReader::new()
-            .with_column_index_policy(PageIndexPolicy::Skip)
-            .with_offset_index_policy(PageIndexPolicy::Required)
-            .parse_and_finish(&tail)
-            .map_err(|error| {
-                file.corrupt(places.tail_offset, format!("the Parquet footer cannot be read: {error}"))
-            })?;
-        let pages: usize = metadata
-            .row_groups()
-            .iter()
-            .map(|group| group.num_columns() * (group.num_rows() as usize).div_ceil(crate::GRANULE_ROWS))
-            .sum();
-        let parquet =
-            ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(|error| {
-                file.corrupt(places.tail_offset, format!("the Parquet footer cannot be read: {error}"))
-            })?;
-        if parquet.schema().fields() != stored_schema().fields() {
-            return Err(file.corrupt(places.tail_offset, "the columns are not those of this format".into()));
-        }
-        let groups = parquet.metadata().row_groups().iter().map(RowGroupMetaData::num_rows);
-        let ours = index.row_groups.windows(2).map(|two| i64::from(two[1] - two[0]));
-        if !groups.eq(ours) {
-            return Err(
-                file.corrupt(places.index.start, "index and Parquet disagree about row groups".into())
-            );
-        }
-        let mut streams = Vec::with_capacity(index.streams.len());
-        // A stream has an entry in each run.
-        let mut known: HashMap<(u32, u128), usize> = HashMap::new();
-        let mut spans: Vec<StreamSpan> = Vec::new();
-        for stream in &index.streams {
-            if let Some(position) = known.get(&(stream.tenant, stream.id)) {
-                let span = &mut spans[*position];
-                (span.min, span.max) = (span.min.min(stream.min), span.max.max(stream.max));
-                streams.push(span.stream);
-                continue;
-            }
+        let (file, tail) = SegmentFile::open(store, &path, expect.as_ref()).await?;
+        let encoded = file.read(file.index()).await?;
+        let Parts { index, templates, parquet, memory } = decode(&file, &tail, &encoded)?;
+        let malformed = |what: &str| file.corrupt(file.index().start, format!("{what} cannot be read"));
+        let streams = references(&index, |position| {
+            let stream = &index.streams[position];
             let tenant =
                 TenantId::new(&index.tenants[stream.tenant as usize]).map_err(|_| malformed("tenant"))?;
             let labels = Labels::from_json(&stream.labels).ok_or_else(|| malformed("labels"))?;
@@ -136,26 +147,29 @@ impl Segment {
             if registry.get(reference).id.0 != stream.id {
                 return Err(malformed("stream id"));
             }
-            known.insert((stream.tenant, stream.id), spans.len());
-            spans.push(StreamSpan { stream: reference, min: stream.min, max: stream.max });
-            streams.push(reference);
-        }
-        let memory = encoded.len() * 2 + file.memory() + pages * PAGE_LOCATION_BYTES + index.marks.len() * 8;
+            Ok(reference)
+        })?;
         let (length, root) = (parquet::file::reader::Length::len(&tail), tail.root());
-        let meta = meta_of(&index, length, places.tail_offset, root);
-        let file = Arc::new(file);
-        Ok(Self {
-            path,
-            meta,
-            file,
-            parquet,
-            index,
-            streams,
-            spans,
-            templates,
-            damaged: AtomicBool::new(false),
-            memory,
-        })
+        let meta = Arc::new(meta_of(&index, length, tail.offset(), root));
+        Ok(Self { path, meta, file: Arc::new(file), parquet, index, streams, templates, memory })
+    }
+
+    /// Reads index and metadata of a file that was opened before; blocks the thread. `streams` are the
+    /// references of its streams in the order of the file.
+    pub(crate) fn open_again(
+        path: Path,
+        meta: Arc<SegmentMeta>,
+        file: Arc<SegmentFile>,
+        streams: impl Iterator<Item = StreamRef>,
+    ) -> Result<Self, SegmentError> {
+        let tail = file.read_tail(meta.tail_offset, &meta.root)?;
+        let encoded = file.read_now(file.index())?;
+        let Parts { index, templates, parquet, memory } = decode(&file, &tail, &encoded)?;
+        let mut streams = streams;
+        let another =
+            || file.corrupt(file.index().start, "the streams are not those of the first time".into());
+        let streams = references(&index, |_| streams.next().ok_or_else(another))?;
+        Ok(Self { path, meta, file, parquet, index, streams, templates, memory })
     }
 
     /// Where it lies in the object store.
@@ -168,42 +182,14 @@ impl Segment {
         &self.meta
     }
 
-    /// Bytes of memory the opened segment holds, about.
+    /// Bytes of memory that index and metadata take, about.
     pub fn memory(&self) -> usize {
         self.memory
-    }
-
-    /// Number of its sorted runs.
-    pub fn runs(&self) -> usize {
-        self.index.runs.len()
-    }
-
-    /// Whether a scan has met damage in it; scans leave it out from then on.
-    pub fn is_damaged(&self) -> bool {
-        self.damaged.load(Relaxed)
-    }
-
-    pub(crate) fn set_damaged(&self) {
-        self.damaged.store(true, Relaxed);
     }
 
     /// A reader for one step of a query.
     pub(crate) fn reader(&self) -> CheckedReader {
         CheckedReader::new(self.file.clone())
-    }
-
-    /// Streams of the scan's tenant that match and have rows in its range, each once.
-    pub fn streams(&self, scan: &LogScan, matcher: &StreamMatcher) -> Vec<StreamRef> {
-        let Some(last) = last_instant(scan) else { return Vec::new() };
-        let in_range = self.spans.iter().filter(|span| span.min <= last && span.max >= scan.start);
-        in_range.map(|span| span.stream).filter(|stream| matcher.matches(*stream)).collect()
-    }
-
-    /// Attribute names of a tenant's rows with the number of rows that have them, most frequent first.
-    pub fn attribute_names(&self, tenant: &TenantId) -> Vec<(String, u64)> {
-        let position = self.index.tenants.iter().position(|name| name == tenant.as_str());
-        let named = |entry: &&(u32, String, u64)| Some(entry.0 as usize) == position;
-        self.index.attributes.iter().filter(named).map(|(_, name, rows)| (name.clone(), *rows)).collect()
     }
 }
 

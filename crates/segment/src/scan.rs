@@ -1,7 +1,8 @@
 //! The scan driver: a snapshot and a scan in, batches out.
 //!
-//! Each segment is planned, then its granules are read in steps of a few; steps run on the pool
-//! ([`crate::pool`]), a bounded number ahead of the reader. A damaged segment is left out, named in
+//! One segment after another is planned, then its granules are read in steps of a few; steps run on the
+//! pool ([`crate::pool`]), a bounded number ahead of the reader. Only a segment that may hold rows of the
+//! scan has its index brought into memory, and only when its turn has come. A damaged segment is left out, named in
 //! the scan's statistics and reported. Dropping the stream stops the work: steps that have begun
 //! look at a flag between granules, no further ones begin.
 
@@ -27,7 +28,7 @@ use trine_schema::{
 };
 
 use crate::{
-    Segment, SegmentError, StreamMatcher,
+    Segment, SegmentError, SegmentHandle, StreamMatcher,
     filter::{filter_batch, projected_schema},
     granule::GranuleReader,
     plan::{LineQueries, SegmentPlan, plan},
@@ -51,11 +52,11 @@ pub struct Snapshot {
     /// Batches of [`trine_schema::logs::schema`], unsorted, of any tenant.
     pub memtable: Vec<RecordBatch>,
     /// Segments that may hold rows of the query.
-    pub segments: Vec<Arc<Segment>>,
+    pub segments: Vec<Arc<SegmentHandle>>,
 }
 
 /// Called when a segment turns out to be damaged; the store puts it into quarantine.
-pub type OnCorrupt = Arc<dyn Fn(&Arc<Segment>, &SegmentError) + Send + Sync>;
+pub type OnCorrupt = Arc<dyn Fn(&Arc<SegmentHandle>, &SegmentError) + Send + Sync>;
 
 /// What the steps of one scan share.
 pub(crate) struct Shared {
@@ -76,17 +77,41 @@ impl Shared {
     }
 
     /// Takes a failure of a segment: damage is noted and the scan goes on, anything else ends it.
-    pub fn failed(&self, segment: &Arc<Segment>, error: SegmentError) -> Result<(), ScanError> {
+    pub fn failed(&self, segment: &Arc<SegmentHandle>, error: SegmentError) -> Result<(), ScanError> {
         note_failure(&self.scan, &self.on_corrupt, segment, error)
     }
 
     /// Segments that are worth planning; damaged ones are named.
-    pub fn usable(&self, segments: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
+    pub fn usable(&self, segments: Vec<Arc<SegmentHandle>>) -> Vec<Arc<SegmentHandle>> {
         segments.into_iter().filter(|segment| is_usable(&self.scan, segment)).collect()
+    }
+
+    /// Brings the index into memory; `None` when the segment has none of the scan's streams in its range.
+    pub fn load(&self, handle: &SegmentHandle) -> Result<Option<Arc<Segment>>, SegmentError> {
+        self.check()?;
+        load(handle, &self.scan, &self.streams)
     }
 }
 
-fn is_usable(scan: &LogScan, segment: &Arc<Segment>) -> bool {
+fn load(
+    handle: &SegmentHandle,
+    scan: &LogScan,
+    streams: &StreamMatcher,
+) -> Result<Option<Arc<Segment>>, SegmentError> {
+    if handle.streams(scan, streams).next().is_none() {
+        count_skipped(scan, handle);
+        return Ok(None);
+    }
+    handle.load().map(Some)
+}
+
+/// Counts a segment that is passed by as a whole.
+pub(crate) fn count_skipped(scan: &LogScan, segment: &SegmentHandle) {
+    scan.stats.segments_skipped.fetch_add(1, Relaxed);
+    scan.stats.granules_skipped.fetch_add(segment.granules() as u64, Relaxed);
+}
+
+fn is_usable(scan: &LogScan, segment: &SegmentHandle) -> bool {
     if segment.is_damaged() {
         scan.stats.partial.lock().push(format!("segment {} is damaged and left out", segment.path()));
         return false;
@@ -96,8 +121,7 @@ fn is_usable(scan: &LogScan, segment: &Arc<Segment>) -> bool {
         .is_some_and(|last| meta.min_timestamp <= last && meta.max_timestamp >= scan.start);
     let found = in_time && meta.tenants.contains(&scan.tenant);
     if !found {
-        scan.stats.segments_skipped.fetch_add(1, Relaxed);
-        scan.stats.granules_skipped.fetch_add(segment.index.granules.len() as u64, Relaxed);
+        count_skipped(scan, segment);
     }
     found
 }
@@ -105,7 +129,7 @@ fn is_usable(scan: &LogScan, segment: &Arc<Segment>) -> bool {
 fn note_failure(
     scan: &LogScan,
     on_corrupt: &OnCorrupt,
-    segment: &Arc<Segment>,
+    segment: &Arc<SegmentHandle>,
     error: SegmentError,
 ) -> Result<(), ScanError> {
     match error {
@@ -196,15 +220,15 @@ pub(crate) fn memtable_steps(batches: Vec<RecordBatch>) -> impl Iterator<Item = 
 /// Something to do on the pool.
 enum Step {
     Memtable(Vec<RecordBatch>),
-    Plan(Arc<Segment>),
+    Plan(Arc<SegmentHandle>),
     Read(Arc<SegmentPlan>, Range<usize>),
 }
 
 /// What a step found.
 enum Found {
     Batches(Vec<RecordBatch>),
-    Plan(SegmentPlan),
-    Failed(Option<Arc<Segment>>, SegmentError),
+    Plan(Option<SegmentPlan>),
+    Failed(Option<Arc<SegmentHandle>>, SegmentError),
 }
 
 /// Tells the driver even when its step panicked.
@@ -270,7 +294,7 @@ impl Driver {
         while self.running + self.ready.len() < most && (self.held < limit / 2 || self.running == 0) {
             let Some(step) = self.steps.pop_front() else { return };
             if let Step::Read(plan, _) = &step
-                && plan.segment.is_damaged()
+                && plan.handle.is_damaged()
             {
                 continue;
             }
@@ -295,16 +319,18 @@ impl Driver {
                     _ => Ok(()),
                 }
             }
-            Found::Plan(plan) => {
+            Found::Plan(None) => Ok(()),
+            Found::Plan(Some(plan)) => {
                 let plan = Arc::new(plan);
                 count_plan(&self.shared.scan, &plan);
                 let text = self.shared.scan.projection.contains(&column::BODY)
                     || self.shared.scan.projection.contains(&column::ATTRIBUTES);
                 let size = if text { STEP_GRANULES_TEXT } else { STEP_GRANULES };
-                let steps = (0..plan.work.len())
-                    .step_by(size)
-                    .map(|start| Step::Read(plan.clone(), start..(start + size).min(plan.work.len())));
-                self.steps.extend(steps);
+                // Before the next segments are planned: few indexes are in use at a time.
+                for start in (0..plan.work.len()).step_by(size).rev() {
+                    let end = (start + size).min(plan.work.len());
+                    self.steps.push_front(Step::Read(plan.clone(), start..end));
+                }
                 Ok(())
             }
             Found::Failed(Some(segment), error) => self.shared.failed(&segment, error),
@@ -328,13 +354,15 @@ fn run(step: Step, shared: &Shared) -> Found {
             Ok(found) => Found::Batches(found),
             Err(error) => Found::Failed(None, error),
         },
-        Step::Plan(segment) => match shared.check() {
-            Ok(()) => Found::Plan(plan(&segment, &shared.scan, &shared.streams, &shared.queries)),
-            Err(error) => Found::Failed(Some(segment), error),
+        Step::Plan(handle) => match shared.load(&handle) {
+            Ok(segment) => Found::Plan(
+                segment.map(|segment| plan(&handle, segment, &shared.scan, &shared.streams, &shared.queries)),
+            ),
+            Err(error) => Found::Failed(Some(handle), error),
         },
         Step::Read(plan, work) => match read_segment(&plan, work, shared) {
             Ok(found) => Found::Batches(found),
-            Err(error) => Found::Failed(Some(plan.segment.clone()), error),
+            Err(error) => Found::Failed(Some(plan.handle.clone()), error),
         },
     }
 }
@@ -409,7 +437,11 @@ pub fn count(
             continue;
         }
         let before = rows.len();
-        if let Err(error) = crate::count::count_segment(segment, count, levels, &streams, &mut rows) {
+        let counted = load(segment, scan, &streams).and_then(|loaded| match loaded {
+            Some(loaded) => crate::count::count_segment(&loaded, count, levels, &streams, &mut rows),
+            None => Ok(()),
+        });
+        if let Err(error) = counted {
             rows.truncate(before);
             note_failure(scan, on_corrupt, segment, error)?;
         }

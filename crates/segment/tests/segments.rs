@@ -19,8 +19,9 @@ use trine_schema::{
     LogFilter, LogRecord, LogScan, Needle, StreamRegistry, logs, logs::column,
 };
 use trine_segment::{
-    BodyEncoding, Join, OnCorrupt, Segment, SegmentError, SegmentMeta, Snapshot, StreamMatcher, StreamOrder,
-    WriteOptions, count, filter_batch, merge_sorted, scan, sort_batches, streams, write_segment,
+    BodyEncoding, IndexCache, Join, OnCorrupt, Segment, SegmentError, SegmentHandle, SegmentMeta, Snapshot,
+    StreamMatcher, StreamOrder, WriteOptions, count, filter_batch, merge_sorted, scan, sort_batches, streams,
+    write_segment,
 };
 
 const MINUTE: i64 = 60_000_000_000;
@@ -146,6 +147,12 @@ impl Fixture {
         assert_eq!(segment.meta(), &meta);
         segment
     }
+}
+
+/// Handles whose indexes stay in memory.
+fn handles(segments: &[Arc<Segment>]) -> Vec<Arc<SegmentHandle>> {
+    let cache = IndexCache::new(usize::MAX);
+    segments.iter().map(|segment| SegmentHandle::new(segment, &cache)).collect()
 }
 
 fn refuse_damage() -> OnCorrupt {
@@ -305,10 +312,10 @@ fn fixture_with(rows: usize) -> (Fixture, Vec<RecordBatch>, Vec<(&'static str, S
     let third = memtable.len() / 3;
     let part = |name, from: usize, to: usize, body| fixture.segment(name, &memtable[from..to], body);
     let mixed = Snapshot {
-        segments: vec![
+        segments: handles(&[
             part("a", 0, third, BodyEncoding::Plain),
             part("b", third, third * 2, BodyEncoding::Template),
-        ],
+        ]),
         memtable: memtable[third * 2..].to_vec(),
     };
     let pieces: Vec<Arc<Segment>> = memtable
@@ -319,9 +326,16 @@ fn fixture_with(rows: usize) -> (Fixture, Vec<RecordBatch>, Vec<(&'static str, S
     // A joined segment is joined again.
     let inner = fixture.joined("inner", &pieces[1..4]);
     let joined = fixture.joined("joined", &[pieces[0].clone(), inner, pieces[4].clone()]);
-    let one = |segment| Snapshot { memtable: vec![], segments: vec![segment] };
-    let all =
-        vec![("plain", one(plain)), ("template", one(template)), ("joined", one(joined)), ("mixed", mixed)];
+    let forgetful = IndexCache::new(0);
+    let apart = pieces.iter().map(|piece| SegmentHandle::new(piece, &forgetful)).collect();
+    let one = |segment| Snapshot { memtable: vec![], segments: handles(&[segment]) };
+    let all = vec![
+        ("plain", one(plain)),
+        ("template", one(template)),
+        ("joined", one(joined)),
+        ("mixed", mixed),
+        ("indexes read anew", Snapshot { memtable: vec![], segments: apart }),
+    ];
     (fixture, memtable, all)
 }
 
@@ -409,9 +423,10 @@ fn joined_segments_keep_every_row_and_verify() {
         assert_eq!(concat_batches(&schema, &merged).unwrap(), concat_batches(&schema, &sorted).unwrap());
         let names = |segments: &[Arc<Segment>]| {
             let mut all = std::collections::BTreeMap::<String, u64>::new();
-            for (name, rows) in segments.iter().flat_map(|segment| segment.attribute_names(&tenant("other")))
-            {
-                *all.entry(name).or_default() += rows;
+            for handle in handles(segments) {
+                for (name, rows) in handle.attribute_names(&tenant("other")) {
+                    *all.entry(name.to_owned()).or_default() += rows;
+                }
             }
             all
         };
@@ -626,7 +641,7 @@ fn times_at_both_ends_of_i64_are_rows_as_any_other() {
     let joined = fixture.joined("joined", &[one.clone(), one.clone()]);
     for (segment, copies) in [(one, 1), (joined, 2)] {
         block_on(segment.verify()).unwrap();
-        let snapshot = Snapshot { memtable: vec![], segments: vec![segment] };
+        let snapshot = Snapshot { memtable: vec![], segments: handles(&[segment]) };
         for start in times {
             for end in times.into_iter().filter(|end| *end > start) {
                 let question = LogScan { start, end, ..LogScan::all(tenant("default")) };
@@ -660,8 +675,8 @@ fn streams_and_attribute_names_are_those_of_the_tenant() {
     }
     let segment = &snapshots[0].1.segments[0];
     let names = segment.attribute_names(&tenant("default"));
-    assert_eq!(names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["http.status", "user"]);
-    assert!(segment.attribute_names(&tenant("nobody")).is_empty());
+    assert_eq!(names.map(|(name, _)| name).collect::<Vec<_>>(), ["http.status", "user"]);
+    assert_eq!(segment.attribute_names(&tenant("nobody")).count(), 0);
 }
 
 /// Every row or an error: what damage may lead to.
@@ -730,7 +745,9 @@ fn a_scan_leaves_a_damaged_segment_out_and_says_so() {
                 file.write_all_at(&bytes[at..=at], at as u64)
             })
             .unwrap();
-        let snapshot = Snapshot { memtable: vec![], segments: vec![good, bad.clone()] };
+        let segments = handles(&[good, bad]);
+        let bad = segments[1].clone();
+        let snapshot = Snapshot { memtable: vec![], segments };
         let named = Arc::new(Mutex::new(Vec::new()));
         let hook: OnCorrupt = {
             let named = named.clone();
@@ -823,7 +840,7 @@ fn a_line_of_ten_megabytes_and_its_neighbours_come_back() {
         let back: Vec<RecordBatch> = segment.batches().map(Result::unwrap).collect();
         assert!(back.len() > 1, "one granule took everything");
         assert_eq!(concat_batches(&logs::schema(), &back).unwrap(), memtable[0]);
-        let snapshot = Snapshot { memtable: vec![], segments: vec![segment] };
+        let snapshot = Snapshot { memtable: vec![], segments: handles(&[segment]) };
         let short = LogFilter::Line(LineFilter::contains("short 7"));
         let question = LogScan { filters: vec![short], ..LogScan::all(whose.clone()) };
         assert_eq!(run(&fixture, &snapshot, &question).iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
@@ -844,7 +861,7 @@ fn ten_thousand_streams_of_three_rows() {
     }
     let segment = fixture.segment("segment", &[builder.finish().records], BodyEncoding::Template);
     block_on(segment.verify()).unwrap();
-    let snapshot = Snapshot { memtable: vec![], segments: vec![segment] };
+    let snapshot = Snapshot { memtable: vec![], segments: handles(&[segment]) };
     let mut question = LogScan::all(whose);
     assert_eq!(streams(&snapshot, &fixture.registry, &question).unwrap().len(), 10_000);
     question.streams = vec![LabelMatcher { name: "pod".into(), value: LabelMatch::Equal("77".into()) }];

@@ -179,6 +179,24 @@ impl Metrics {
             ),
             ("trine_store_memtable_rows", "gauge", "Rows in memtables.", store.memtable_rows as f64),
             ("trine_store_memtable_bytes", "gauge", "Memory of the memtables.", store.memtable_bytes as f64),
+            (
+                "trine_store_index_bytes",
+                "gauge",
+                "Memory of the segment indexes kept for the next query.",
+                store.index_bytes as f64,
+            ),
+            (
+                "trine_store_index_loads_total",
+                "counter",
+                "Segment indexes read into memory.",
+                store.index_loads as f64,
+            ),
+            (
+                "trine_store_index_load_seconds_total",
+                "counter",
+                "Time spent reading segment indexes.",
+                seconds(store.index_load_ns),
+            ),
             ("trine_store_streams", "gauge", "Streams known to the process.", store.streams as f64),
             (
                 "trine_store_quarantined_files",

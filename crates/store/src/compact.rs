@@ -1,4 +1,4 @@
-//! Upkeep: merging and joining segments, retention, removing files.
+//! Upkeep: merging and joining segments, retention, removing files, letting go of idle indexes.
 //!
 //! A merge streams its inputs granule by granule into a new segment, a join copies them. Crash cases:
 //! before the catalog transaction the output is an orphan whose rows all lie in other segments, the
@@ -22,12 +22,12 @@ use crate::{
     StoreError,
     catalog::{SegmentRow, Sources},
     engine::{Engine, Live},
-    files::{SegmentName, day_of},
+    files::{SegmentName, day_of, segment_error},
     flush::open,
     plan::{Candidate, MAX_MERGED, Mood, Step, plan, size},
 };
 
-/// How often retention is applied and old files are looked after.
+/// How often retention is applied, and old files and idle indexes are looked after.
 const TICK: Duration = Duration::from_secs(2);
 
 /// Without a flush for so long the store counts as quiet.
@@ -50,17 +50,14 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         let (forced, poked) = {
             let mut upkeep = engine.upkeep.lock();
             if upkeep.forced.is_empty() && !upkeep.poked && !engine.is_closed() {
-                if engine.config.compaction {
-                    engine.upkeep_signal.wait_for(&mut upkeep, TICK);
-                } else {
-                    engine.upkeep_signal.wait(&mut upkeep);
-                }
+                engine.upkeep_signal.wait_for(&mut upkeep, TICK);
             }
             (std::mem::take(&mut upkeep.forced), std::mem::take(&mut upkeep.poked))
         };
         if poked {
             last_flush = Instant::now();
         }
+        engine.indexes.let_go(engine.config.index_idle);
         engine.reap();
         if !forced.is_empty() {
             let outcome = guarded(|| retain(engine).and_then(|()| settle(engine)));
@@ -137,9 +134,11 @@ fn step(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
 /// Brings segments together in a new one.
 fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(), StoreError> {
     let begun = Instant::now();
-    let segments: Vec<Arc<Segment>> = inputs.iter().map(|live| live.segment.clone()).collect();
     let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
-    let join = if join && can_join(engine, inputs) { Join::new(&segments, &options) } else { None };
+    let join = join && can_join(engine, inputs);
+    let some = if join { inputs } else { mergeable(inputs) };
+    let Some(segments) = open_all(engine, some)? else { return Ok(()) };
+    let join = if join { Join::new(&segments, &options) } else { None };
     let inputs = if join.is_some() { inputs } else { mergeable(inputs) };
     let day = inputs.iter().map(|live| live.row.meta.max_timestamp).max().expect("there are inputs");
     let name = SegmentName {
@@ -150,13 +149,18 @@ fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(),
     let path = name.path(day);
     let written = match join {
         Some(join) => engine.files.write(&path, |file| join.write(file)).map(Some),
-        None => write_merged(engine, inputs, &path, &options),
+        None => write_merged(engine, &segments[..inputs.len()], &path, &options),
     };
     drop(segments);
     let live = match written {
         Ok(Some(meta)) => {
             let row = SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta };
-            Some(Arc::new(open(engine, row)?))
+            let (live, opened) = open(engine, row)?;
+            // Somebody asks about these rows.
+            if inputs.iter().any(|live| live.segment.is_loaded()) {
+                live.segment.keep(&opened);
+            }
+            Some(Arc::new(live))
         }
         Ok(None) => None,
         Err(_) if engine.is_closed() => return Err(StoreError::Closed),
@@ -206,6 +210,23 @@ fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(),
     Ok(())
 }
 
+/// The inputs with their indexes; `None` when one is damaged. It leaves, and the others come together at the
+/// next try.
+fn open_all(engine: &Engine, inputs: &[Arc<Live>]) -> Result<Option<Vec<Arc<Segment>>>, StoreError> {
+    let mut segments = Vec::with_capacity(inputs.len());
+    for live in inputs {
+        match live.segment.open() {
+            Ok(segment) => segments.push(segment),
+            Err(e) if e.is_corrupt() => {
+                engine.quarantine(&live.segment, &e.to_string());
+                return Ok(None);
+            }
+            Err(e) => return Err(segment_error(format!("opening segment {}", live.row.path), &e)),
+        }
+    }
+    Ok(Some(segments))
+}
+
 /// Whether bodies are encoded as they should be. Rows past retention may be copied too: no query sees them.
 fn can_join(engine: &Engine, inputs: &[Arc<Live>]) -> bool {
     let body = engine.config.body_encoding.into();
@@ -225,12 +246,12 @@ fn mergeable(inputs: &[Arc<Live>]) -> &[Arc<Live>] {
 /// `None` when retention leaves no row.
 fn write_merged(
     engine: &Engine,
-    inputs: &[Arc<Live>],
+    inputs: &[Arc<Segment>],
     path: &str,
     options: &WriteOptions,
 ) -> Result<Option<SegmentMeta>, StoreError> {
     let cutoff = engine.retention_cutoff();
-    let runs = inputs.iter().flat_map(|live| live.segment.sorted_runs()).collect();
+    let runs = inputs.iter().flat_map(Segment::sorted_runs).collect();
     let mut merged = merge_sorted(runs, engine.registry.clone())
         .map(|batch| {
             if engine.is_closed() {

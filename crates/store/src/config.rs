@@ -60,6 +60,11 @@ pub struct StoreConfig {
     pub body_encoding: BodyEncoding,
     /// Most bytes of batches waiting for the log; appenders wait beyond. Default: 16 MiB.
     pub queue_bytes: usize,
+    /// Most memory of the segments' indexes that are kept for the next question, in bytes; those asked for
+    /// longest ago go first. What running queries read with may go beyond. Default: 256 MiB.
+    pub index_memory: usize,
+    /// An index that no question needed for so long leaves memory. Default: 10 minutes.
+    pub index_idle: Duration,
 }
 
 impl StoreConfig {
@@ -79,6 +84,8 @@ impl StoreConfig {
             segment_bytes: 1 << 30,
             body_encoding: BodyEncoding::default(),
             queue_bytes: 16 << 20,
+            index_memory: 256 << 20,
+            index_idle: Duration::from_mins(10),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 use trine_schema::{LogScan, StreamRegistry};
-use trine_segment::{Segment, Snapshot};
+use trine_segment::{IndexCache, SegmentHandle, Snapshot};
 use trine_wal::Removal;
 
 use crate::{
@@ -34,7 +34,7 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// A segment that queries see.
 pub(crate) struct Live {
     pub row: SegmentRow,
-    pub segment: Arc<Segment>,
+    pub segment: Arc<SegmentHandle>,
 }
 
 /// What a query sees; a snapshot is taken under one read lock, so a row is seen exactly once.
@@ -65,6 +65,8 @@ pub(crate) struct Upkeep {
 pub(crate) struct Engine {
     pub config: StoreConfig,
     pub registry: Arc<StreamRegistry>,
+    /// The indexes of segments that questions brought into memory.
+    pub indexes: Arc<IndexCache>,
     pub clock: Clock,
     pub files: Files,
     pub catalog: Catalog,
@@ -210,8 +212,8 @@ impl Engine {
         self.doomed.lock().extend(gone);
     }
 
-    /// Removes files of segments that nobody reads any more. A query holds the [`Segment`], the
-    /// list here holds it through [`Live`] and nobody else does.
+    /// Removes files of segments that nobody reads any more. A query holds the [`SegmentHandle`],
+    /// the list here holds it through [`Live`] and nobody else does.
     pub fn reap(&self) {
         let free: Vec<_> = {
             let mut doomed = self.doomed.lock();
@@ -242,7 +244,7 @@ impl Engine {
     }
 
     /// Sets a damaged segment aside: no query sees it any more, its file moves, the catalog knows.
-    pub fn quarantine(&self, segment: &Arc<Segment>, reason: &str) {
+    pub fn quarantine(&self, segment: &Arc<SegmentHandle>, reason: &str) {
         let _commit = self.commit.lock();
         let live = {
             let mut state = self.state.write();

@@ -18,7 +18,7 @@ use std::{
 };
 
 use object_store::path::Path as ObjectPath;
-use trine_segment::{Segment, WriteOptions, block_on, sort_batches, write_segment};
+use trine_segment::{Segment, SegmentHandle, WriteOptions, block_on, sort_batches, write_segment};
 
 use crate::{
     StoreError,
@@ -151,16 +151,21 @@ fn write(engine: &Engine, table: &Memtable, first: u64, last: u64) -> Result<Liv
     let rows = sorted.into_iter().map(Ok::<_, Infallible>);
     let meta = engine.files.write(&path, |file| write_segment(file, &engine.registry, rows, &options))?;
     let row = SegmentRow { id: name.id, path, level: 0, sources: name.sources, meta };
-    open(engine, row)
+    let (live, _) = open(engine, row)?;
+    Ok(live)
 }
 
-/// Opens what was just written; a file that cannot be opened is removed again.
-pub(crate) fn open(engine: &Engine, row: SegmentRow) -> Result<Live, StoreError> {
+/// Opens what was just written; a file that cannot be opened is removed again. The index stays in memory
+/// while the second value is held.
+pub(crate) fn open(engine: &Engine, row: SegmentRow) -> Result<(Live, Arc<Segment>), StoreError> {
     let path = ObjectPath::from(row.path.as_str());
     let opened =
         block_on(Segment::open(engine.files.objects.clone(), path, &engine.registry, Some(row.meta.clone())));
     match opened {
-        Ok(segment) => Ok(Live { row, segment: Arc::new(segment) }),
+        Ok(segment) => {
+            let opened = Arc::new(segment);
+            Ok((Live { row, segment: SegmentHandle::new(&opened, &engine.indexes) }, opened))
+        }
         Err(e) => {
             let _ = engine.files.remove(&row.path);
             Err(segment_error(format!("reading back segment {}", row.path), &e))

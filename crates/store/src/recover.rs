@@ -23,7 +23,7 @@ use object_store::path::Path as ObjectPath;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Semaphore;
 use trine_schema::{LogBatch, StreamRef, StreamRegistry, logs::column};
-use trine_segment::{Segment, block_on};
+use trine_segment::{IndexCache, Segment, SegmentHandle, block_on};
 use trine_wal::{DirLock, LockError, TornTail, Wal, WalConfig, WalError, lock_directory};
 
 use crate::{
@@ -116,6 +116,7 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
         closed: false.into(),
         wal_bytes: AtomicU64::new(0),
         counters: Counters::default(),
+        indexes: IndexCache::new(config.index_memory),
         config,
         registry,
     };
@@ -316,7 +317,10 @@ fn open_segments(engine: &Engine, rows: Vec<SegmentRow>) -> Result<(), StoreErro
         let path = ObjectPath::from(row.path.as_str());
         let expect = Some(row.meta.clone());
         match block_on(Segment::open(engine.files.objects.clone(), path, &engine.registry, expect)) {
-            Ok(segment) => live.push(Arc::new(Live { row, segment: Arc::new(segment) })),
+            Ok(segment) => {
+                let segment = SegmentHandle::new(&Arc::new(segment), &engine.indexes);
+                live.push(Arc::new(Live { row, segment }));
+            }
             Err(e) if e.is_corrupt() => engine.quarantine_row(&row, &e.to_string()),
             Err(e) if is_missing(&e) => engine.quarantine_row(&row, "the file is missing"),
             Err(e) => return Err(StoreError::io(format!("opening segment {}", row.path), e)),

@@ -17,8 +17,12 @@ pub struct StoreStatus {
     pub memtable_rows: u64,
     /// Memory of the memtables in bytes.
     pub memtable_bytes: u64,
-    /// Memory of the opened segments' indexes in bytes.
-    pub segment_memory: u64,
+    /// Memory of the segments' indexes that are kept for the next question, in bytes.
+    pub index_bytes: u64,
+    /// Indexes read for questions, verification and compaction since open.
+    pub index_loads: u64,
+    /// Nanoseconds that took.
+    pub index_load_ns: u64,
     /// Streams known to the process.
     pub streams: u64,
     /// Files that failed a check and were set aside.

@@ -245,6 +245,9 @@ impl Store {
         let engine = &self.engine;
         let mut status = StoreStatus {
             wal_bytes: engine.wal_bytes.load(Relaxed),
+            index_bytes: engine.indexes.bytes() as u64,
+            index_loads: engine.indexes.loads(),
+            index_load_ns: engine.indexes.load_ns(),
             streams: engine.registry.len() as u64,
             quarantined: engine.quarantined.lock().clone(),
             notes: engine.notes.lock().clone(),
@@ -271,7 +274,6 @@ impl Store {
             level.bytes += meta.file_bytes;
             level.raw_bytes += meta.raw_bytes;
             status.segment_bytes += meta.file_bytes;
-            status.segment_memory += live.segment.memory() as u64;
             status.rows += meta.rows;
         }
         status.rows += status.memtable_rows;

@@ -10,7 +10,7 @@ use trine_schema::{
     LogBatch, LogCount, LogCountRow, LogScan, RecordBatchStream, ScanError, Stream, StreamRegistry, Tables,
     TailLag,
 };
-use trine_segment::{OnCorrupt, Segment, SegmentError};
+use trine_segment::{OnCorrupt, SegmentError, SegmentHandle};
 
 use crate::{Store, memtable::count_names};
 
@@ -20,7 +20,7 @@ const MAX_ATTRIBUTE_NAMES: usize = 1000;
 impl Store {
     fn on_corrupt(&self) -> OnCorrupt {
         let engine = self.engine.clone();
-        Arc::new(move |segment: &Arc<Segment>, e: &SegmentError| {
+        Arc::new(move |segment: &Arc<SegmentHandle>, e: &SegmentError| {
             if e.is_corrupt() {
                 engine.quarantine(segment, &e.to_string());
             }
@@ -72,7 +72,7 @@ impl Tables for Store {
         count_names(&batches, &mut counts);
         for live in segments.iter() {
             for (name, rows) in live.segment.attribute_names(tenant) {
-                *counts.entry(name).or_default() += rows;
+                *counts.entry_ref(name).or_default() += rows;
             }
         }
         let mut names: Vec<(String, u64)> = counts.into_iter().collect();

@@ -20,7 +20,11 @@ pub(crate) async fn live(engine: &Arc<Engine>, disk: &Arc<dyn Disk>) -> VerifyRe
     let mut report = VerifyReport { dir: engine.config.dir.clone(), ..VerifyReport::default() };
     let segments = engine.state.read().segments.clone();
     for live in segments.iter() {
-        if let Err(e) = note(&mut report, &live.row, live.segment.verify().await) {
+        let verdict = match live.segment.open() {
+            Ok(segment) => segment.verify().await,
+            Err(e) => Err(e),
+        };
+        if let Err(e) = note(&mut report, &live.row, verdict) {
             engine.quarantine(&live.segment, &e);
         }
     }

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod dedup;
 mod full;
+mod indexes;
 mod kit;
 mod poison;
 mod records;
