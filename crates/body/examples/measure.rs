@@ -4,7 +4,10 @@
 //! or, when its name ends in `.lines`, records with a little-endian `u32` length before each.
 //! A needle that starts with `re:` is a regular expression.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use trine_body::{Block, BlockIndex, Dictionary, Encoder, Options, Query, RowSet, Scratch, Verdict};
 
@@ -54,7 +57,7 @@ fn main() {
         index_bytes.len() as f64 / data.len() as f64,
         (data.len() + dictionary.len() + index_bytes.len()) as f64 / raw as f64
     );
-    let dictionary = Dictionary::parse(&dictionary).unwrap();
+    let dictionary = Arc::new(Dictionary::parse(&dictionary).unwrap());
     let mut scratch = Scratch::default();
     let (mut out, mut ends) = (Vec::new(), Vec::new());
     let start = Clock::now();

@@ -1,11 +1,12 @@
 //! What to look for, and what can be said without looking at rows.
 //!
-//! A needle is held against every template of a segment once. It lies in the constant text
+//! A needle is held against each template of a segment at most once, when rows of it come into question:
+//! a segment has thousands, a question that knows service and time meets a few. It lies in the constant text
 //! ([`Plan::Always`]), or it fits into single slots, judged by the bytes that a slot ever held
 //! ([`Plan::Slots`]), or it may cross the border of text and variable ([`Plan::Rebuild`]), or it
 //! cannot occur ([`Plan::Never`]). A regular expression goes by the literals it cannot do without.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use memchr::memmem::Finder;
 
@@ -13,6 +14,7 @@ use crate::{
     BlockIndex, BodyError, Dictionary,
     dictionary::{Slot, class},
     literals::required,
+    miner::MARK,
 };
 
 /// Largest compiled regular expression, in bytes.
@@ -66,6 +68,24 @@ pub(crate) struct Literal {
     /// does not.
     word: Option<Run>,
     pub(crate) classes: u16,
+    /// Bytes of the literal: text at the border of a variable that has none of them ends no hit.
+    bytes: Bytes,
+}
+
+/// A set of bytes.
+#[derive(Debug, Clone, Default)]
+struct Bytes([u64; 4]);
+
+impl Bytes {
+    fn of(text: &[u8]) -> Self {
+        let mut set = Self::default();
+        text.iter().for_each(|byte| set.0[usize::from(byte >> 6)] |= 1 << (byte & 63));
+        set
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
+    }
 }
 
 #[derive(Debug)]
@@ -106,10 +126,10 @@ impl Query {
         }
     }
 
-    /// Classifies every template of a segment once.
-    pub fn prepare(&self, dictionary: &Dictionary) -> PreparedQuery {
-        let plans = (0..dictionary.len() as u32).map(|id| self.classify(dictionary, id)).collect();
-        PreparedQuery { query: self.clone(), plans }
+    /// Takes the query to the templates of one segment.
+    pub fn prepare(&self, dictionary: &Arc<Dictionary>) -> PreparedQuery {
+        let plans = vec![OnceLock::new(); dictionary.len()];
+        PreparedQuery { query: self.clone(), dictionary: dictionary.clone(), plans }
     }
 
     fn classify(&self, dictionary: &Dictionary, id: u32) -> Plan {
@@ -121,7 +141,7 @@ impl Query {
             return if matches { Plan::Always } else { Plan::Never };
         }
         let Some(literals) = &self.0.literals else { return Plan::Rebuild };
-        let template = Template { dictionary, pieces, slots };
+        let template = Template { dictionary, id, pieces, slots };
         let mut plan = Plan::Never;
         for literal in literals {
             plan = match (plan, template.plan(literal)) {
@@ -152,7 +172,7 @@ impl Literal {
             }
             at += part.len() + 1;
         }
-        Self { finder: Finder::new(needle).into_owned(), runs, word, classes }
+        Self { finder: Finder::new(needle).into_owned(), runs, word, classes, bytes: Bytes::of(needle) }
     }
 
     /// `inside`: whether only variables of the block may hold the literal.
@@ -165,6 +185,7 @@ impl Literal {
 /// One template while a needle is held against it.
 struct Template<'a> {
     dictionary: &'a Dictionary,
+    id: u32,
     pieces: &'a [(u32, u32)],
     slots: &'a [Slot],
 }
@@ -176,10 +197,7 @@ impl Template<'_> {
 
     fn plan(&self, literal: &Literal) -> Plan {
         let needle = literal.finder.needle();
-        if (0..self.pieces.len()).any(|i| {
-            let piece = self.piece(i);
-            piece.len() >= needle.len() && literal.finder.find(piece).is_some()
-        }) {
+        if self.is_constant(literal) {
             return Plan::Always;
         }
         let mut inside = 0u64;
@@ -188,7 +206,7 @@ impl Template<'_> {
                 inside |= bit_of(i as u32);
             }
         }
-        if self.crosses(needle) {
+        if self.crosses(literal) {
             Plan::Rebuild
         } else if inside != 0 {
             Plan::Slots(inside)
@@ -197,12 +215,25 @@ impl Template<'_> {
         }
     }
 
+    /// Whether the constant text holds the literal.
+    fn is_constant(&self, literal: &Literal) -> bool {
+        let needle = literal.finder.needle();
+        if literal.bytes.has(MARK) {
+            return (0..self.pieces.len()).any(|i| literal.finder.find(self.piece(i)).is_some());
+        }
+        // Marks stand between the pieces, so no hit goes across them.
+        let text = self.dictionary.text_of(self.id);
+        text.len() >= needle.len() && literal.finder.find(text).is_some()
+    }
+
     /// Whether the needle may lie across a border of text and variable. Errs towards yes.
-    fn crosses(&self, needle: &[u8]) -> bool {
+    fn crosses(&self, literal: &Literal) -> bool {
+        let needle = literal.finder.needle();
         let mut steps = 0;
         for slot in 0..self.slots.len() {
-            let before = self.piece(slot);
-            let most = before.len().min(needle.len() - 1);
+            let (before, after) = (self.piece(slot), self.piece(slot + 1));
+            let may_end = before.last().is_some_and(|byte| literal.bytes.has(*byte));
+            let most = if may_end { before.len().min(needle.len() - 1) } else { 0 };
             // The needle starts in the text before the slot …
             for len in 1..=most {
                 if before[before.len() - len] == needle[0]
@@ -213,6 +244,9 @@ impl Template<'_> {
                 }
             }
             // … or in the slot, and goes on in the text after it.
+            if after.first().is_some_and(|byte| !literal.bytes.has(*byte)) {
+                continue;
+            }
             for len in 1..=self.prefix_for(slot, needle).min(needle.len() - 1) {
                 if self.piece_takes(slot + 1, &needle[len..], &mut steps) {
                     return true;
@@ -251,10 +285,12 @@ impl Template<'_> {
 }
 
 /// A [`Query`] against the dictionary of one segment.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PreparedQuery {
     query: Query,
-    plans: Vec<Plan>,
+    dictionary: Arc<Dictionary>,
+    /// By template, found when first asked for.
+    plans: Vec<OnceLock<Plan>>,
 }
 
 impl PreparedQuery {
@@ -275,6 +311,10 @@ impl PreparedQuery {
 
     /// What the index says about the rows of a block (encoded or plain).
     pub fn block(&self, index: &BlockIndex) -> Verdict {
+        // Constant text has no digits, so a literal with digits needs no look at the templates.
+        if self.literals().is_some_and(|all| !all.iter().any(|literal| literal.may_be_in(index, false))) {
+            return Verdict::Never;
+        }
         let (mut always, mut some_always, mut some_maybe, mut inside) = (true, false, false, true);
         for &(template, _) in &index.templates {
             let plan = self.plan(template);
@@ -297,7 +337,8 @@ impl PreparedQuery {
     }
 
     pub(crate) fn plan(&self, id: u32) -> Plan {
-        self.plans.get(id as usize).copied().unwrap_or(Plan::Rebuild)
+        let Some(plan) = self.plans.get(id as usize) else { return Plan::Rebuild };
+        *plan.get_or_init(|| self.query.classify(&self.dictionary, id))
     }
 
     /// Texts of which a matching line holds at least one, when that is known.

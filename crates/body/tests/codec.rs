@@ -3,6 +3,8 @@
 
 mod lines;
 
+use std::sync::Arc;
+
 use lines::{Random, hostile, made_up, real};
 use trine_body::{
     Block, BlockIndex, Dictionary, DictionaryMerger, Encoder, Options, Query, RowSet, Scratch, Verdict,
@@ -38,7 +40,7 @@ fn split(out: &[u8], ends: &[i32]) -> Vec<Vec<u8>> {
 
 fn check_round_trip(lines: &[Vec<u8>], rows: usize, options: Options) {
     let encoded = encode(lines, rows, options);
-    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let dictionary = Arc::new(Dictionary::parse(&encoded.dictionary).unwrap());
     let mut scratch = Scratch::default();
     let mut random = Random(lines.len() as u64);
     for ((block, index), lines) in encoded.blocks.iter().zip(&encoded.indexes).zip(lines.chunks(rows)) {
@@ -92,7 +94,7 @@ fn check_search(
     lines: &[Vec<u8>],
     rows: usize,
     encoded: &Encoded,
-    dictionary: &Dictionary,
+    dictionary: &Arc<Dictionary>,
     query: &Query,
     name: &str,
 ) -> usize {
@@ -132,7 +134,7 @@ fn search_finds_what_a_scan_finds() {
     }
     for (lines, rows) in sets {
         let encoded = encode(&lines, rows, Options::default());
-        let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+        let dictionary = Arc::new(Dictionary::parse(&encoded.dictionary).unwrap());
         for round in 0..250 {
             let line = random.pick(&lines).clone();
             let start = random.below(line.len() + 1);
@@ -207,7 +209,7 @@ fn a_rare_id_passes_nearly_all_blocks_by() {
         .collect();
     let rows = 500;
     let encoded = encode(&lines, rows, Options::default());
-    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let dictionary = Arc::new(Dictionary::parse(&encoded.dictionary).unwrap());
     let mut read = 0;
     for line in lines.iter().step_by(997) {
         let text = std::str::from_utf8(line).unwrap();
@@ -239,7 +241,7 @@ fn a_word_is_decided_where_lines_have_many_variables() {
     };
     let lines: Vec<Vec<u8>> = (0..1000).map(|i| line(i, &mut random)).collect();
     let encoded = encode(&lines, 100, Options::default());
-    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let dictionary = Arc::new(Dictionary::parse(&encoded.dictionary).unwrap());
     for (word, blocks) in [("zyxomma", 0), ("quixotic", 1), ("uixo", 1), ("basto", 0)] {
         let query = Query::literal(word.as_bytes());
         assert_eq!(check_search(&lines, 100, &encoded, &dictionary, &query, word), blocks, "{word}");
@@ -252,7 +254,7 @@ fn damaged_bytes_are_errors_and_never_panics() {
     let mut random = Random(3);
     let lines = made_up(1500, &mut random);
     let encoded = encode(&lines, 1500, Options::default());
-    let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+    let dictionary = Arc::new(Dictionary::parse(&encoded.dictionary).unwrap());
     let query = Query::literal(b"blk_-1").prepare(&dictionary);
     let any = Query::regex(r"\d7").unwrap().prepare(&dictionary);
     let mut scratch = Scratch::default();
@@ -275,7 +277,7 @@ fn damaged_bytes_are_errors_and_never_panics() {
         }
         let mut bytes = encoded.dictionary.clone();
         damage(&mut bytes, round, &mut random);
-        if let Ok(other) = Dictionary::parse(&bytes) {
+        if let Ok(other) = Dictionary::parse(&bytes).map(Arc::new) {
             // A block against a dictionary that is not its own.
             let (mut out, mut ends) = (Vec::new(), Vec::new());
             let _ = Block::parse(&encoded.blocks[0]).unwrap().decode(
@@ -322,7 +324,7 @@ fn joined_blocks_read_as_before_under_one_dictionary() {
         .iter()
         .map(|part| merger.add(&Dictionary::parse(&part.dictionary).unwrap()).unwrap())
         .collect();
-    let dictionary = Dictionary::parse(&merger.finish()).unwrap();
+    let dictionary = Arc::new(Dictionary::parse(&merger.finish()).unwrap());
     let mut scratch = Scratch::default();
     for ((part, ids), lines) in encoded.iter().zip(&ids).zip(sets.iter().rev()) {
         for ((block, index), lines) in part.blocks.iter().zip(&part.indexes).zip(lines.chunks(512)) {
@@ -376,7 +378,7 @@ fn no_shape_of_values_is_missing_in_the_index() {
             .map(|_| shapes.map(|shape| shape(*random.pick(&values))).join(" then ").into_bytes())
             .collect();
         let encoded = encode(&lines, rows, Options::default());
-        let dictionary = Dictionary::parse(&encoded.dictionary).unwrap();
+        let dictionary = Arc::new(Dictionary::parse(&encoded.dictionary).unwrap());
         let mut needles = Vec::new();
         for line in lines.iter().step_by(rows.div_ceil(20)) {
             for value in line.split(|byte| *byte == b' ') {

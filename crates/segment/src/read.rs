@@ -32,7 +32,7 @@ pub struct Segment {
     /// The process's references of [`Index::streams`].
     pub(crate) streams: Vec<StreamRef>,
     /// Templates; `None` for plain bodies.
-    pub(crate) templates: Option<Dictionary>,
+    pub(crate) templates: Option<Arc<Dictionary>>,
     memory: usize,
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn meta_of(index: &Index, file_bytes: u64, tail_offset: u64, root: [u
 /// What is read of a file before its rows.
 struct Parts {
     index: Index,
-    templates: Option<Dictionary>,
+    templates: Option<Arc<Dictionary>>,
     parquet: ArrowReaderMetadata,
     memory: usize,
 }
@@ -74,7 +74,7 @@ fn decode(file: &SegmentFile, tail: &Tail, encoded: &[u8]) -> Result<Parts, Segm
         crate::BodyEncoding::Plain => None,
         crate::BodyEncoding::Template => {
             let bytes = std::mem::take(&mut index.templates);
-            Some(Dictionary::parse(&bytes).map_err(|error| malformed(&error.to_string()))?)
+            Some(Arc::new(Dictionary::parse(&bytes).map_err(|error| malformed(&error.to_string()))?))
         }
     };
     let unreadable =
