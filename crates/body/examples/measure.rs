@@ -46,7 +46,7 @@ fn main() {
     for index in &indexes {
         let from = index_bytes.len();
         index.write(&mut index_bytes);
-        parsed.push(BlockIndex::parse(&index_bytes[from..]).unwrap());
+        parsed.push(BlockIndex::parse(&index_bytes[from..].to_vec().into()).unwrap());
     }
     println!(
         "{templates} templates, dictionary {} ({:.4}), index {} ({:.4} of raw, {:.3} of blocks), all {:.4}",

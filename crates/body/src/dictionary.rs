@@ -130,18 +130,19 @@ impl Dictionary {
         let mut reader = Reader::new(&text);
         // A template takes at least one byte.
         let count = reader.bounded(text.len())?;
-        let (mut pieces, mut first_piece) = (Vec::new(), Vec::with_capacity(count + 1));
+        let (mut pieces, mut first_piece) = (Vec::with_capacity(count), Vec::with_capacity(count + 1));
         first_piece.push(0);
         for _ in 0..count {
             let len = reader.bounded(text.len())?;
-            let mut start = reader.position();
-            let template = reader.take(len)?;
-            if slots_of(template) > MAX_SLOTS {
-                return Err(BodyError::Corrupt("a template has more variables than any writer makes"));
+            let (start, template) = (reader.position(), reader.take(len)?);
+            let mut from = start;
+            for mark in memchr::memchr_iter(MARK, template) {
+                pieces.push((from as u32, (start + mark) as u32));
+                from = start + mark + 1;
             }
-            for piece in template.split(|&byte| byte == MARK) {
-                pieces.push((start as u32, (start + piece.len()) as u32));
-                start += piece.len() + 1;
+            pieces.push((from as u32, (start + len) as u32));
+            if pieces.len() - first_piece[first_piece.len() - 1] as usize > MAX_SLOTS + 1 {
+                return Err(BodyError::Corrupt("a template has more variables than any writer makes"));
             }
             first_piece.push(pieces.len() as u32);
         }
@@ -154,6 +155,14 @@ impl Dictionary {
             return Err(BodyError::Corrupt("a dictionary is longer than its templates"));
         }
         Ok(Self { text, pieces, first_piece, slots })
+    }
+
+    /// Bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        self.text.capacity()
+            + self.pieces.capacity() * size_of::<(u32, u32)>()
+            + self.first_piece.capacity() * size_of::<u32>()
+            + self.slots.capacity() * size_of::<Slot>()
     }
 
     /// Number of templates; ids are `0..len`.

@@ -9,6 +9,7 @@
 //! Words and other runs with letters past `f` are few in variables, so their [`GRAM`]-letter pieces
 //! are noted too (the *gram filter*): a bare word inside a longer one is decided by its pieces.
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
@@ -56,8 +57,8 @@ pub struct BlockIndex {
     pub templates: Vec<(u32, u32)>,
     /// Per kind: bit `n` is set when a run has `n` bytes, bit 63 for 63 and more.
     pub(crate) lengths: [u64; KINDS],
-    pub(crate) filter: Vec<u8>,
-    pub(crate) grams: Vec<u8>,
+    pub(crate) filter: Bytes,
+    pub(crate) grams: Bytes,
 }
 
 impl BlockIndex {
@@ -81,8 +82,8 @@ impl BlockIndex {
         }
     }
 
-    /// Reads what [`BlockIndex::write`] wrote; the bytes must end with it.
-    pub fn parse(bytes: &[u8]) -> Result<Self, BodyError> {
+    /// Reads what [`BlockIndex::write`] wrote; the bytes must end with it. The filters stay in them.
+    pub fn parse(bytes: &Bytes) -> Result<Self, BodyError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
         if version != VERSION {
@@ -101,16 +102,22 @@ impl BlockIndex {
         for length in &mut lengths {
             *length = reader.u64()?;
         }
-        let mut filters = [Vec::new(), Vec::new()];
+        let mut filters = [Bytes::new(), Bytes::new()];
         for filter in &mut filters {
             let len = reader.bounded(MAX_FILTER_BYTES)?;
-            *filter = reader.take(len)?.to_vec();
+            reader.take(len)?;
+            *filter = bytes.slice(reader.position() - len..reader.position());
         }
         let [filter, grams] = filters;
         if !reader.is_empty() {
             return Err(BodyError::Corrupt("an index is longer than its parts"));
         }
         Ok(Self { rows, templates, lengths, filter, grams })
+    }
+
+    /// Bytes of memory it takes beside the bytes it was read from.
+    pub fn memory(&self) -> usize {
+        self.templates.capacity() * size_of::<(u32, u32)>()
     }
 
     /// Whether a variable of the block may hold this run of a needle. `left` and `right` tell
@@ -328,6 +335,7 @@ impl IndexBuilder {
         } else {
             filter_of(self.grams.iter().copied(), BITS_PER_GRAM, GRAM_PROBES)
         };
+        let (filter, grams) = (filter.into(), grams.into());
         BlockIndex { rows, templates, lengths: self.lengths, filter, grams }
     }
 }

@@ -25,7 +25,7 @@ fn encode(lines: &[Vec<u8>], rows: usize, options: Options) -> Encoded {
         let index = encoder.encode_block(lines.iter().map(Vec::as_slice), &mut block);
         let mut bytes = Vec::new();
         index.write(&mut bytes);
-        assert_eq!(BlockIndex::parse(&bytes).unwrap(), index);
+        assert_eq!(BlockIndex::parse(&bytes.into()).unwrap(), index);
         blocks.push(block);
         indexes.push(index);
     }
@@ -291,7 +291,7 @@ fn damaged_bytes_are_errors_and_never_panics() {
         }
         let mut bytes = index.clone();
         damage(&mut bytes, round, &mut random);
-        if let Ok(index) = BlockIndex::parse(&bytes) {
+        if let Ok(index) = BlockIndex::parse(&bytes.into()) {
             let _ = query.block(&index);
         }
     }

@@ -33,6 +33,9 @@ use trine_segment::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How often the indexes are read; the median counts.
+const LOADS: usize = 31;
+
 /// Records of one push.
 const PUSH_LINES: usize = 5_000;
 
@@ -214,17 +217,33 @@ fn main() {
         sets.push(("template", vec![open("l1.parquet")]));
     }
     for (name, segments) in &sets {
-        let before = Instant::now();
-        for segment in segments {
-            open(segment.path().as_ref());
-        }
-        let memory: usize = segments.iter().map(|segment| segment.memory()).sum();
-        println!("--- {name}: open {:.1} ms, index {memory} bytes", before.elapsed().as_secs_f64() * 1e3);
+        loading(name, segments, &open);
         queries(segments, &registry, &tenant, &truth);
         if std::env::var_os("COLUMNS").is_some() {
             columns(segments, raw);
         }
     }
+}
+
+/// What it takes to open the segments and to read their indexes again.
+fn loading(name: &str, segments: &[Arc<Segment>], open: &impl Fn(&str) -> Arc<Segment>) {
+    let cache = IndexCache::new(0);
+    let median = |work: &dyn Fn()| {
+        let mut times: Vec<f64> = Vec::new();
+        for _ in 0..LOADS {
+            let before = Instant::now();
+            work();
+            times.push(before.elapsed().as_secs_f64() * 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        times[LOADS / 2]
+    };
+    let opened = || segments.iter().map(|segment| open(segment.path().as_ref()));
+    let handles: Vec<_> = opened().map(|segment| SegmentHandle::new(&segment, &cache)).collect();
+    let open_ms = median(&|| opened().for_each(drop));
+    let load_ms = median(&|| handles.iter().for_each(|handle| drop(handle.load().unwrap())));
+    let memory: usize = segments.iter().map(|segment| segment.memory()).sum();
+    println!("--- {name}: open {open_ms:.2} ms, load {load_ms:.2} ms, index {memory} bytes");
 }
 
 /// Bytes by column.

@@ -60,10 +60,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A LEB128 number.
+    #[inline]
     pub fn varint(&mut self, what: &'static str) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let byte = self.byte(what)?;
+            let byte = *self.bytes.get(self.position).ok_or(Malformed(what))?;
+            self.position += 1;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Ok(value);
@@ -94,11 +96,11 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.bytes(what)?).map_err(|_| Malformed(what))
     }
 
-    /// A count of items of which each takes at least one byte, so that a wrong count cannot make
-    /// the reader allocate more than the input.
-    pub fn count(&mut self, what: &'static str) -> Result<usize, Malformed> {
+    /// A count of items of which each takes at least so many bytes, so that a wrong count cannot make
+    /// the reader allocate more than a few times the input.
+    pub fn count(&mut self, least: usize, what: &'static str) -> Result<usize, Malformed> {
         let count = usize::try_from(self.varint(what)?).map_err(|_| Malformed(what))?;
-        if count > self.bytes.len() - self.position { Err(Malformed(what)) } else { Ok(count) }
+        if count > (self.bytes.len() - self.position) / least { Err(Malformed(what)) } else { Ok(count) }
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
     time::Instant,
 };
 
-use hashbrown::HashMap;
 use object_store::path::Path;
 use parking_lot::Mutex;
 use trine_model::TenantId;
@@ -27,7 +26,9 @@ pub struct SegmentHandle {
     runs: usize,
     granules: usize,
     /// Each stream once, in the order of the file.
-    spans: Box<[StreamSpan]>,
+    streams: Arc<[StreamRef]>,
+    /// When they have rows.
+    spans: Box<[Span]>,
     /// Attribute names: position of the tenant in the meta, name, rows.
     attributes: Box<[(u32, Box<str>, u64)]>,
     damaged: AtomicBool,
@@ -39,8 +40,8 @@ pub struct SegmentHandle {
 }
 
 /// First and last time of a stream in a segment.
-struct StreamSpan {
-    stream: StreamRef,
+#[derive(Clone, Copy)]
+struct Span {
     min: i64,
     max: i64,
 }
@@ -55,15 +56,11 @@ impl SegmentHandle {
     /// The handle of an opened segment. It does not keep the index in memory; [`SegmentHandle::load`] does.
     pub fn new(segment: &Arc<Segment>, cache: &Arc<IndexCache>) -> Arc<Self> {
         let index = &segment.index;
-        let mut known: HashMap<StreamRef, usize> = HashMap::new();
-        let mut spans: Vec<StreamSpan> = Vec::new();
-        for (entry, stream) in index.streams.iter().zip(&segment.streams) {
-            // A stream has an entry in each run.
-            let position = *known.entry(*stream).or_insert(spans.len());
-            match spans.get_mut(position) {
-                Some(span) => (span.min, span.max) = (span.min.min(entry.min), span.max.max(entry.max)),
-                None => spans.push(StreamSpan { stream: *stream, min: entry.min, max: entry.max }),
-            }
+        let mut spans = vec![Span { min: i64::MAX, max: i64::MIN }; index.names.len()];
+        // A stream has an entry in each run.
+        for entry in &index.streams {
+            let span = &mut spans[entry.name as usize];
+            (span.min, span.max) = (span.min.min(entry.min), span.max.max(entry.max));
         }
         let attributes = index.attributes.iter();
         let attributes = attributes.map(|(tenant, name, rows)| (*tenant, name.as_str().into(), *rows));
@@ -73,6 +70,7 @@ impl SegmentHandle {
             file: segment.file.clone(),
             runs: index.runs.len(),
             granules: index.granules.len(),
+            streams: segment.names.clone(),
             spans: spans.into_boxed_slice(),
             attributes: attributes.collect(),
             damaged: AtomicBool::new(false),
@@ -103,8 +101,8 @@ impl SegmentHandle {
             return Ok(segment);
         }
         let begun = Instant::now();
-        let streams = self.spans.iter().map(|span| span.stream);
-        let segment = Segment::open_again(self.path.clone(), self.meta.clone(), self.file.clone(), streams)?;
+        let (path, streams) = (self.path.clone(), self.streams.clone());
+        let segment = Segment::open_again(path, self.meta.clone(), self.file.clone(), streams)?;
         let segment = Arc::new(segment);
         *index = Arc::downgrade(&segment);
         self.cache.loaded(begun.elapsed());
@@ -152,10 +150,9 @@ impl SegmentHandle {
         matcher: &'a StreamMatcher,
     ) -> impl Iterator<Item = StreamRef> + 'a {
         let (start, last) = (scan.start, last_instant(scan));
-        let in_range =
-            move |span: &&StreamSpan| last.is_some_and(|last| span.min <= last && span.max >= start);
-        let streams = self.spans.iter().filter(in_range).map(|span| span.stream);
-        streams.filter(|stream| matcher.matches(*stream))
+        let in_range = move |span: &Span| last.is_some_and(|last| span.min <= last && span.max >= start);
+        let streams = self.streams.iter().zip(&self.spans).filter(move |(_, span)| in_range(span));
+        streams.map(|(stream, _)| *stream).filter(|stream| matcher.matches(*stream))
     }
 
     /// Attribute names of a tenant's rows with the number of rows that have them, most frequent first.

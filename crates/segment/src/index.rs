@@ -3,7 +3,6 @@
 use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use trine_body::BlockIndex;
 
 use crate::{
@@ -21,20 +20,29 @@ pub const MINUTE_NS: i64 = 60_000_000_000;
 pub const LEVELS: usize = 7;
 /// zstd level of the index; it is small and read whole.
 const INDEX_ZSTD_LEVEL: i32 = 3;
+/// What the allocator takes for an allocation beside its bytes, about.
+const ALLOCATION: usize = 16;
 /// Most bytes of an index once decompressed.
 const MAX_INDEX_BYTES: usize = 1 << 30;
 /// Set in the level mask of a roll-up entry when numbers of rows at the minute's start follow.
 const HAS_STARTS: u8 = 1 << 7;
 
-/// The rows of one stream in one run.
+/// A stream of the segment.
 #[derive(Debug, Clone)]
-pub struct StreamEntry {
+pub struct StreamName {
     /// Position in [`Index::tenants`].
     pub tenant: u32,
-    /// Canonical labels; entries of one stream share them.
+    /// Canonical labels.
     pub labels: Arc<str>,
     /// Identity across processes.
     pub id: u128,
+}
+
+/// The rows of one stream in one run.
+#[derive(Debug, Clone)]
+pub struct StreamEntry {
+    /// Position in [`Index::names`].
+    pub name: u32,
     /// Rows in the file.
     pub rows: Range<u32>,
     /// Earliest timestamp.
@@ -90,6 +98,8 @@ pub struct Index {
     pub tenants: Vec<String>,
     /// Runs by row; never empty. Neither streams nor granules nor row groups go across their borders.
     pub runs: Vec<SortedRun>,
+    /// Each stream once, in the order of their first rows.
+    pub names: Vec<StreamName>,
     /// Streams by row; a stream has one entry in each run with rows of it.
     pub streams: Vec<StreamEntry>,
     /// Granules by row.
@@ -101,7 +111,7 @@ pub struct Index {
     /// Attribute names: tenant, name, rows.
     pub attributes: Vec<(u32, String, u64)>,
     /// Serialised [`trine_body::Dictionary`]; empty for plain bodies.
-    pub templates: Vec<u8>,
+    pub templates: Bytes,
 }
 
 /// Rows of a minute by level.
@@ -160,20 +170,6 @@ pub fn minutes(bytes: &[u8]) -> impl Iterator<Item = Result<Minute, Malformed>> 
     })
 }
 
-/// Moves roll-ups and trace filters into a buffer of their own, so that the decoded index can go.
-fn keep_slices(streams: &mut [StreamEntry], granules: &mut [Granule]) {
-    let slices = || streams.iter().map(|stream| &stream.rollup).chain(granules.iter().map(|g| &g.traces));
-    let mut kept = Vec::with_capacity(slices().map(Bytes::len).sum());
-    slices().for_each(|slice| kept.extend_from_slice(slice));
-    let (kept, mut start) = (Bytes::from(kept), 0);
-    let moved = streams.iter_mut().map(|stream| &mut stream.rollup);
-    for slice in moved.chain(granules.iter_mut().map(|granule| &mut granule.traces)) {
-        let end = start + slice.len();
-        *slice = kept.slice(start..end);
-        start = end;
-    }
-}
-
 /// Positions of the streams with rows in a granule that comes after `before`.
 pub fn streams_of(streams: &[StreamEntry], before: Option<&Granule>, rows: &Range<u32>) -> Range<u32> {
     // The last stream of the granule before may go on.
@@ -198,22 +194,15 @@ impl Index {
         put_varint(&mut out, self.raw_bytes);
         put_varint(&mut out, self.tenants.len() as u64);
         self.tenants.iter().for_each(|tenant| put_bytes(&mut out, tenant.as_bytes()));
-        let (mut numbers, mut distinct) = (HashMap::new(), Vec::new());
-        for stream in &self.streams {
-            numbers.entry((stream.tenant, stream.id)).or_insert_with(|| {
-                distinct.push(stream);
-                distinct.len() as u64 - 1
-            });
-        }
-        put_varint(&mut out, distinct.len() as u64);
-        for stream in distinct {
-            put_varint(&mut out, u64::from(stream.tenant));
-            put_bytes(&mut out, stream.labels.as_bytes());
-            out.extend_from_slice(&stream.id.to_le_bytes());
+        put_varint(&mut out, self.names.len() as u64);
+        for name in &self.names {
+            put_varint(&mut out, u64::from(name.tenant));
+            put_bytes(&mut out, name.labels.as_bytes());
+            out.extend_from_slice(&name.id.to_le_bytes());
         }
         put_varint(&mut out, self.streams.len() as u64);
         for stream in &self.streams {
-            put_varint(&mut out, numbers[&(stream.tenant, stream.id)]);
+            put_varint(&mut out, u64::from(stream.name));
             put_varint(&mut out, u64::from(stream.rows.end - stream.rows.start));
             put_zigzag(&mut out, stream.min);
             put_varint(&mut out, stream.max.wrapping_sub(stream.min) as u64);
@@ -264,7 +253,8 @@ impl Index {
         Ok(file)
     }
 
-    /// Reads what [`Index::encode`] wrote and checks that it hangs together.
+    /// Reads what [`Index::encode`] wrote and checks that it hangs together. Filters, roll-ups and templates
+    /// stay in the decompressed bytes.
     pub fn decode(file: &[u8]) -> Result<Self, Malformed> {
         let (length, frame) = file.split_first_chunk::<8>().ok_or(Malformed("length of the index"))?;
         let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
@@ -291,30 +281,33 @@ impl Index {
             return Err(Malformed("rows"));
         }
         let raw_bytes = reader.varint("bytes of bodies")?;
-        let tenants: Vec<String> = (0..reader.count("tenants")?)
+        let tenants: Vec<String> = (0..reader.count(1, "tenants")?)
             .map(|_| Ok(reader.text("tenant")?.to_owned()))
             .collect::<Result<_, _>>()?;
 
-        let mut distinct: Vec<(u32, Arc<str>, u128)> = Vec::new();
-        for _ in 0..reader.count("streams")? {
+        let count = reader.count(18, "streams")?;
+        let mut names = Vec::with_capacity(count);
+        for _ in 0..count {
             let tenant = reader.varint32("tenant of a stream")?;
             let labels = reader.text("labels")?.into();
-            distinct.push((tenant, labels, u128::from_le_bytes(reader.array("stream id")?)));
+            if tenant as usize >= tenants.len() {
+                return Err(Malformed("tenant of a stream"));
+            }
+            names.push(StreamName { tenant, labels, id: u128::from_le_bytes(reader.array("stream id")?) });
         }
-        let mut streams = Vec::new();
+        let count = reader.count(5, "entries of streams")?;
+        let mut streams = Vec::with_capacity(count);
         let mut row = 0u32;
-        for _ in 0..reader.count("entries of streams")? {
-            let number = reader.varint32("number of a stream")? as usize;
-            let (tenant, labels, id) =
-                distinct.get(number).cloned().ok_or(Malformed("number of a stream"))?;
+        for _ in 0..count {
+            let name = reader.varint32("number of a stream")?;
             let end = row.checked_add(reader.varint32("rows of a stream")?).ok_or(Malformed("rows"))?;
             let min = reader.zigzag("first time of a stream")?;
             let max = min.wrapping_add(reader.varint("last time of a stream")? as i64);
             let rollup = shared(&mut reader, "roll-up")?;
-            if tenant as usize >= tenants.len() || max < min || end == row {
+            if name as usize >= names.len() || max < min || end == row {
                 return Err(Malformed("stream"));
             }
-            streams.push(StreamEntry { tenant, labels, id, rows: row..end, min, max, rollup });
+            streams.push(StreamEntry { name, rows: row..end, min, max, rollup });
             row = end;
         }
         if row != rows {
@@ -323,7 +316,7 @@ impl Index {
 
         let mut runs = Vec::new();
         let (mut row, mut mark) = (0u32, 0u32);
-        for _ in 0..reader.count("runs")? {
+        for _ in 0..reader.count(1, "runs")? {
             runs.push(SortedRun { row, mark });
             let count = reader.varint32("rows of a run")?;
             row = row.checked_add(count).filter(|_| count > 0).ok_or(Malformed("rows of a run"))?;
@@ -336,7 +329,7 @@ impl Index {
 
         let mut row_groups = Vec::new();
         let mut row = 0u32;
-        for _ in 0..reader.count("row groups")? {
+        for _ in 0..reader.count(1, "row groups")? {
             row = row.checked_add(reader.varint32("row group")?).ok_or(Malformed("row group"))?;
             row_groups.push(row);
         }
@@ -344,9 +337,10 @@ impl Index {
             return Err(Malformed("row groups"));
         }
 
-        let mut granules = Vec::new();
+        let count = reader.count(9, "granules")?;
+        let mut granules: Vec<Granule> = Vec::with_capacity(count);
         let (mut row, mut position) = (0u32, 0u64);
-        for _ in 0..reader.count("granules")? {
+        for _ in 0..count {
             let end = row.checked_add(reader.varint32("rows of a granule")?).ok_or(Malformed("rows"))?;
             let row_group = reader.varint32("row group of a granule")?;
             let min = reader.zigzag("first time of a granule")?;
@@ -354,10 +348,11 @@ impl Index {
             let levels = reader.byte("levels of a granule")?;
             let start = position.checked_add(reader.varint("body block")?).ok_or(Malformed("body block"))?;
             let stop = start.checked_add(reader.varint("body block")?).ok_or(Malformed("body block"))?;
-            let index = reader.bytes("index of a body block")?;
-            let body_index = match index {
-                [] => None,
-                index => Some(BlockIndex::parse(index).map_err(|_| Malformed("index of a body block"))?),
+            let index = shared(&mut reader, "index of a body block")?;
+            let body_index = if index.is_empty() {
+                None
+            } else {
+                Some(BlockIndex::parse(&index).map_err(|_| Malformed("index of a body block"))?)
             };
             let traces = shared(&mut reader, "trace filter")?;
             let group = row_group as usize;
@@ -382,9 +377,10 @@ impl Index {
             return Err(Malformed("rows of the granules"));
         }
 
-        let mut marks = Vec::new();
+        let count = reader.count(1, "time marks")?;
+        let mut marks = Vec::with_capacity(count);
         let mut mark = 0i64;
-        for _ in 0..reader.count("time marks")? {
+        for _ in 0..count {
             mark = mark.wrapping_add(reader.zigzag("time mark")?);
             marks.push(mark);
         }
@@ -397,7 +393,7 @@ impl Index {
             return Err(Malformed("time marks"));
         }
         let mut attributes = Vec::new();
-        for _ in 0..reader.count("attribute names")? {
+        for _ in 0..reader.count(3, "attribute names")? {
             let tenant = reader.varint32("tenant of an attribute")?;
             let name = reader.text("attribute name")?.to_owned();
             if tenant as usize >= tenants.len() {
@@ -405,8 +401,7 @@ impl Index {
             }
             attributes.push((tenant, name, reader.varint("rows of an attribute")?));
         }
-        let templates = reader.bytes("templates")?.to_vec();
-        keep_slices(&mut streams, &mut granules);
+        let templates = shared(&mut reader, "templates")?;
         if reader.position() != bytes.len() {
             return Err(Malformed("end of the index"));
         }
@@ -416,6 +411,7 @@ impl Index {
             raw_bytes,
             tenants,
             runs,
+            names,
             streams,
             granules,
             row_groups,
@@ -423,6 +419,25 @@ impl Index {
             attributes,
             templates,
         })
+    }
+
+    /// Bytes of memory it takes, read from these bytes.
+    pub fn memory(&self, file: &[u8]) -> usize {
+        let decompressed = file.first_chunk::<8>().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+        let names = self.names.iter().map(|name| size_of::<StreamName>() + name.labels.len() + ALLOCATION);
+        let tenants = self.tenants.iter().map(|tenant| size_of::<String>() + tenant.len() + ALLOCATION);
+        let attributes = self.attributes.iter();
+        let attributes =
+            attributes.map(|(_, name, _)| size_of::<(u32, String, u64)>() + name.len() + ALLOCATION);
+        let blocks = self.granules.iter().flat_map(|granule| &granule.body_index);
+        decompressed
+            + names.chain(tenants).chain(attributes).sum::<usize>()
+            + blocks.map(|block| block.memory() + ALLOCATION).sum::<usize>()
+            + self.granules.capacity() * size_of::<Granule>()
+            + self.streams.capacity() * size_of::<StreamEntry>()
+            + self.marks.capacity() * size_of::<i64>()
+            + self.runs.capacity() * size_of::<SortedRun>()
+            + self.row_groups.capacity() * size_of::<u32>()
     }
 
     /// Position of the granule that holds a row.
@@ -484,7 +499,11 @@ mod tests {
 
     fn stream(rows: Range<u32>, times: &[i64]) -> StreamEntry {
         let (min, max) = (times[rows.start as usize], times[rows.end as usize - 1]);
-        StreamEntry { tenant: 0, labels: "".into(), id: 0, rows, min, max, rollup: Bytes::new() }
+        StreamEntry { name: 0, rows, min, max, rollup: Bytes::new() }
+    }
+
+    fn name() -> StreamName {
+        StreamName { tenant: 0, labels: "".into(), id: 0 }
     }
 
     #[test]
@@ -503,12 +522,13 @@ mod tests {
             raw_bytes: 0,
             tenants: vec![],
             runs: vec![SortedRun { row: 0, mark: 0 }, SortedRun { row: 300, mark: 2 }],
+            names: vec![],
             streams: vec![stream(0..300, &times), stream(300..700, &times), stream(700..1600, &times)],
             granules: vec![],
             row_groups: vec![],
             marks,
             attributes: vec![],
-            templates: vec![],
+            templates: Bytes::new(),
         };
         for entry in &index.streams {
             for start in -2..300 {
@@ -533,7 +553,7 @@ mod tests {
     /// Everything that a reader asks of an index whose bytes were taken as good.
     fn use_all(index: &Index) {
         for entry in &index.streams {
-            let _ = &index.tenants[entry.tenant as usize];
+            let _ = &index.tenants[index.names[entry.name as usize].tenant as usize];
             index.marks_of(entry);
             for (start, last) in [(i64::MIN, i64::MAX), (1, 50), (entry.max, entry.max), (entry.min, 0)] {
                 let (may, sure) = index.rows_in_time(entry, start, last);
@@ -578,12 +598,13 @@ mod tests {
             raw_bytes: 600,
             tenants: vec!["default".into()],
             runs: vec![SortedRun { row: 0, mark: 0 }, SortedRun { row: 300, mark: 2 }],
+            names: vec![name()],
             streams: vec![entry(0..300), entry(300..600)],
             granules: vec![granule(0..300, 0), granule(300..600, 1)],
             row_groups: vec![0, 300, 600],
             marks: vec![0, 256, 300, 556],
             attributes: vec![(0, "order".into(), 600)],
-            templates: vec![],
+            templates: Bytes::new(),
         };
         let file = index.encode().unwrap();
         let plain = zstd::bulk::decompress(&file[8..], 1 << 20).unwrap();

@@ -11,7 +11,8 @@ use trine_schema::{Stream, StreamRef, StreamRegistry, logs::column};
 use crate::{
     BodyEncoding, SegmentError, StreamOrder,
     index::{
-        Granule, Index, LEVELS, MARK_ROWS, MINUTE_NS, Minute, SortedRun, StreamEntry, put_minutes, span,
+        Granule, Index, LEVELS, MARK_ROWS, MINUTE_NS, Minute, SortedRun, StreamEntry, StreamName,
+        put_minutes, span,
     },
     pages::Run,
     write::{GranuleRows, add_run, level_of, stream_refs, timestamps},
@@ -59,12 +60,13 @@ impl<'a> IndexBuilder<'a> {
             raw_bytes: 0,
             tenants: Vec::new(),
             runs: vec![SortedRun { row: 0, mark: 0 }],
+            names: Vec::new(),
             streams: Vec::new(),
             granules: Vec::new(),
             row_groups: vec![0],
             marks: Vec::new(),
             attributes: Vec::new(),
-            templates: Vec::new(),
+            templates: Bytes::new(),
         };
         Self {
             registry,
@@ -192,10 +194,13 @@ impl<'a> IndexBuilder<'a> {
         if open.minutes.len() <= (rows.len() / ROLLUP_ROWS_PER_MINUTE).max(ROLLUP_FREE_MINUTES) {
             put_minutes(&mut rollup, &open.minutes);
         }
-        self.index.streams.push(StreamEntry {
+        self.index.names.push(StreamName {
             tenant: open.tenant,
             labels: open.stream.labels.to_json().into(),
             id: open.stream.id.0,
+        });
+        self.index.streams.push(StreamEntry {
+            name: self.index.names.len() as u32 - 1,
             rows,
             min: open.min,
             max: open.last,
@@ -260,7 +265,7 @@ impl<'a> IndexBuilder<'a> {
             return Err(SegmentError::Contract("a segment without rows was to be written".into()));
         }
         self.index.attributes = self.names.finish();
-        self.index.templates = templates;
+        self.index.templates = templates.into();
         Ok(self.index)
     }
 }

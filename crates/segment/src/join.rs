@@ -6,6 +6,7 @@
 
 use std::{io::Write, sync::Arc};
 
+use hashbrown::HashMap;
 use parquet::{
     column::writer::ColumnCloseResult,
     file::{
@@ -18,7 +19,7 @@ use trine_body::{DictionaryMerger, renumber_block};
 use crate::{
     BodyEncoding, Segment, SegmentError, SegmentMeta, WriteOptions,
     file::CheckedReader,
-    index::{Granule, Index, SortedRun, StreamEntry},
+    index::{Granule, Index, SortedRun, StreamEntry, StreamName},
     write::{begin_file, finish_file, io_error},
 };
 
@@ -61,16 +62,18 @@ impl<'a> Join<'a> {
             raw_bytes: 0,
             tenants: tenants(self.inputs),
             runs: Vec::new(),
+            names: Vec::new(),
             streams: Vec::new(),
             granules: Vec::new(),
             row_groups: vec![0],
             marks: Vec::new(),
             attributes: Vec::new(),
-            templates: self.templates,
+            templates: self.templates.into(),
         };
+        let mut numbers = HashMap::new();
         let mut file = begin_file(file, self.options)?;
         for (segment, ids) in self.inputs.iter().zip(&self.ids) {
-            let base = all.append(&segment.index);
+            let base = all.append(&segment.index, &mut numbers);
             let (reader, metadata) = (segment.reader(), segment.page_indexes()?);
             let mut granules = segment.index.granules.iter().peekable();
             for group in 0..metadata.num_row_groups() {
@@ -165,8 +168,9 @@ impl Base {
 }
 
 impl Index {
-    /// Lays an input's index behind what is there, but for its granules.
-    fn append(&mut self, input: &Self) -> Base {
+    /// Lays an input's index behind what is there, but for its granules. `numbers` holds the positions of the
+    /// names by tenant and id.
+    fn append(&mut self, input: &Self, numbers: &mut HashMap<(u32, u128), u32>) -> Base {
         let base = Base {
             row: self.rows,
             mark: self.marks.len() as u32,
@@ -175,9 +179,17 @@ impl Index {
         self.runs.extend(
             input.runs.iter().map(|run| SortedRun { row: run.row + base.row, mark: run.mark + base.mark }),
         );
+        let mut names = Vec::with_capacity(input.names.len());
+        for name in &input.names {
+            let tenant = position(&self.tenants, &input.tenants[name.tenant as usize]);
+            names.push(*numbers.entry((tenant, name.id)).or_insert_with(|| {
+                self.names.push(StreamName { tenant, ..name.clone() });
+                self.names.len() as u32 - 1
+            }));
+        }
         for stream in &input.streams {
             self.streams.push(StreamEntry {
-                tenant: position(&self.tenants, &input.tenants[stream.tenant as usize]),
+                name: names[stream.name as usize],
                 rows: stream.rows.start + base.row..stream.rows.end + base.row,
                 ..stream.clone()
             });

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
@@ -19,9 +18,6 @@ use crate::{
     index::Index,
 };
 
-/// Bytes a parsed page location takes, about; for [`Segment::memory`].
-const PAGE_LOCATION_BYTES: usize = 24;
-
 /// An opened segment: its index in memory, its file open.
 pub struct Segment {
     path: Path,
@@ -29,6 +25,8 @@ pub struct Segment {
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) parquet: ArrowReaderMetadata,
     pub(crate) index: Index,
+    /// The process's references of [`Index::names`].
+    pub(crate) names: Arc<[StreamRef]>,
     /// The process's references of [`Index::streams`].
     pub(crate) streams: Vec<StreamRef>,
     /// Templates; `None` for plain bodies.
@@ -84,11 +82,6 @@ fn decode(file: &SegmentFile, tail: &Tail, encoded: &[u8]) -> Result<Parts, Segm
         .with_offset_index_policy(PageIndexPolicy::Required)
         .parse_and_finish(tail)
         .map_err(unreadable)?;
-    let pages: usize = metadata
-        .row_groups()
-        .iter()
-        .map(|group| group.num_columns() * (group.num_rows() as usize).div_ceil(crate::GRANULE_ROWS))
-        .sum();
     let parquet =
         ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()).map_err(unreadable)?;
     if parquet.schema().fields() != stored_schema().fields() {
@@ -99,28 +92,17 @@ fn decode(file: &SegmentFile, tail: &Tail, encoded: &[u8]) -> Result<Parts, Segm
     if !groups.eq(ours) {
         return Err(file.corrupt(at, "index and Parquet disagree about row groups".into()));
     }
-    let memory = encoded.len() * 2 + pages * PAGE_LOCATION_BYTES + index.marks.len() * 8;
+    let memory = size_of::<Segment>()
+        + index.memory(encoded)
+        + index.streams.len() * size_of::<StreamRef>()
+        + templates.as_ref().map_or(0, Dictionary::memory)
+        + parquet.metadata().memory_size();
     Ok(Parts { index, templates, parquet, memory })
 }
 
-/// References of the entries of streams; `reference` gives that of the first entry of each stream, in the
-/// order of the file.
-fn references(
-    index: &Index,
-    mut reference: impl FnMut(usize) -> Result<StreamRef, SegmentError>,
-) -> Result<Vec<StreamRef>, SegmentError> {
-    // A stream has an entry in each run.
-    let mut known: HashMap<(u32, u128), StreamRef> = HashMap::new();
-    let mut references = Vec::with_capacity(index.streams.len());
-    for (position, stream) in index.streams.iter().enumerate() {
-        let key = (stream.tenant, stream.id);
-        let found = match known.get(&key) {
-            Some(found) => *found,
-            None => *known.entry(key).or_insert(reference(position)?),
-        };
-        references.push(found);
-    }
-    Ok(references)
+/// References of the entries of streams by those of their names.
+fn references(index: &Index, names: &[StreamRef]) -> Vec<StreamRef> {
+    index.streams.iter().map(|entry| names[entry.name as usize]).collect()
 }
 
 impl Segment {
@@ -136,40 +118,51 @@ impl Segment {
         let encoded = file.read(file.index()).await?;
         let Parts { index, templates, parquet, memory } = decode(&file, &tail, &encoded)?;
         let malformed = |what: &str| file.corrupt(file.index().start, format!("{what} cannot be read"));
-        let streams = references(&index, |position| {
-            let stream = &index.streams[position];
+        let mut names = Vec::with_capacity(index.names.len());
+        for name in &index.names {
             let tenant =
-                TenantId::new(&index.tenants[stream.tenant as usize]).map_err(|_| malformed("tenant"))?;
-            let labels = Labels::from_json(&stream.labels).ok_or_else(|| malformed("labels"))?;
+                TenantId::new(&index.tenants[name.tenant as usize]).map_err(|_| malformed("tenant"))?;
+            let labels = Labels::from_json(&name.labels).ok_or_else(|| malformed("labels"))?;
             let reference = registry
                 .intern(&tenant, labels)
                 .map_err(|source| SegmentError::Streams { file: path.to_string(), source })?;
-            if registry.get(reference).id.0 != stream.id {
+            if registry.get(reference).id.0 != name.id {
                 return Err(malformed("stream id"));
             }
-            Ok(reference)
-        })?;
+            names.push(reference);
+        }
+        let streams = references(&index, &names);
         let (length, root) = (parquet::file::reader::Length::len(&tail), tail.root());
         let meta = Arc::new(meta_of(&index, length, tail.offset(), root));
-        Ok(Self { path, meta, file: Arc::new(file), parquet, index, streams, templates, memory })
+        Ok(Self {
+            path,
+            meta,
+            file: Arc::new(file),
+            parquet,
+            index,
+            names: names.into(),
+            streams,
+            templates,
+            memory,
+        })
     }
 
-    /// Reads index and metadata of a file that was opened before; blocks the thread. `streams` are the
-    /// references of its streams in the order of the file.
+    /// Reads index and metadata of a file that was opened before; blocks the thread. `names` are the
+    /// references of [`Index::names`].
     pub(crate) fn open_again(
         path: Path,
         meta: Arc<SegmentMeta>,
         file: Arc<SegmentFile>,
-        streams: impl Iterator<Item = StreamRef>,
+        names: Arc<[StreamRef]>,
     ) -> Result<Self, SegmentError> {
         let tail = file.read_tail(meta.tail_offset, &meta.root)?;
         let encoded = file.read_now(file.index())?;
         let Parts { index, templates, parquet, memory } = decode(&file, &tail, &encoded)?;
-        let mut streams = streams;
-        let another =
-            || file.corrupt(file.index().start, "the streams are not those of the first time".into());
-        let streams = references(&index, |_| streams.next().ok_or_else(another))?;
-        Ok(Self { path, meta, file, parquet, index, streams, templates, memory })
+        if index.names.len() != names.len() {
+            return Err(file.corrupt(file.index().start, "its streams have changed".into()));
+        }
+        let streams = references(&index, &names);
+        Ok(Self { path, meta, file, parquet, index, names, streams, templates, memory })
     }
 
     /// Where it lies in the object store.
@@ -182,7 +175,7 @@ impl Segment {
         &self.meta
     }
 
-    /// Bytes of memory that index and metadata take, about.
+    /// Bytes of memory that index and metadata take.
     pub fn memory(&self) -> usize {
         self.memory
     }

@@ -69,9 +69,8 @@ struct Queue {
     units: Vec<Option<Unit>>,
     /// Units that are being looked at.
     busy: usize,
-    /// Workers that are at it, and those of this round that left because nothing was waiting.
+    /// Workers that are at it.
     working: usize,
-    left: usize,
 }
 
 impl Queue {
@@ -217,7 +216,6 @@ impl Search {
     fn begin_round(&self) -> usize {
         let mut queue = self.queue.lock();
         queue.working = pool::threads().min(queue.waiting.len());
-        queue.left = 0;
         queue.working
     }
 
@@ -264,8 +262,10 @@ impl Search {
             Some((bound, position, Unit::Segment(_))) if one_by_one && queue.busy > 0 => {
                 queue.waiting.push(Reverse((bound, position)));
             }
-            // Those who left can be of use again.
-            Some((bound, position, _)) if queue.left > 0 && queue.waiting.len() >= queue.working => {
+            // More workers can be of use again.
+            Some((bound, position, _))
+                if queue.working < pool::threads() && queue.waiting.len() >= queue.working =>
+            {
                 queue.waiting.push(Reverse((bound, position)));
             }
             Some((_, position, unit)) => {
@@ -278,7 +278,6 @@ impl Search {
             None => {}
         }
         queue.working -= 1;
-        queue.left += 1;
         None
     }
 

@@ -89,8 +89,9 @@ impl Segment {
                 let Some(entry) = self.index.streams.get(position) else {
                     return Err(self.differs(row, "there are more rows than the index names"));
                 };
-                let tenant = &self.index.tenants[entry.tenant as usize];
-                if tenants.value(at) != tenant || labels.value(at) != &*entry.labels {
+                let name = &self.index.names[entry.name as usize];
+                let tenant = &self.index.tenants[name.tenant as usize];
+                if tenants.value(at) != tenant || labels.value(at) != &*name.labels {
                     return Err(self.differs(row, "another stream"));
                 }
                 row += 1;

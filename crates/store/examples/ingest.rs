@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p trine-store --example ingest -- [GB=1] [lines/s, 0 = all it takes] [DIR]`
 //! prints lines/s, CPU seconds per raw GB (the producers' building of batches measured apart and
-//! taken off), peak memory, latency of appends, segments and disk per raw byte.
+//! taken off), memory after each GB and its peak, latency of appends, segments and disk per raw byte.
 
 use std::{
     path::{Path, PathBuf},
@@ -24,6 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ROWS: usize = 5_000;
 const PRODUCERS: u64 = 4;
 const STREAMS: u64 = 600;
+const GB: u64 = 1_000_000_000;
 
 #[allow(clippy::many_single_char_names)]
 /// One of a dozen line shapes with fresh variables; about 170 bytes.
@@ -94,9 +95,14 @@ fn usage() -> (f64, u64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    (ticks / 100.0, memory("VmHWM:"))
+}
+
+/// A field of the process's status in MiB.
+fn memory(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    (ticks / 100.0, peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024)
+    let found = status.lines().find_map(|l| l.strip_prefix(field)).unwrap();
+    found.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
 fn disk(dir: &Path) -> u64 {
@@ -153,10 +159,11 @@ async fn main() {
                         tokio::time::sleep_until(due.into()).await;
                     }
                     let body = batch.records.column(trine_schema::logs::column::BODY);
-                    raw.fetch_add(
-                        arrow::array::AsArray::as_string::<i32>(body).value_data().len() as u64,
-                        Relaxed,
-                    );
+                    let bytes = arrow::array::AsArray::as_string::<i32>(body).value_data().len() as u64;
+                    let before = raw.fetch_add(bytes, Relaxed);
+                    if before / GB != (before + bytes) / GB {
+                        println!("memory after {} GB: {} MiB", (before + bytes) / GB, memory("VmRSS:"));
+                    }
                     let begun = Instant::now();
                     store.append(batch, None).await.unwrap();
                     latencies.lock().unwrap().push(begun.elapsed());
