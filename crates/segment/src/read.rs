@@ -95,7 +95,7 @@ fn decode(file: &SegmentFile, tail: &Tail, encoded: &[u8]) -> Result<Parts, Segm
     let memory = size_of::<Segment>()
         + index.memory(encoded)
         + index.streams.len() * size_of::<StreamRef>()
-        + templates.as_ref().map_or(0, Dictionary::memory)
+        + templates.as_deref().map_or(0, Dictionary::memory)
         + parquet.metadata().memory_size();
     Ok(Parts { index, templates, parquet, memory })
 }
