@@ -1,5 +1,7 @@
 //! The templates of one segment: text, and what their variables may look like.
 
+use std::sync::OnceLock;
+
 use crate::{
     BodyError,
     miner::{MARK, MAX_SLOTS},
@@ -114,6 +116,7 @@ pub struct Dictionary {
     pub(crate) first_piece: Vec<u32>,
     /// All slots; template `t` has its first at `first_piece[t] - t`.
     pub(crate) slots: Vec<Slot>,
+    borders: OnceLock<Vec<u64>>,
 }
 
 impl Dictionary {
@@ -154,7 +157,7 @@ impl Dictionary {
         if !reader.is_empty() {
             return Err(BodyError::Corrupt("a dictionary is longer than its templates"));
         }
-        Ok(Self { text, pieces, first_piece, slots })
+        Ok(Self { text, pieces, first_piece, slots, borders: OnceLock::new() })
     }
 
     /// Bytes of memory it takes.
@@ -204,6 +207,27 @@ impl Dictionary {
     pub(crate) fn slots_of(&self, id: u32) -> &[Slot] {
         let i = id as usize;
         &self.slots[self.first_piece[i] as usize - i..self.first_piece[i + 1] as usize - i - 1]
+    }
+
+    /// By template the bytes of its text that touch a variable, each as bit `byte & 63`; all bits where
+    /// variables touch each other. A text with none of them that is in no template can only lie inside a
+    /// variable.
+    pub(crate) fn borders(&self) -> &[u64] {
+        self.borders.get_or_init(|| {
+            let bit = |byte: Option<&u8>| byte.map_or(u64::MAX, |byte| 1 << (byte & 63));
+            let of = |id: u32| {
+                let pieces = self.pieces_of(id).unwrap_or_default();
+                let last = pieces.len().saturating_sub(1);
+                pieces.iter().enumerate().fold(0, |all, (i, piece)| {
+                    let text = self.piece(*piece);
+                    let outer = text.is_empty() && (i == 0 || i == last);
+                    let before = if i == last || outer { 0 } else { bit(text.last()) };
+                    let after = if i == 0 || outer { 0 } else { bit(text.first()) };
+                    all | before | after
+                })
+            };
+            (0..self.len() as u32).map(of).collect()
+        })
     }
 
     #[inline]

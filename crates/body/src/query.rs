@@ -86,6 +86,11 @@ impl Bytes {
     fn has(&self, byte: u8) -> bool {
         self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
+
+    /// The set by the low six bits of its bytes, as [`Dictionary::borders`] has it.
+    fn folded(&self) -> u64 {
+        self.0.iter().fold(0, |all, part| all | part)
+    }
 }
 
 #[derive(Debug)]
@@ -129,19 +134,18 @@ impl Query {
     /// Takes the query to the templates of one segment.
     pub fn prepare(&self, dictionary: &Arc<Dictionary>) -> PreparedQuery {
         let plans = vec![OnceLock::new(); dictionary.len()];
-        PreparedQuery { query: self.clone(), dictionary: dictionary.clone(), plans }
+        let (query, dictionary) = (self.clone(), dictionary.clone());
+        PreparedQuery { query, dictionary, plans, only_inside: OnceLock::new() }
     }
 
     fn classify(&self, dictionary: &Dictionary, id: u32) -> Plan {
-        let (Some(pieces), slots) = (dictionary.pieces_of(id), dictionary.slots_of(id)) else {
-            return Plan::Never;
-        };
+        let template = Template::of(dictionary, id);
+        let Template { pieces, slots, .. } = template;
         if let (Some(regex), []) = (&self.0.regex, slots) {
             let matches = regex.is_match(dictionary.piece(pieces[0]));
             return if matches { Plan::Always } else { Plan::Never };
         }
         let Some(literals) = &self.0.literals else { return Plan::Rebuild };
-        let template = Template { dictionary, id, pieces, slots };
         let mut plan = Plan::Never;
         for literal in literals {
             plan = match (plan, template.plan(literal)) {
@@ -183,6 +187,7 @@ impl Literal {
 }
 
 /// One template while a needle is held against it.
+#[derive(Clone, Copy)]
 struct Template<'a> {
     dictionary: &'a Dictionary,
     id: u32,
@@ -190,7 +195,13 @@ struct Template<'a> {
     slots: &'a [Slot],
 }
 
-impl Template<'_> {
+impl<'a> Template<'a> {
+    /// `id` must be one of the dictionary's.
+    fn of(dictionary: &'a Dictionary, id: u32) -> Self {
+        let pieces = dictionary.pieces_of(id).expect("BUG: the dictionary has the template");
+        Self { dictionary, id, pieces, slots: dictionary.slots_of(id) }
+    }
+
     fn piece(&self, i: usize) -> &[u8] {
         self.dictionary.piece(self.pieces[i])
     }
@@ -291,6 +302,7 @@ pub struct PreparedQuery {
     dictionary: Arc<Dictionary>,
     /// By template, found when first asked for.
     plans: Vec<OnceLock<Plan>>,
+    only_inside: OnceLock<bool>,
 }
 
 impl PreparedQuery {
@@ -311,8 +323,11 @@ impl PreparedQuery {
 
     /// What the index says about the rows of a block (encoded or plain).
     pub fn block(&self, index: &BlockIndex) -> Verdict {
-        // Constant text has no digits, so a literal with digits needs no look at the templates.
-        if self.literals().is_some_and(|all| !all.iter().any(|literal| literal.may_be_in(index, false))) {
+        // Constant text has no digits, so a literal with digits needs no look at the templates; nor does a
+        // word that no template has in its text.
+        if self.literals().is_some()
+            && (!self.may_be_in(index, false) || !self.may_be_in(index, true) && self.only_inside())
+        {
             return Verdict::Never;
         }
         let (mut always, mut some_always, mut some_maybe, mut inside) = (true, false, false, true);
@@ -330,6 +345,23 @@ impl PreparedQuery {
         } else {
             Verdict::Never
         }
+    }
+
+    /// Whether no template holds a literal in its text or across the border of text and variable, so that
+    /// only variables can. May say no where it could say yes.
+    fn only_inside(&self) -> bool {
+        *self.only_inside.get_or_init(|| {
+            self.literals().is_some_and(|literals| {
+                literals.iter().all(|literal| {
+                    let set = literal.bytes.folded();
+                    let apart = |(id, borders): (usize, &u64)| {
+                        borders & set == 0 || !Template::of(&self.dictionary, id as u32).crosses(literal)
+                    };
+                    literal.finder.find(&self.dictionary.text).is_none()
+                        && self.dictionary.borders().iter().enumerate().all(apart)
+                })
+            })
+        })
     }
 
     fn may_be_in(&self, index: &BlockIndex, inside: bool) -> bool {
