@@ -160,9 +160,10 @@ impl Dictionary {
         Ok(Self { text, pieces, first_piece, slots, borders: OnceLock::new() })
     }
 
-    /// Bytes of memory it takes.
+    /// Bytes of memory it takes, with what a search adds.
     pub fn memory(&self) -> usize {
         self.text.capacity()
+            + self.len() * size_of::<u64>()
             + self.pieces.capacity() * size_of::<(u32, u32)>()
             + self.first_piece.capacity() * size_of::<u32>()
             + self.slots.capacity() * size_of::<Slot>()
