@@ -12,7 +12,7 @@ use trine_body::TraceIdBloom;
 use trine_schema::logs::column;
 
 use crate::{
-    GRANULE_ROWS, Segment, SegmentError,
+    GRANULE_ROWS, Segment, SegmentError, SegmentHandle,
     blocks::{BLOCK_BYTES, BlockTable},
     columns::stored,
     index::{LEVELS, MARK_ROWS, MINUTE_NS, Minute, minutes, span},
@@ -23,22 +23,38 @@ use crate::{
 /// Blocks that are read at once.
 const STEP_BLOCKS: u64 = 64;
 
+/// Runs checks on the scan pool.
+async fn on_pool(
+    checks: impl FnOnce() -> Result<(), SegmentError> + Send + 'static,
+) -> Result<(), SegmentError> {
+    let (sender, receiver) = oneshot::channel();
+    pool::spawn(move || {
+        let _ = sender.send(checks());
+    });
+    let stopped = |_| SegmentError::Contract("checking a segment panicked; see the log".into());
+    receiver.await.map_err(stopped)?
+}
+
+impl SegmentHandle {
+    /// [`Segment::verify`], the index read for it where it is not in memory.
+    pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
+        let handle = self.clone();
+        on_pool(move || handle.open()?.check()).await
+    }
+}
+
 impl Segment {
     /// Checks every block, the root, and the index against the rows. Runs on a thread of the scan
     /// pool for seconds per GB of raw text.
     pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
-        let (sender, receiver) = oneshot::channel();
         let segment = self.clone();
-        pool::spawn(move || {
-            let checks = || {
-                segment.verify_blocks()?;
-                segment.verify_streams()?;
-                segment.verify_rows()
-            };
-            let _ = sender.send(checks());
-        });
-        let stopped = |_| SegmentError::Contract("checking a segment panicked; see the log".into());
-        receiver.await.map_err(stopped)?
+        on_pool(move || segment.check()).await
+    }
+
+    fn check(self: &Arc<Self>) -> Result<(), SegmentError> {
+        self.verify_blocks()?;
+        self.verify_streams()?;
+        self.verify_rows()
     }
 
     fn verify_blocks(&self) -> Result<(), SegmentError> {

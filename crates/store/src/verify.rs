@@ -20,11 +20,7 @@ pub(crate) async fn live(engine: &Arc<Engine>, disk: &Arc<dyn Disk>) -> VerifyRe
     let mut report = VerifyReport { dir: engine.config.dir.clone(), ..VerifyReport::default() };
     let segments = engine.state.read().segments.clone();
     for live in segments.iter() {
-        let verdict = match live.segment.open() {
-            Ok(segment) => segment.verify().await,
-            Err(e) => Err(e),
-        };
-        if let Err(e) = note(&mut report, &live.row, verdict) {
+        if let Err(e) = note(&mut report, &live.row, live.segment.verify().await) {
             engine.quarantine(&live.segment, &e);
         }
     }
