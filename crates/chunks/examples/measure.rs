@@ -1,0 +1,147 @@
+//! Bytes per sample and CPU per sample of the block format on series like those of a fleet of hosts, and on OTLP
+//! JSON files (one request a line, zstd) named on the command line.
+
+#[path = "fleet/mod.rs"]
+mod fleet;
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{BufWriter, Write as _},
+    time::Instant,
+};
+
+use fleet::{Fleet, Series, fleet};
+use trine_chunks::{Block, BlockWriter};
+
+fn encode(fleet: &Fleet, chunk: usize) -> Vec<Vec<u8>> {
+    let samples = fleet.times.first().map_or(0, Vec::len);
+    let chunks = (0..samples.max(1)).step_by(chunk);
+    chunks
+        .map(|from| {
+            let mut writer = BlockWriter::new();
+            for (i, series) in fleet.series.iter().enumerate() {
+                let to = (from + chunk).min(series.values.len());
+                let times = &fleet.times[series.target][from.min(to)..to];
+                writer.push(i as u32, times, &series.values[from.min(to)..to]).unwrap();
+            }
+            writer.finish()
+        })
+        .collect()
+}
+
+/// Fastest of some runs, in ns per sample.
+fn fastest(samples: usize, rounds: usize, mut run: impl FnMut()) -> f64 {
+    let one = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_nanos() as f64 / samples as f64
+    };
+    (0..rounds).map(one).fold(f64::MAX, f64::min)
+}
+
+fn measure(name: &str, fleet: &Fleet, chunk: usize) {
+    let samples: usize = fleet.series.iter().map(|series| series.values.len()).sum();
+    let blocks = encode(fleet, chunk);
+    let bytes: usize = blocks.iter().map(Vec::len).sum();
+    let rounds = (40_000_000 / samples.max(1)).clamp(3, 20);
+    let write = fastest(samples, rounds.min(5), || {
+        std::hint::black_box(encode(fleet, chunk));
+    });
+    let mut sum = 0.0;
+    let read = fastest(samples, rounds, || {
+        for block in &blocks {
+            let mut reader = Block::parse(block).unwrap().reader();
+            reader
+                .all(&(i64::MIN..=i64::MAX), |run| sum += run.values().last().copied().unwrap_or(0.0))
+                .unwrap();
+        }
+    });
+    std::hint::black_box(sum);
+    let mut check = vec![0usize; fleet.series.len()];
+    for block in &blocks {
+        let mut reader = Block::parse(block).unwrap().reader();
+        reader
+            .all(&(i64::MIN..=i64::MAX), |run| {
+                let series = &fleet.series[run.series as usize];
+                let at = &mut check[run.series as usize];
+                let expected = &series.values[*at..*at + run.times.len()];
+                assert!(
+                    run.values().iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "{}",
+                    series.metric
+                );
+                assert_eq!(run.times, &fleet.times[series.target][*at..*at + run.times.len()]);
+                *at += run.times.len();
+            })
+            .unwrap();
+    }
+    assert!(check.iter().zip(&fleet.series).all(|(n, series)| *n == series.values.len()));
+    let mut point = (0, 0, 0);
+    let mut reader = Block::parse(&blocks[0]).unwrap().reader();
+    for series in (0..fleet.series.len() as u32).step_by(97) {
+        let (head, own) = reader.bytes_of(series).unwrap();
+        point = (point.0 + 1, point.1 + head, point.2 + own);
+    }
+    println!(
+        "{name:32} {samples:>9} samples {:.3} bytes  write {write:5.1} ns  read {read:5.2} ns  a series: head {} own {}",
+        bytes as f64 / samples as f64,
+        point.1 / point.0,
+        point.2 / point.0,
+    );
+}
+
+/// Bytes per sample of each metric on its own.
+fn by_metric(fleet: &Fleet) {
+    let mut metrics: BTreeMap<&str, Vec<&Series>> = BTreeMap::new();
+    fleet.series.iter().for_each(|series| metrics.entry(&series.metric).or_default().push(series));
+    let mut rows = Vec::new();
+    for (metric, series) in metrics {
+        let mut writer = BlockWriter::new();
+        for (i, series) in series.iter().enumerate() {
+            writer.push(i as u32, &fleet.times[series.target], &series.values).unwrap();
+        }
+        let bytes = writer.finish().len();
+        let samples: usize = series.iter().map(|series| series.values.len()).sum();
+        rows.push((bytes, series.len(), bytes as f64 / samples as f64, metric));
+    }
+    rows.sort_by_key(|row| row.0);
+    for (bytes, series, each, metric) in rows.iter().rev().take(40) {
+        println!("{bytes:>9} {series:>6} {each:.3} {metric}");
+    }
+}
+
+/// Prints series as lines that VictoriaMetrics' `/api/v1/import` takes.
+fn print_json(fleet: &Fleet) -> std::io::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for series in &fleet.series {
+        let mut labels =
+            format!("\"__name__\":\"{}\",\"instance\":\"host-{}\"", series.metric, series.target);
+        for label in series.labels.split("\",").filter(|label| !label.is_empty()) {
+            let (name, value) = label.split_once("=\"").unwrap_or((label, ""));
+            write!(labels, ",\"{name}\":\"{}\"", value.trim_end_matches('"')).expect("memory");
+        }
+        let times: Vec<i64> = fleet.times[series.target].iter().map(|time| time / 1_000_000).collect();
+        writeln!(out, "{{\"metric\":{{{labels}}},\"values\":{:?},\"timestamps\":{times:?}}}", series.values)?;
+    }
+    out.flush()
+}
+
+fn main() {
+    let option = |name: &str| std::env::args().any(|arg| arg == name);
+    if option("--json-6h") {
+        return print_json(&fleet(10_000, 1440, 15)).expect("standard output");
+    }
+    if option("--json-30m") {
+        return print_json(&fleet(100_000, 120, 15)).expect("standard output");
+    }
+    let few = fleet(10_000, 1440, 15);
+    measure("10,000 series, 6 h by 15 s", &few, 1440);
+    if option("--by-metric") {
+        by_metric(&few);
+    }
+    measure("the same in chunks of 30 min", &few, 120);
+    measure("the same in chunks of 8", &few, 8);
+    let many = fleet(100_000, 120, 15);
+    measure("100,000 series, 30 min by 15 s", &many, 120);
+}
