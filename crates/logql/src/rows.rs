@@ -7,10 +7,7 @@ use arrow::{
     datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use hashbrown::HashMap;
-use trine_schema::{
-    StreamRef, StreamRegistry,
-    logs::{attributes_of, column},
-};
+use trine_schema::{StreamRef, StreamRegistry, columns::attributes_of, logs::column};
 
 use crate::pipeline::labels::{BaseLabels, DETECTED_LEVEL, LEVEL, LabelSet, Wanted, level_word};
 

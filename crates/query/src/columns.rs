@@ -16,10 +16,7 @@ use arrow::{
     error::ArrowError,
 };
 use trine_model::Severity;
-use trine_schema::{
-    Stream, StreamRegistry, label_name_eq,
-    logs::{attributes_of, column},
-};
+use trine_schema::{Stream, StreamRegistry, columns::attributes_of, label_name_eq, logs::column};
 
 /// Where the values of a column come from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,12 +3,15 @@
 //! Decoders fill a [`LogBatchBuilder`], the store keeps the [`LogBatch`]es, queries read them back
 //! through [`Tables`]. Nothing here does I/O.
 
+pub mod columns;
 pub mod logs;
+pub mod spans;
 mod stream;
 mod tables;
 pub mod unchecked;
 
 pub use logs::{LogBatch, LogBatchBuilder, LogRecord};
+pub use spans::{Span, SpanBatch, SpanBatchBuilder};
 pub use stream::{
     Labels, LabelsError, Stream, StreamId, StreamRef, StreamRegistry, label_name, label_name_eq,
 };

@@ -6,21 +6,20 @@
 
 use std::{
     fmt,
-    io::Write as _,
     sync::{Arc, OnceLock},
 };
 
 use arrow::{
-    array::{
-        ArrayData, ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray, RecordBatch,
-        StringArray, StructArray, TimestampNanosecondArray, UInt8Array, UInt32Array,
-    },
-    buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
-    datatypes::{ArrowNativeType, DataType, Field, Fields, Schema, SchemaRef, TimeUnit},
+    array::{ArrayRef, RecordBatch, TimestampNanosecondArray, UInt8Array, UInt32Array},
+    buffer::{Buffer, ScalarBuffer},
+    datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use trine_model::{Severity, SpanId, TenantId, TraceId};
 
-use crate::StreamRef;
+use crate::{
+    StreamRef,
+    columns::{Attributes, OptionalFixed, OptionalText, Runs, TextColumn, map_type, timestamp_type},
+};
 
 /// Column positions in [`schema`].
 pub mod column {
@@ -52,18 +51,6 @@ pub mod column {
     pub const COUNT: usize = 12;
 }
 
-fn timestamp_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
-}
-
-fn map_entries() -> Fields {
-    Fields::from(vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Utf8, true)])
-}
-
-fn map_field() -> Field {
-    Field::new("entries", DataType::Struct(map_entries()), false)
-}
-
 /// Arrow schema of a [`LogBatch`]; positions are in [`column`].
 pub fn schema() -> SchemaRef {
     static SCHEMA: OnceLock<SchemaRef> = OnceLock::new();
@@ -81,7 +68,7 @@ pub fn schema() -> SchemaRef {
                 Field::new("trace_flags", DataType::UInt32, false),
                 Field::new("event_name", DataType::Utf8, true),
                 Field::new("scope_name", DataType::Utf8, true),
-                Field::new("attributes", DataType::Map(Arc::new(map_field()), false), false),
+                Field::new("attributes", map_type(), false),
             ]))
         })
         .clone()
@@ -121,211 +108,6 @@ pub struct LogRecord<'a> {
     pub scope_name: &'a str,
 }
 
-/// Text column as raw Arrow buffers.
-struct TextColumn {
-    offsets: Vec<i32>,
-    data: Vec<u8>,
-}
-
-/// Position in the text of a column, as Arrow writes it.
-fn offset(bytes: usize) -> i32 {
-    i32::try_from(bytes).expect("BUG: a batch is bounded far below 2 GiB")
-}
-
-/// A column of the builder.
-fn text_array(offsets: Buffer, data: Vec<u8>, nulls: Option<NullBuffer>) -> StringArray {
-    // SAFETY: text enters the builder's columns only as whole `&str`s, or through `body_bytes`, whose rows
-    // `LogBatchBuilder::push` checks before it closes them; what is discarded is cut off at the end of the
-    // last closed row.
-    unsafe { crate::unchecked::text_array(offsets, data, nulls) }
-}
-
-impl TextColumn {
-    fn new(rows: usize, bytes: usize) -> Self {
-        let mut offsets = Vec::with_capacity(rows + 1);
-        offsets.push(0);
-        Self { offsets, data: Vec::with_capacity(bytes) }
-    }
-
-    fn close(&mut self) {
-        self.offsets.push(offset(self.data.len()));
-    }
-
-    fn push(&mut self, text: &str) {
-        self.data.extend_from_slice(text.as_bytes());
-        self.close();
-    }
-
-    fn committed(&self) -> usize {
-        *self.offsets.last().expect("offsets start with 0") as usize
-    }
-
-    fn finish(self) -> StringArray {
-        text_array(Buffer::from_vec(self.offsets), self.data, None)
-    }
-}
-
-/// So many bytes of zeros are shared by all batches, for columns that hold nothing.
-const SHARED_ZEROS: usize = 1 << 20;
-
-/// Zeros, aligned for every number.
-fn zeros(bytes: usize) -> Buffer {
-    if bytes > SHARED_ZEROS {
-        return Buffer::from_vec(vec![0u64; bytes.div_ceil(8)]).slice_with_length(0, bytes);
-    }
-    shared_zeros().slice_with_length(0, bytes)
-}
-
-fn shared_zeros() -> &'static Buffer {
-    static ZEROS: OnceLock<Buffer> = OnceLock::new();
-    ZEROS.get_or_init(|| Buffer::from_vec(vec![0u64; SHARED_ZEROS / 8]))
-}
-
-/// Bytes of memory that whole batches (not slices) hold, without the zeros that all batches share.
-pub fn memory(records: &RecordBatch) -> usize {
-    fn of(data: &ArrayData) -> usize {
-        let shared = shared_zeros().as_ptr();
-        let own = data.buffers().iter().filter(|buffer| buffer.data_ptr().as_ptr().cast_const() != shared);
-        let nulls = data.nulls().map_or(0, |nulls| nulls.buffer().len());
-        own.map(Buffer::len).sum::<usize>() + nulls + data.child_data().iter().map(of).sum::<usize>()
-    }
-    records.columns().iter().map(|column| of(&column.to_data())).sum()
-}
-
-/// Numbers of which most equal the one before, written when another one comes. All zero they take no memory.
-struct Runs<T> {
-    data: Vec<T>,
-    last: T,
-}
-
-impl<T: ArrowNativeType> Runs<T> {
-    fn new() -> Self {
-        Self { data: Vec::new(), last: T::default() }
-    }
-
-    /// The value from `row` on. Rows only rise.
-    #[inline]
-    fn set(&mut self, row: usize, value: T) {
-        if value != self.last {
-            self.data.resize(row, self.last);
-            self.last = value;
-        }
-    }
-
-    fn finish(mut self, rows: usize) -> Buffer {
-        if self.data.is_empty() && self.last == T::default() {
-            return zeros(rows * size_of::<T>());
-        }
-        self.data.resize(rows, self.last);
-        Buffer::from_vec(self.data)
-    }
-}
-
-/// Which rows of an optional column have a value. Rows without one are noted when the next value comes.
-struct Validity {
-    bits: BooleanBufferBuilder,
-    /// So many rows behind `bits` have a value.
-    run: usize,
-}
-
-impl Validity {
-    fn new() -> Self {
-        Self { bits: BooleanBufferBuilder::new(0), run: 0 }
-    }
-
-    #[inline]
-    fn set(&mut self, row: usize) {
-        if row > self.bits.len() + self.run {
-            self.close(row);
-        }
-        self.run += 1;
-    }
-
-    /// Rows up to `rows` that were not set have no value.
-    fn close(&mut self, rows: usize) {
-        self.bits.append_n(self.run, true);
-        self.run = 0;
-        self.bits.append_n(rows - self.bits.len(), false);
-    }
-
-    fn finish(mut self, rows: usize) -> Option<NullBuffer> {
-        if self.run == rows {
-            return None;
-        }
-        self.close(rows);
-        Some(NullBuffer::new(self.bits.finish()))
-    }
-}
-
-/// Optional text column; a row without text costs nothing.
-struct OptionalText {
-    /// Row `n` ends at position `n + 1`.
-    offsets: Runs<i32>,
-    data: Vec<u8>,
-    validity: Validity,
-}
-
-impl OptionalText {
-    fn new() -> Self {
-        Self { offsets: Runs::new(), data: Vec::new(), validity: Validity::new() }
-    }
-
-    #[inline]
-    fn set(&mut self, row: usize, text: &str) {
-        if !text.is_empty() {
-            self.data.extend_from_slice(text.as_bytes());
-            self.offsets.set(row + 1, offset(self.data.len()));
-            self.validity.set(row);
-        }
-    }
-
-    fn finish(self, rows: usize) -> StringArray {
-        text_array(self.offsets.finish(rows + 1), self.data, self.validity.finish(rows))
-    }
-}
-
-/// Optional column of fixed-size values; a row without a value costs nothing.
-struct OptionalFixed<T> {
-    data: Vec<T>,
-    validity: Validity,
-}
-
-impl<T: Copy + Default> OptionalFixed<T> {
-    fn new() -> Self {
-        Self { data: Vec::new(), validity: Validity::new() }
-    }
-
-    #[inline]
-    fn set(&mut self, row: usize, value: Option<T>) {
-        if let Some(value) = value {
-            self.data.resize(row, T::default());
-            self.data.push(value);
-            self.validity.set(row);
-        }
-    }
-
-    /// The values, absent ones as zeros, and which are present.
-    fn finish(mut self, rows: usize, into: impl Fn(Vec<T>) -> Buffer) -> (Buffer, Option<NullBuffer>) {
-        let values = if self.data.is_empty() {
-            zeros(rows * size_of::<T>())
-        } else {
-            self.data.resize(rows, T::default());
-            into(self.data)
-        };
-        (values, self.validity.finish(rows))
-    }
-}
-
-impl<const N: usize> OptionalFixed<[u8; N]>
-where
-    [u8; N]: Default,
-{
-    fn finish_binary(self, rows: usize) -> FixedSizeBinaryArray {
-        let (data, nulls) = self.finish(rows, |data| Buffer::from_vec(data.into_flattened()));
-        FixedSizeBinaryArray::try_new(N as i32, data, nulls).expect("BUG: every row has N bytes")
-    }
-}
-
 /// Builds one [`LogBatch`].
 pub struct LogBatchBuilder {
     tenant: TenantId,
@@ -340,10 +122,7 @@ pub struct LogBatchBuilder {
     trace_flags: Runs<u32>,
     event_name: OptionalText,
     scope_name: OptionalText,
-    /// The attributes of row `n` end at position `n + 1`.
-    attribute_offsets: Runs<i32>,
-    attribute_keys: TextColumn,
-    attribute_values: TextColumn,
+    attributes: Attributes,
     /// Whether `body_bytes` wrote bytes that nobody has checked yet.
     body_unchecked: bool,
 }
@@ -369,9 +148,7 @@ impl LogBatchBuilder {
             trace_flags: Runs::new(),
             event_name: OptionalText::new(),
             scope_name: OptionalText::new(),
-            attribute_offsets: Runs::new(),
-            attribute_keys: TextColumn::new(0, 0),
-            attribute_values: TextColumn::new(0, 0),
+            attributes: Attributes::new(),
             body_unchecked: false,
         }
     }
@@ -388,21 +165,18 @@ impl LogBatchBuilder {
 
     /// Bytes of bodies, attribute keys and attribute values so far, staged ones included.
     pub fn text_bytes(&self) -> usize {
-        self.body.data.len() + self.attribute_keys.data.len() + self.attribute_values.data.len()
+        self.body.data.len() + self.attributes.text_bytes()
     }
 
     /// Stages an attribute of the row.
     #[inline]
     pub fn attribute(&mut self, key: &str, value: &str) {
-        self.attribute_keys.push(key);
-        self.attribute_values.push(value);
+        self.attributes.push(key, value);
     }
 
     /// Stages an attribute whose value is written by `Display`.
     pub fn attribute_display(&mut self, key: &str, value: impl fmt::Display) {
-        self.attribute_keys.push(key);
-        write!(self.attribute_values.data, "{value}").expect("writing to memory cannot fail");
-        self.attribute_values.close();
+        self.attributes.push_display(key, value);
     }
 
     /// Appends to the staged body.
@@ -448,8 +222,7 @@ impl LogBatchBuilder {
         self.trace_flags.set(row, record.trace_flags);
         self.event_name.set(row, record.event_name);
         self.scope_name.set(row, record.scope_name);
-        let attributes = self.attribute_keys.offsets.len() - 1;
-        self.attribute_offsets.set(row + 1, offset(attributes));
+        self.attributes.close(row);
         Ok(())
     }
 
@@ -458,29 +231,13 @@ impl LogBatchBuilder {
         self.body_unchecked = false;
         let body = self.body.committed();
         self.body.data.truncate(body);
-        let attributes = self.attribute_offsets.last as usize;
-        for column in [&mut self.attribute_keys, &mut self.attribute_values] {
-            column.offsets.truncate(attributes + 1);
-            let end = column.committed();
-            column.data.truncate(end);
-        }
+        self.attributes.discard();
     }
 
     /// The batch of all closed rows.
     pub fn finish(mut self) -> LogBatch {
         self.discard();
         let rows = self.len();
-        let entries = StructArray::new(
-            map_entries(),
-            vec![
-                Arc::new(self.attribute_keys.finish()) as ArrayRef,
-                Arc::new(self.attribute_values.finish()) as ArrayRef,
-            ],
-            None,
-        );
-        let attribute_offsets =
-            OffsetBuffer::new(ScalarBuffer::from(self.attribute_offsets.finish(rows + 1)));
-        let attributes = MapArray::new(Arc::new(map_field()), attribute_offsets, entries, None, false);
         let (observed, nulls) = self.observed.finish(rows, Buffer::from_vec);
         let observed = TimestampNanosecondArray::new(ScalarBuffer::from(observed), nulls);
         let columns: Vec<ArrayRef> = vec![
@@ -495,29 +252,22 @@ impl LogBatchBuilder {
             Arc::new(UInt32Array::new(ScalarBuffer::from(self.trace_flags.finish(rows)), None)),
             Arc::new(self.event_name.finish(rows)),
             Arc::new(self.scope_name.finish(rows)),
-            Arc::new(attributes),
+            Arc::new(self.attributes.finish(rows)),
         ];
         let records = RecordBatch::try_new(schema(), columns).expect("BUG: columns follow the schema");
         LogBatch { tenant: self.tenant, records }
     }
 }
 
-/// Attribute pairs of one row of the `attributes` column.
-pub fn attributes_of(map: &MapArray, row: usize) -> impl Iterator<Item = (&str, &str)> {
-    let offsets = map.value_offsets();
-    let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
-    let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
-    (start..end).map(move |i| (keys.value(i), values.value(i)))
-}
-
 #[cfg(test)]
 mod tests {
     use arrow::{
-        array::Array as _,
+        array::{Array as _, AsArray},
         datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
     };
 
     use super::*;
+    use crate::columns::{attributes_of, memory};
 
     fn builder() -> LogBatchBuilder {
         LogBatchBuilder::new(TenantId::default(), 4, 64)

@@ -17,8 +17,8 @@ use arrow::{
 use parking_lot::RwLock;
 use trine_body::RowSet;
 use trine_schema::{
-    LineFilter, LogFilter, LogScan, Needle, StreamRef, StreamRegistry, label_name, logs,
-    logs::{attributes_of, column},
+    LineFilter, LogFilter, LogScan, Needle, StreamRef, StreamRegistry, columns::attributes_of, label_name,
+    logs, logs::column,
 };
 
 use crate::{

@@ -207,9 +207,9 @@ fn brute_force(fixture: &Fixture, batches: &[RecordBatch], question: &LogScan) -
             LogFilter::SpanId(want) => id(column::SPAN_ID, &want.0),
             LogFilter::Severity(range) => range.contains(&severity),
             LogFilter::Attribute { key, value } => {
-                logs::attributes_of(batch.column(column::ATTRIBUTES).as_map(), row).any(|(name, found)| {
-                    (name == key || trine_schema::label_name(name) == *key) && found == value
-                })
+                trine_schema::columns::attributes_of(batch.column(column::ATTRIBUTES).as_map(), row).any(
+                    |(name, found)| (name == key || trine_schema::label_name(name) == *key) && found == value,
+                )
             }
         };
         stream.tenant == question.tenant

@@ -18,7 +18,8 @@ use hashbrown::HashMap;
 use trine_model::TenantId;
 use trine_schema::{
     LogScan,
-    logs::{attributes_of, column, memory, schema},
+    columns::{attributes_of, memory},
+    logs::{column, schema},
 };
 
 /// Batches of fewer rows than these belong to tier 0, 1, 2; larger ones stay as they are.

@@ -18,8 +18,10 @@ use futures::{Stream as FuturesStream, StreamExt as _, stream};
 use trine_model::{Severity, TenantId};
 use trine_schema::{
     Direction, LogBatch, LogCount, LogCountRow, LogFilter, LogScan, RecordBatchStream, ScanError, Stream,
-    StreamRegistry, Tables, TailLag, label_name,
-    logs::{attributes_of, column, schema},
+    StreamRegistry, Tables, TailLag,
+    columns::attributes_of,
+    label_name,
+    logs::{column, schema},
 };
 
 /// Rows per batch that a scan hands out; small, so that queries see many batches.

@@ -6,10 +6,7 @@ use arrow::{
 };
 use trine_model::TenantId;
 use trine_protocols::{Decoded, Limits};
-use trine_schema::{
-    StreamRegistry,
-    logs::{attributes_of, column},
-};
+use trine_schema::{StreamRegistry, columns::attributes_of, logs::column};
 
 /// Stands for the time of arrival.
 pub const NOW: i64 = 1_700_000_000_000_000_000;

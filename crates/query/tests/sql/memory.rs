@@ -20,8 +20,7 @@ use trine_model::{Severity, TenantId};
 use trine_query::{SqlAnswer, SqlEngine, SqlError, SqlLimits, SqlRequest};
 use trine_schema::{
     Direction, LogBatch, LogCount, LogCountRow, LogFilter, LogScan, RecordBatchStream, ScanError, Stream,
-    StreamRegistry, Tables, TailLag, label_name_eq,
-    logs::{attributes_of, column},
+    StreamRegistry, Tables, TailLag, columns::attributes_of, label_name_eq, logs::column,
 };
 
 /// Rows a scan hands out at once: few, so that queries see many batches.

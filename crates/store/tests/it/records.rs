@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use tempfile::TempDir;
 use trine_model::TenantId;
 use trine_schema::{
-    Labels, LogBatch, LogBatchBuilder, LogRecord, LogScan, ScanError, Tables,
-    logs::{attributes_of, column},
+    Labels, LogBatch, LogBatchBuilder, LogRecord, LogScan, ScanError, Tables, columns::attributes_of,
+    logs::column,
 };
 use trine_store::Store;
 
