@@ -1,0 +1,415 @@
+//! `rate`, `increase`, `delta`, `irate`, `idelta`.
+
+use std::sync::Arc;
+
+use super::{
+    Column, Lookup, Result, Steps,
+    extended::{extended_floats, extended_histograms},
+    selector::advance,
+    windows::Window,
+};
+use crate::{
+    annotations::{Annotations, Operation},
+    histogram::{Histogram, Incompatible, ResetHint},
+    parser::{Edges, Pos},
+    value::Sample,
+};
+
+/// Which of the extrapolating functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Rate,
+    Increase,
+    Delta,
+}
+
+impl Kind {
+    pub fn of(name: &str) -> Option<Self> {
+        match name {
+            "rate" => Some(Self::Rate),
+            "increase" => Some(Self::Increase),
+            "delta" => Some(Self::Delta),
+            _ => None,
+        }
+    }
+
+    pub fn is_counter(self) -> bool {
+        self != Self::Delta
+    }
+
+    /// A series of floats at all steps. Where a counter falls is found once; a window then costs the same
+    /// however many samples it holds.
+    pub fn floats(
+        self,
+        (times, values): (&[i64], &[f64]),
+        steps: &Steps,
+        lookup: Lookup,
+        range: i64,
+        resets: &mut Vec<usize>,
+        column: &mut Column,
+    ) -> bool {
+        resets.clear();
+        if self.is_counter() {
+            let falls = values.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]);
+            resets.extend(falls.map(|(at, _)| at + 1));
+        }
+        let (mut from, mut to, mut reset, mut any) = (0, 0, 0, false);
+        for step in 0..steps.count {
+            let end = lookup.time(steps.time(step));
+            let start = end - range;
+            from = advance(times, from, start);
+            to = advance(times, to.max(from), end);
+            if to - from < 2 {
+                continue;
+            }
+            while resets.get(reset).is_some_and(|at| *at <= from) {
+                reset += 1;
+            }
+            let mut result = values[to - 1] - values[from];
+            for &at in resets[reset..].iter().take_while(|at| **at < to) {
+                result += values[at - 1];
+            }
+            let ends = Ends { first: times[from], last: times[to - 1], samples: to - from };
+            let first = if self.is_counter() && result > 0.0 && values[from] >= 0.0 {
+                Some(values[from] / result)
+            } else {
+                None
+            };
+            column.set_float(step, result * ends.factor(self, start, end, range, first));
+            any = true;
+        }
+        any
+    }
+}
+
+/// Times of the first and last sample of a window, and how many there are.
+struct Ends {
+    first: i64,
+    last: i64,
+    samples: usize,
+}
+
+impl Ends {
+    /// By what the difference of the samples is extrapolated. `zero` is where between the samples, going
+    /// back, a counter would have been zero, in lengths of their distance.
+    #[inline]
+    fn factor(&self, kind: Kind, start: i64, end: i64, range: i64, zero: Option<f64>) -> f64 {
+        let mut to_start = (self.first - start) as f64 / 1000.0;
+        let mut to_end = (end - self.last) as f64 / 1000.0;
+        let sampled = (self.last - self.first) as f64 / 1000.0;
+        let average = sampled / (self.samples - 1) as f64;
+        let threshold = average * 1.1;
+        if to_start >= threshold {
+            to_start = average / 2.0;
+        }
+        if let Some(zero) = zero {
+            to_start = to_start.min(sampled * zero);
+        }
+        if to_end >= threshold {
+            to_end = average / 2.0;
+        }
+        finish(kind, sampled, to_start, to_end, range)
+    }
+}
+
+fn finish(kind: Kind, sampled: f64, to_start: f64, to_end: f64, range: i64) -> f64 {
+    let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
+    if kind == Kind::Rate { factor / (range as f64 / 1000.0) } else { factor }
+}
+
+/// Any window: floats, histograms, start times.
+pub(super) fn extrapolated(
+    window: &Window<'_>,
+    kind: Kind,
+    notes: &mut Annotations,
+) -> Result<Option<Sample>> {
+    let name = window.labels.metric_name();
+    if !window.times.is_empty() && !window.histogram_times.is_empty() {
+        notes.mixed_floats_histograms(name, window.pos);
+        return Ok(None);
+    }
+    if window.edges != Edges::Plain {
+        return Ok(if window.histogram_times.is_empty() {
+            extended_floats(window, kind)
+        } else {
+            extended_histograms(window, kind, notes)
+        });
+    }
+    let floats = window.histogram_times.is_empty();
+    let (times, starts) = if floats {
+        (window.times, window.starts)
+    } else {
+        (window.histogram_times, window.histogram_starts)
+    };
+    let (Some(&first), Some(&last)) = (times.first(), times.last()) else { return Ok(None) };
+    let mut number = 0.0;
+    let mut histogram: Option<Histogram> = None;
+    if floats {
+        let values = window.values;
+        number = values[values.len() - 1] - values[0];
+        if kind.is_counter() {
+            let mut overlap = false;
+            for at in 1..values.len() {
+                if !overlap && is_overlap(starts, times, at) {
+                    notes.start_time_overlap(name, window.pos);
+                    overlap = true;
+                }
+                if values[at] < values[at - 1] || is_start_reset(starts, times, at) {
+                    number += values[at - 1];
+                }
+            }
+        }
+    } else if times.len() > 1 {
+        histogram = histogram_difference(window, kind, notes);
+        if histogram.is_none() {
+            return Ok(None);
+        }
+    }
+    let factor = match starts.first() {
+        Some(&began) if kind.is_counter() && began != 0 && began > window.from && began < first => {
+            if floats {
+                number += window.values[0];
+            } else if let Some(sum) = &mut histogram {
+                if !add(sum, &window.histograms[0], notes, name, window.pos) {
+                    return Ok(None);
+                }
+            } else {
+                histogram = Some((*window.histograms[0]).clone());
+            }
+            let sampled = (last - began) as f64 / 1000.0;
+            let mut to_end = (window.to - last) as f64 / 1000.0;
+            let average =
+                if times.len() > 1 { (last - first) as f64 / 1000.0 / (times.len() - 1) as f64 } else { 0.0 };
+            if to_end >= average * 1.1 {
+                to_end = average / 2.0;
+            }
+            finish(kind, sampled, 0.0, to_end, window.range)
+        }
+        _ if times.len() < 2 => return Ok(None),
+        _ => {
+            let zero = match (&histogram, kind.is_counter()) {
+                (None, true) if number > 0.0 && window.values[0] >= 0.0 => Some(window.values[0] / number),
+                (Some(sum), true) if sum.count > 0.0 && window.histograms[0].count >= 0.0 => {
+                    Some(window.histograms[0].count / sum.count)
+                }
+                _ => None,
+            };
+            let ends = Ends { first, last, samples: times.len() };
+            ends.factor(kind, window.from, window.to, window.range, zero)
+        }
+    };
+    Ok(Some(match histogram {
+        None => Sample::Float(number * factor),
+        Some(mut histogram) => {
+            histogram.scale(factor);
+            Sample::Histogram(Arc::new(histogram))
+        }
+    }))
+}
+
+/// Adds, telling the reader what he should know; false if the two do not go together.
+pub(super) fn add(
+    sum: &mut Histogram,
+    other: &Histogram,
+    notes: &mut Annotations,
+    name: &str,
+    pos: Pos,
+) -> bool {
+    match sum.add(other) {
+        Err(Incompatible) => notes.mixed_exponential_custom(name, pos),
+        Ok(told) if told.bounds_reconciled => notes.bounds_reconciled(Operation::Addition, pos),
+        Ok(_) => return true,
+    }
+    sum.has_custom_bounds() == other.has_custom_bounds()
+}
+
+/// As [`add`], the other way.
+pub(super) fn subtract(
+    from: &mut Histogram,
+    other: &Histogram,
+    notes: &mut Annotations,
+    name: &str,
+    pos: Pos,
+) -> bool {
+    match from.subtract(other) {
+        Err(Incompatible) => notes.mixed_exponential_custom(name, pos),
+        Ok(told) if told.bounds_reconciled => notes.bounds_reconciled(Operation::Subtraction, pos),
+        Ok(_) => return true,
+    }
+    from.has_custom_bounds() == other.has_custom_bounds()
+}
+
+fn histogram_difference(window: &Window<'_>, kind: Kind, notes: &mut Annotations) -> Option<Histogram> {
+    let (name, pos, points) = (window.labels.metric_name(), window.pos, window.histograms);
+    let (starts, times) = (window.histogram_starts, window.histogram_times);
+    let (first, last) = (&points[0], &points[points.len() - 1]);
+    let counter = kind.is_counter();
+    let mut told = Annotations::default();
+    if counter {
+        told.not_counter(first.reset_hint, name, pos);
+        told.not_counter(last.reset_hint, name, pos);
+    }
+    let mut before: Histogram = (**first).clone();
+    if counter && (is_start_reset(starts, times, 1) || points[1].is_reset_after(first)) {
+        // The first sample does not count; what comes is compared with nothing.
+        before = Histogram {
+            schema: points[1].schema,
+            custom_bounds: points[1].custom_bounds.clone(),
+            ..Histogram::default()
+        };
+    }
+    let custom = before.has_custom_bounds();
+    let mixed = |notes: &mut Annotations| {
+        notes.mixed_exponential_custom(name, pos);
+        None
+    };
+    if last.has_custom_bounds() != custom {
+        notes.merge(told);
+        return mixed(notes);
+    }
+    let mut schema = last.schema.min(before.schema);
+    if counter {
+        for point in &points[1..points.len() - 1] {
+            told.not_counter(point.reset_hint, name, pos);
+            schema = schema.min(point.schema);
+            if point.has_custom_bounds() != custom {
+                return mixed(notes);
+            }
+        }
+    }
+    let mut result = last.to_schema(schema);
+    match result.subtract(&before) {
+        Err(Incompatible) => return mixed(notes),
+        Ok(note) if note.bounds_reconciled => told.bounds_reconciled(Operation::Subtraction, pos),
+        Ok(_) => {}
+    }
+    if counter {
+        let mut overlap = false;
+        for at in 1..points.len() {
+            if !overlap && is_overlap(starts, times, at) {
+                told.start_time_overlap(name, pos);
+                overlap = true;
+            }
+            if is_start_reset(starts, times, at) || points[at].is_reset_after(&before) {
+                match result.add(&before) {
+                    Err(Incompatible) => return mixed(notes),
+                    Ok(note) if note.bounds_reconciled => told.bounds_reconciled(Operation::Addition, pos),
+                    Ok(_) => {}
+                }
+            }
+            before.clone_from(&points[at]);
+        }
+    } else if first.reset_hint != ResetHint::Gauge || last.reset_hint != ResetHint::Gauge {
+        told.not_gauge(name, pos);
+    }
+    notes.merge(told);
+    result.reset_hint = ResetHint::Gauge;
+    result.compact();
+    Some(result)
+}
+
+/// Whether start times say that a counter began anew between two samples.
+pub(super) fn is_start_reset(starts: &[i64], times: &[i64], at: usize) -> bool {
+    let (Some(&before), Some(&now)) = (starts.get(at - 1), starts.get(at)) else { return false };
+    let previous = times[at - 1];
+    if now == 0 || now >= times[at] || now < previous {
+        return false;
+    }
+    if now > previous {
+        return true;
+    }
+    before <= previous && before != 0 && before != previous
+}
+
+fn is_overlap(starts: &[i64], times: &[i64], at: usize) -> bool {
+    match (starts.get(at - 1), starts.get(at)) {
+        (Some(before), Some(now)) => *now != 0 && *now < times[at - 1] && now != before,
+        _ => false,
+    }
+}
+
+/// `irate` and `idelta`: the last two samples.
+pub(super) fn instant(window: &Window<'_>, rate: bool, notes: &mut Annotations) -> Result<Option<Sample>> {
+    let (floats, histograms) = (window.times.len(), window.histogram_times.len());
+    if floats + histograms < 2 {
+        return Ok(None);
+    }
+    let start = |starts: &[i64], at: usize| starts.get(at).copied().unwrap_or(0);
+    let mut last: Vec<(i64, i64, Sample)> = Vec::with_capacity(4);
+    for at in floats.saturating_sub(2)..floats {
+        last.push((window.times[at], start(window.starts, at), Sample::Float(window.values[at])));
+    }
+    for at in histograms.saturating_sub(2)..histograms {
+        let sample = Sample::Histogram(window.histograms[at].clone());
+        last.push((window.histogram_times[at], start(window.histogram_starts, at), sample));
+    }
+    last.sort_by_key(|(time, _, _)| *time);
+    let last = &last[last.len() - 2..];
+    let ((from, from_start, before), (to, to_start, now)) = (&last[0], &last[1]);
+    if from == to {
+        return Ok(None);
+    }
+    let seconds = (to - from) as f64 / 1000.0;
+    let reset = rate && is_start_reset(&[*from_start, *to_start], &[*from, *to], 1);
+    let (name, pos) = (window.labels.metric_name(), window.pos);
+    match (before, now) {
+        (Sample::Float(before), Sample::Float(now)) => {
+            let difference = if rate && (now < before || reset) { *now } else { now - before };
+            Ok(Some(Sample::Float(if rate { difference / seconds } else { difference })))
+        }
+        (Sample::Histogram(before), Sample::Histogram(now)) => {
+            if rate {
+                notes.not_counter(now.reset_hint, name, pos);
+                notes.not_counter(before.reset_hint, name, pos);
+            } else if now.reset_hint != ResetHint::Gauge || before.reset_hint != ResetHint::Gauge {
+                notes.not_gauge(name, pos);
+            }
+            let mut result = (**now).clone();
+            if (!rate || !(reset || now.is_reset_after(before)))
+                && !subtract(&mut result, before, notes, name, pos)
+            {
+                return Ok(None);
+            }
+            result.reset_hint = ResetHint::Gauge;
+            result.compact();
+            if rate {
+                result.divide(seconds);
+            }
+            Ok(Some(Sample::Histogram(Arc::new(result))))
+        }
+        _ => {
+            notes.mixed_floats_histograms(name, pos);
+            Ok(None)
+        }
+    }
+}
+
+/// A histogram between two others.
+pub(super) fn interpolate_histogram(
+    ((from, before), (to, after)): ((i64, &Histogram), (i64, &Histogram)),
+    time: i64,
+    counter: bool,
+    notes: &mut Annotations,
+    pos: Pos,
+) -> std::result::Result<Histogram, Incompatible> {
+    if time == from {
+        return Ok(before.clone());
+    }
+    if time == to {
+        return Ok(after.clone());
+    }
+    let fraction = (time - from) as f64 / (to - from) as f64;
+    let mut result = after.clone();
+    if counter && after.is_reset_after(before) {
+        result.scale(fraction);
+        return Ok(result);
+    }
+    if result.subtract(before)?.bounds_reconciled {
+        notes.bounds_reconciled(Operation::Subtraction, pos);
+    }
+    result.scale(fraction);
+    if result.add(before)?.bounds_reconciled {
+        notes.bounds_reconciled(Operation::Addition, pos);
+    }
+    Ok(result)
+}

@@ -1,0 +1,226 @@
+//! Instant selectors: the newest sample at each step that is not older than the look-back.
+
+use std::sync::Arc;
+
+use super::{Column, Context, Lookup, Result, Steps, rate::interpolate_histogram};
+use crate::{
+    annotations::Annotations,
+    engine::Error,
+    histogram::{Histogram, ResetHint},
+    parser::{Edges, VectorSelector},
+    source::{Data, Hints, Samples, Series, is_stale},
+};
+
+/// Reads a series' samples, into `scratch` if they are not at hand.
+pub(super) fn samples<'a>(series: &'a Series, scratch: &'a mut Samples) -> Result<&'a Samples> {
+    match &series.data {
+        Data::Ready(samples) => Ok(samples),
+        Data::Lazy(load) => {
+            load.load(scratch).map_err(Error::Source)?;
+            Ok(scratch)
+        }
+    }
+}
+
+/// Where samples are found, moving forward with the lookups.
+struct Cursor<'a> {
+    samples: &'a Samples,
+    float: usize,
+    histogram: usize,
+}
+
+/// A sample and its times.
+pub(super) enum Found<'a> {
+    Float { time: i64, start: i64, value: f64 },
+    Histogram { time: i64, start: i64, value: &'a Arc<Histogram> },
+}
+
+/// How many of the times are at most `time`, from a known position on.
+#[inline]
+pub(super) fn advance(times: &[i64], mut at: usize, time: i64) -> usize {
+    // Steps are mostly a few samples apart.
+    for _ in 0..8 {
+        match times.get(at) {
+            Some(next) if *next <= time => at += 1,
+            _ => return at,
+        }
+    }
+    at + times[at..].partition_point(|next| *next <= time)
+}
+
+impl<'a> Cursor<'a> {
+    fn new(samples: &'a Samples) -> Self {
+        Self { samples, float: 0, histogram: 0 }
+    }
+
+    /// The newest sample after `time - lookback` up to `time`, unless it is a stale marker.
+    fn find(&mut self, time: i64, lookback: i64) -> Option<Found<'a>> {
+        let samples = self.samples;
+        self.float = advance(&samples.timestamps, self.float, time);
+        self.histogram = advance(&samples.histogram_timestamps, self.histogram, time);
+        let float = self.float.checked_sub(1).map(|at| (samples.timestamps[at], at));
+        let histogram = self.histogram.checked_sub(1).map(|at| (samples.histogram_timestamps[at], at));
+        let (newest, is_histogram, at) = match (float, histogram) {
+            (None, None) => return None,
+            (Some((float, at)), None) => (float, false, at),
+            (None, Some((histogram, at))) => (histogram, true, at),
+            (Some((float, _)), Some((histogram, at))) if histogram > float => (histogram, true, at),
+            (Some((float, at)), Some(_)) => (float, false, at),
+        };
+        if newest <= time - lookback {
+            return None;
+        }
+        if is_histogram {
+            let value = &samples.histograms[at];
+            let start = samples.histogram_start_timestamps.get(at).copied().unwrap_or(0);
+            (!is_stale(value.sum)).then_some(Found::Histogram { time: newest, start, value })
+        } else {
+            let value = samples.values[at];
+            let start = samples.start_timestamps.get(at).copied().unwrap_or(0);
+            (!is_stale(value)).then_some(Found::Float { time: newest, start, value })
+        }
+    }
+}
+
+/// Selects and looks samples up; `value` turns what is found into a column's sample.
+pub(super) fn each(
+    context: &Context<'_>,
+    selector: &VectorSelector,
+    steps: &Steps,
+    hints: Hints,
+    take: impl Fn(&mut Column, usize, Found<'_>) + Sync,
+) -> Result<Vec<Column>> {
+    let lookup = context.lookup(selector.offset.as_ref(), selector.at, selector.pos)?;
+    let (first, last) = lookup.span(steps);
+    let series = context.select(selector, first - context.lookback + 1, last, hints)?;
+    look_up(context, &series, steps, lookup, take)
+}
+
+/// Looks samples of given series up.
+pub(super) fn look_up(
+    context: &Context<'_>,
+    series: &[Series],
+    steps: &Steps,
+    lookup: Lookup,
+    take: impl Fn(&mut Column, usize, Found<'_>) + Sync,
+) -> Result<Vec<Column>> {
+    let parts = context.share(series, |part| {
+        let mut scratch = Samples::default();
+        let mut columns = Vec::with_capacity(part.len());
+        for (position, series) in part.iter().enumerate() {
+            if position % 64 == 0 {
+                context.check_time()?;
+            }
+            let mut cursor = Cursor::new(samples(series, &mut scratch)?);
+            let mut column = Column::new(series.labels.clone(), steps.count);
+            let mut found_any = false;
+            for step in 0..steps.count {
+                if let Some(found) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
+                    take(&mut column, step, found);
+                    found_any = true;
+                }
+            }
+            if found_any {
+                let cost = column.cost();
+                context.touch(cost);
+                context.hold(cost)?;
+                columns.push(column);
+            }
+        }
+        Ok(columns)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// Evaluates an instant selector.
+pub(super) fn instant(
+    context: &Context<'_>,
+    selector: &VectorSelector,
+    steps: &Steps,
+    notes: &mut Annotations,
+) -> Result<Vec<Column>> {
+    if selector.edges == Edges::Smoothed {
+        return smoothed(context, selector, steps, notes);
+    }
+    let hints = Hints { step_ms: steps.step, ..Hints::default() };
+    each(context, selector, steps, hints, |column, step, found| match found {
+        Found::Float { value, .. } => column.set_float(step, value),
+        Found::Histogram { value, .. } => column.set_histogram(step, value.clone()),
+    })
+}
+
+/// Values between the samples on both sides of a step.
+fn smoothed(
+    context: &Context<'_>,
+    selector: &VectorSelector,
+    steps: &Steps,
+    notes: &mut Annotations,
+) -> Result<Vec<Column>> {
+    let lookup = context.lookup(selector.offset.as_ref(), selector.at, selector.pos)?;
+    let (first, last) = lookup.span(steps);
+    let lookback = context.lookback;
+    let hints = Hints { step_ms: steps.step, ..Hints::default() };
+    let series = context.select(selector, first - lookback + 1, last + lookback, hints)?;
+    let pos = selector.pos;
+    let mut columns = Vec::new();
+    let mut scratch = Samples::default();
+    for series in &series {
+        let mut column = Column::new(series.labels.clone(), steps.count);
+        let samples = super::windows::without_stale(samples(series, &mut scratch)?);
+        for step in 0..steps.count {
+            let time = lookup.time(steps.time(step));
+            let inside = |times: &[i64]| {
+                let from = times.partition_point(|at| *at <= time - lookback);
+                (from, times.partition_point(|at| *at <= time + lookback))
+            };
+            let (float_from, float_to) = inside(&samples.timestamps);
+            let (histogram_from, histogram_to) = inside(&samples.histogram_timestamps);
+            let name = series.labels.metric_name();
+            if float_from < float_to && histogram_from < histogram_to {
+                notes.mixed_floats_histograms(name, pos);
+                continue;
+            }
+            if histogram_from < histogram_to {
+                let times = &samples.histogram_timestamps[histogram_from..histogram_to];
+                let values = &samples.histograms[histogram_from..histogram_to];
+                let next = times.partition_point(|at| *at < time);
+                if times.get(next) == Some(&time) {
+                    column.set_histogram(step, values[next].clone());
+                } else if next > 0 && next < times.len() {
+                    let (before, after) = (&values[next - 1], &values[next]);
+                    if before.has_custom_bounds() != after.has_custom_bounds() {
+                        notes.mixed_exponential_custom(name, pos);
+                        continue;
+                    }
+                    let counter =
+                        before.reset_hint != ResetHint::Gauge || after.reset_hint != ResetHint::Gauge;
+                    let between = ((times[next - 1], &**before), (times[next], &**after));
+                    match interpolate_histogram(between, time, counter, notes, pos) {
+                        Ok(value) => column.set_histogram(step, Arc::new(value)),
+                        Err(_) => notes.mixed_exponential_custom(name, pos),
+                    }
+                } else if next > 0 {
+                    let mut value = (*values[next - 1]).clone();
+                    value.reset_hint = ResetHint::Unknown;
+                    column.set_histogram(step, Arc::new(value));
+                }
+                continue;
+            }
+            let times = &samples.timestamps[float_from..float_to];
+            let values = &samples.values[float_from..float_to];
+            let next = times.partition_point(|at| *at < time);
+            if times.get(next) == Some(&time) {
+                column.set_float(step, values[next]);
+            } else if next > 0 && next < times.len() {
+                let (before, after) = ((times[next - 1], values[next - 1]), (times[next], values[next]));
+                column.set_float(step, super::extended::interpolate(before, after, time, false));
+            } else if next > 0 {
+                column.set_float(step, values[next - 1]);
+            }
+        }
+        if !column.is_empty() {
+            columns.push(column);
+        }
+    }
+    Ok(columns)
+}
