@@ -54,11 +54,6 @@ enum Detail {
 pub struct Annotations(BTreeMap<(Kind, String, Pos), Detail>);
 
 impl Annotations {
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn merge(&mut self, other: Self) {
         for (key, detail) in other.0 {
             self.insert(key, detail);

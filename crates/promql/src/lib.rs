@@ -3,6 +3,8 @@
 //! [`Engine`] parses a query, asks a [`Source`] for the series it names and evaluates every node of the tree
 //! for all steps at once. The crate knows no store, no socket and no runtime.
 
+#![allow(clippy::float_cmp, reason = "the language compares floats exactly")]
+
 mod annotations;
 mod calendar;
 mod engine;

@@ -229,7 +229,7 @@ impl Operator<'_> {
         only_histograms: bool,
         notes: &mut Annotations,
     ) {
-        for at in 0..values.len() {
+        for (at, &value) in values.iter().enumerate() {
             let sample = match column.histograms.get_mut(at).and_then(Option::take) {
                 Some(histogram) => Sample::Histogram(histogram),
                 None if !only_histograms && column.present.get(at) => {
@@ -242,7 +242,7 @@ impl Operator<'_> {
                 Sample::Float(value) => Operand::Float(*value),
                 Sample::Histogram(histogram) => Operand::Histogram(histogram),
             };
-            let scalar = Operand::Float(values[at]);
+            let scalar = Operand::Float(value);
             let (left, right) = if scalar_left { (scalar, own) } else { (own, scalar) };
             let Some((result, holds)) = self.samples(left, right, notes) else { continue };
             if self.return_bool {

@@ -164,10 +164,10 @@ pub(super) fn extended_histograms(
                 previous = point;
             }
         }
-        if let Some(correction) = correction {
-            if !add(&mut result, &correction, notes, name, pos) {
-                return None;
-            }
+        if let Some(correction) = correction
+            && !add(&mut result, &correction, notes, name, pos)
+        {
+            return None;
         }
     }
     if kind == Kind::Rate {

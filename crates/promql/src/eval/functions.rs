@@ -1,7 +1,7 @@
 //! Calls: functions of each sample alone, of the time, and the way to all others.
 
 use super::{
-    Column, Context, Eval, Result, Steps, classic, eval, eval_scalar, eval_vector, info, merge_same, relabel,
+    Column, Context, Eval, Result, Steps, classic, eval_scalar, eval_vector, info, merge_same, relabel,
     selector::{self, Found},
     windows::RangeCall,
 };
@@ -285,26 +285,23 @@ fn timestamp(
         Expr::StepInvariant(inner) => inner.unwrapped(),
         arg => arg.unwrapped(),
     };
-    if let Expr::Vector(selector) = inner {
-        if selector.edges == Edges::Plain {
-            let known = of_sample || context.engine.use_start_timestamps;
-            let hints = Hints { function: Some("timestamp"), step_ms: steps.step, ..Hints::default() };
-            let columns = selector::each(context, selector, steps, hints, |column, step, found| {
-                let (Found::Float { time, start, .. } | Found::Histogram { time, start, .. }) = found;
-                if known {
-                    column.set_float(step, if of_sample { time } else { start } as f64 / 1000.0);
-                }
-            })?;
-            return renamed(context, columns);
-        }
+    if let Expr::Vector(selector) = inner
+        && selector.edges == Edges::Plain
+    {
+        let known = of_sample || context.engine.use_start_timestamps;
+        let hints = Hints { function: Some("timestamp"), step_ms: steps.step, ..Hints::default() };
+        let columns = selector::each(context, selector, steps, hints, |column, step, found| {
+            let (Found::Float { time, start, .. } | Found::Histogram { time, start, .. }) = found;
+            if known {
+                column.set_float(step, if of_sample { time } else { start } as f64 / 1000.0);
+            }
+        })?;
+        return renamed(context, columns);
     }
     if !of_sample {
         return Ok(Vec::new());
     }
-    let mut columns = match eval(context, arg, steps, notes)? {
-        Eval::Vector(columns) => columns,
-        _ => return Err(Error::execution("an instant vector was expected")),
-    };
+    let mut columns = eval_vector(context, arg, steps, notes)?;
     for column in &mut columns {
         for at in column.filled().iter() {
             column.set_float(at, steps.time(at) as f64 / 1000.0);

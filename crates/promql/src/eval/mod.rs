@@ -130,10 +130,6 @@ impl<'a> Context<'a> {
         if held > self.engine.max_samples { Err(Error::TooManySamples) } else { Ok(()) }
     }
 
-    pub fn release(&self, samples: usize) {
-        self.held.fetch_sub(samples, Ordering::Relaxed);
-    }
-
     pub fn touch(&self, samples: usize) {
         self.touched.fetch_add(samples as u64, Ordering::Relaxed);
     }
@@ -184,10 +180,8 @@ impl<'a> Context<'a> {
     pub fn select_raw(&self, selection: &Selection<'_>) -> Result<Vec<Series>> {
         let selected = self.source.select(selection).map_err(Error::Source)?;
         self.series.fetch_add(selected.series.len() as u64, Ordering::Relaxed);
-        if !selected.warnings.is_empty() {
-            if let Ok(mut warnings) = self.warnings.lock() {
-                warnings.extend(selected.warnings);
-            }
+        if let Ok(mut warnings) = self.warnings.lock() {
+            warnings.extend(selected.warnings);
         }
         Ok(selected.series)
     }

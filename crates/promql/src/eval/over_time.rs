@@ -179,6 +179,7 @@ fn histogram_sum(window: &Window<'_>, notes: &mut Annotations, average: bool) ->
     Some(Sample::Histogram(Arc::new(sum)))
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 /// A running sum or mean of histograms, and what the reader should know about it.
 #[derive(Clone, Debug)]
 pub(super) struct HistogramSum {

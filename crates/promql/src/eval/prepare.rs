@@ -1,7 +1,7 @@
 //! What is known before evaluation: the query's own times, and what stays the same at every step.
 
 use super::Context;
-use crate::parser::{Expr, Pos};
+use crate::parser::{Expr, Pos, VectorSelector};
 
 /// Functions that look at the time of evaluation itself.
 const TIME_DEPENDENT: [&str; 15] = [
@@ -76,8 +76,8 @@ fn wrap(expr: &mut Expr) {
 fn mark(expr: &mut Expr) -> (bool, bool) {
     match expr {
         Expr::Vector(selector) => (selector.at.is_some(), selector.at.is_some()),
-        Expr::Matrix { selector, .. } => (selector.at.is_some(), false),
-        Expr::Number { .. } | Expr::String { .. } => (true, false),
+        Expr::Matrix { selector: VectorSelector { at, .. }, .. } => (at.is_some(), false),
+        Expr::Number { .. } | Expr::String { .. } | Expr::StepInvariant(_) => (true, false),
         Expr::Paren { expr, .. } | Expr::Unary { expr, .. } => mark(expr),
         Expr::Aggregate { expr, parameter, .. } => {
             let (invariant, wanted) = mark(expr);
@@ -123,6 +123,5 @@ fn mark(expr: &mut Expr) -> (bool, bool) {
             }
             (false, false)
         }
-        Expr::StepInvariant(_) => (true, false),
     }
 }

@@ -117,6 +117,7 @@ fn finish(kind: Kind, sampled: f64, to_start: f64, to_end: f64, range: i64) -> f
     if kind == Kind::Rate { factor / (range as f64 / 1000.0) } else { factor }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the form of all range functions")]
 /// Any window: floats, histograms, start times.
 pub(super) fn extrapolated(
     window: &Window<'_>,
@@ -285,19 +286,19 @@ fn histogram_difference(window: &Window<'_>, kind: Kind, notes: &mut Annotations
     }
     if counter {
         let mut overlap = false;
-        for at in 1..points.len() {
+        for (at, point) in points.iter().enumerate().skip(1) {
             if !overlap && is_overlap(starts, times, at) {
                 told.start_time_overlap(name, pos);
                 overlap = true;
             }
-            if is_start_reset(starts, times, at) || points[at].is_reset_after(&before) {
+            if is_start_reset(starts, times, at) || point.is_reset_after(&before) {
                 match result.add(&before) {
                     Err(Incompatible) => return mixed(notes),
                     Ok(note) if note.bounds_reconciled => told.bounds_reconciled(Operation::Addition, pos),
                     Ok(_) => {}
                 }
             }
-            before.clone_from(&points[at]);
+            before.clone_from(point);
         }
     } else if first.reset_hint != ResetHint::Gauge || last.reset_hint != ResetHint::Gauge {
         told.not_gauge(name, pos);
@@ -328,6 +329,7 @@ fn is_overlap(starts: &[i64], times: &[i64], at: usize) -> bool {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the form of all range functions")]
 /// `irate` and `idelta`: the last two samples.
 pub(super) fn instant(window: &Window<'_>, rate: bool, notes: &mut Annotations) -> Result<Option<Sample>> {
     let (floats, histograms) = (window.times.len(), window.histogram_times.len());

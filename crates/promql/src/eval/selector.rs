@@ -61,11 +61,11 @@ impl<'a> Cursor<'a> {
         let float = self.float.checked_sub(1).map(|at| (samples.timestamps[at], at));
         let histogram = self.histogram.checked_sub(1).map(|at| (samples.histogram_timestamps[at], at));
         let (newest, is_histogram, at) = match (float, histogram) {
-            (None, None) => return None,
-            (Some((float, at)), None) => (float, false, at),
-            (None, Some((histogram, at))) => (histogram, true, at),
-            (Some((float, _)), Some((histogram, at))) if histogram > float => (histogram, true, at),
-            (Some((float, at)), Some(_)) => (float, false, at),
+            (Some((float, at)), other) if other.is_none_or(|(histogram, _)| float >= histogram) => {
+                (float, false, at)
+            }
+            (_, Some((histogram, at))) => (histogram, true, at),
+            (_, None) => return None,
         };
         if newest <= time - lookback {
             return None;
@@ -108,7 +108,7 @@ pub(super) fn look_up(
         let mut scratch = Samples::default();
         let mut columns = Vec::with_capacity(part.len());
         for (position, series) in part.iter().enumerate() {
-            if position % 64 == 0 {
+            if position.is_multiple_of(64) {
                 context.check_time()?;
             }
             let mut cursor = Cursor::new(samples(series, &mut scratch)?);

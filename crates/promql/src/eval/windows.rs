@@ -199,7 +199,7 @@ impl<'a> RangeCall<'a> {
         column: &mut Column,
         notes: &mut Annotations,
     ) -> Result<bool> {
-        if at % 64 == 0 {
+        if at.is_multiple_of(64) {
             self.context.check_time()?;
         }
         let series = &self.series[at];

@@ -401,8 +401,8 @@ fn merge(into: &mut Buckets, lost: &mut Vec<f64>, other: &Buckets, sign: f64, wa
             take(index, sign * add, 0.0);
         }
     }
-    for position in mine..into.index.len() {
-        take(into.index[position], into.count[position], lost[position]);
+    for ((index, count), lost) in into.index.iter().zip(&into.count).zip(lost.iter()).skip(mine) {
+        take(*index, *count, *lost);
     }
     *into = merged;
     *lost = merged_lost;

@@ -265,10 +265,12 @@ pub(crate) fn number(text: &str) -> Option<f64> {
     if let Some(digits) = plain.strip_prefix("0x").or_else(|| plain.strip_prefix("0X")) {
         return i64::from_str_radix(digits, 16).ok().map(|value| value as f64);
     }
-    if plain.len() > 1 && plain.starts_with('0') && plain.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(value) = i64::from_str_radix(&plain, 8) {
-            return Some(value as f64);
-        }
+    if plain.len() > 1
+        && plain.starts_with('0')
+        && plain.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(value) = i64::from_str_radix(&plain, 8)
+    {
+        return Some(value as f64);
     }
     let numeric = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
     if plain.chars().all(numeric) { plain.parse().ok() } else { None }

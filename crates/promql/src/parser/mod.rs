@@ -41,9 +41,9 @@ impl ParseError {
 /// Line and column of a position, both from 1.
 pub(crate) fn line_and_column(query: &str, pos: Pos) -> (usize, usize) {
     let before = &query.as_bytes()[..pos.min(query.len())];
-    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    (line, column)
+    let lines = before.split(|byte| *byte == b'\n');
+    let column = lines.clone().next_back().map_or(0, <[u8]>::len) + 1;
+    (lines.count(), column)
 }
 
 /// Parses and checks a query.

@@ -92,11 +92,12 @@ fn load(source: &mut MemorySource, interval: i64, lines: &[&str], with_nhcb: boo
     let mut starts: Option<Vec<Option<i64>>> = None;
     let mut loaded = Vec::new();
     for line in lines {
-        if let Some((metric, offsets)) = line.split_once("@st") {
-            if offsets.starts_with([' ', '\t']) && !metric.contains(' ') {
-                starts = Some(series::start_offsets(offsets)?);
-                continue;
-            }
+        if let Some((metric, offsets)) = line.split_once("@st")
+            && offsets.starts_with([' ', '\t'])
+            && !metric.contains(' ')
+        {
+            starts = Some(series::start_offsets(offsets)?);
+            continue;
         }
         let (labels, rest) = series::metric(line)?;
         let items = series::items(rest)?;
