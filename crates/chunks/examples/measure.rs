@@ -14,6 +14,8 @@ use std::{
 use fleet::{Fleet, Series, fleet};
 use trine_chunks::{Block, BlockWriter};
 
+const ALL: std::ops::RangeInclusive<i64> = i64::MIN..=i64::MAX;
+
 fn encode(fleet: &Fleet, chunk: usize) -> Vec<Vec<u8>> {
     let samples = fleet.times.first().map_or(0, Vec::len);
     let chunks = (0..samples.max(1)).step_by(chunk);
@@ -52,9 +54,7 @@ fn measure(name: &str, fleet: &Fleet, chunk: usize) {
     let read = fastest(samples, rounds, || {
         for block in &blocks {
             let mut reader = Block::parse(block).unwrap().reader();
-            reader
-                .all(&(i64::MIN..=i64::MAX), |run| sum += run.values().last().copied().unwrap_or(0.0))
-                .unwrap();
+            reader.all(&ALL, |run| sum += run.values().last().copied().unwrap_or(0.0)).unwrap();
         }
     });
     std::hint::black_box(sum);
@@ -62,7 +62,7 @@ fn measure(name: &str, fleet: &Fleet, chunk: usize) {
     for block in &blocks {
         let mut reader = Block::parse(block).unwrap().reader();
         reader
-            .all(&(i64::MIN..=i64::MAX), |run| {
+            .all(&ALL, |run| {
                 let series = &fleet.series[run.series as usize];
                 let at = &mut check[run.series as usize];
                 let expected = &series.values[*at..*at + run.times.len()];
@@ -89,6 +89,16 @@ fn measure(name: &str, fleet: &Fleet, chunk: usize) {
         point.1 / point.0,
         point.2 / point.0,
     );
+}
+
+/// Reads one block again and again, for a profiler.
+fn repeat_reads(fleet: &Fleet) {
+    let blocks = encode(fleet, 1440);
+    for _ in 0..100 {
+        let mut sum = 0.0;
+        Block::parse(&blocks[0]).unwrap().reader().all(&ALL, |run| sum += run.values()[0]).unwrap();
+        std::hint::black_box(sum);
+    }
 }
 
 /// Bytes per sample of each metric on its own.
@@ -136,6 +146,9 @@ fn main() {
         return print_json(&fleet(100_000, 120, 15)).expect("standard output");
     }
     let few = fleet(10_000, 1440, 15);
+    if option("--only-read") {
+        return repeat_reads(&few);
+    }
     measure("10,000 series, 6 h by 15 s", &few, 1440);
     if option("--by-metric") {
         by_metric(&few);

@@ -43,7 +43,7 @@ impl BitWriter {
 /// The 64 bits from byte `at` on; zeros after the end.
 #[inline]
 pub(crate) fn word_at(bytes: &[u8], at: usize) -> u64 {
-    match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+    match bytes.get(at..at.wrapping_add(8)).and_then(|eight| eight.first_chunk::<8>()) {
         Some(eight) => u64::from_le_bytes(*eight),
         None => last_word(bytes, at),
     }

@@ -8,7 +8,7 @@ use crate::{
     decimal::to_values,
     error::corrupt,
     model::Table,
-    residuals::{self, SLACK},
+    residuals::{self, Job, SLACK},
     spec::Spec,
     wire::Reader,
 };
@@ -33,14 +33,37 @@ struct Place {
     end: usize,
 }
 
-/// Numbers of the column read last, and of the one that it hangs on.
+/// Buffers, and what they hold.
 #[derive(Default)]
 struct Scratch {
     numbers: Vec<i64>,
     previous: Vec<i64>,
     /// Column and samples that `numbers` holds.
     holds: Option<(usize, Range<usize>)>,
+    /// Consecutive columns whose residuals were read together.
+    batch: Vec<Pieces>,
+    residuals: Vec<i64>,
+    jobs: Vec<Job>,
 }
+
+/// Residuals of some pieces of one column.
+struct Pieces {
+    column: usize,
+    /// Samples of the column that the pieces hold.
+    samples: Range<usize>,
+    /// First number of the first piece.
+    start: i64,
+    center: i64,
+    /// Where the starts of the pieces after it stand in the data.
+    starts: usize,
+    /// Where the residuals stand, [`STRIDE`] per piece.
+    residuals: usize,
+}
+
+/// Room for the residuals of a piece.
+const STRIDE: usize = PIECE + SLACK;
+/// Samples that are read together when columns are read one after another.
+const BATCH: usize = 2048;
 
 /// A column's own bytes, cut into their parts.
 struct Parts<'a> {
@@ -48,6 +71,8 @@ struct Parts<'a> {
     center: i64,
     /// What follows: starts and sizes of pieces, exceptions, bits.
     rest: Reader<'a>,
+    /// Where the column ends in the data.
+    end: usize,
 }
 
 impl<'a> Columns<'a> {
@@ -152,38 +177,60 @@ impl<'a> Columns<'a> {
         assert!(at.start <= at.end && at.end <= len, "samples {at:?} of {len}");
         // Whole pieces.
         let whole = at.start / PIECE * PIECE..at.end.next_multiple_of(PIECE).min(len);
-        if self.scratch.holds != Some((column, whole.clone())) {
+        let held = self.scratch.holds.take();
+        if held != Some((column, whole.clone())) {
             let mut next = self.chain_start(column);
-            if let Some((held, range)) = &self.scratch.holds
-                && (next..column).contains(held)
-                && *range == whole
-            {
-                next = held + 1;
+            // Who reads the next column wants the ones after it, too.
+            let mut ahead = 0;
+            if let Some((held, range)) = held {
+                ahead = if held + 1 == column { BATCH } else { 0 };
+                if (next..column).contains(&held) && range == whole {
+                    next = held + 1;
+                }
             }
-            self.scratch.holds = None;
             for next in next..=column {
-                self.load_one(next, &whole)?;
+                self.load_one(next, column, &whole, ahead)?;
             }
-            self.scratch.holds = Some((column, whole.clone()));
         }
+        self.scratch.holds = Some((column, whole.clone()));
         Ok(at.start - whole.start..at.end - whole.start)
     }
 
-    fn load_one(&mut self, column: usize, at: &Range<usize>) -> Result<(), ChunkError> {
+    /// Reads one column, of those up to `last` that are needed.
+    fn load_one(
+        &mut self,
+        column: usize,
+        last: usize,
+        at: &Range<usize>,
+        ahead: usize,
+    ) -> Result<(), ChunkError> {
         let spec = self.spec(column);
-        let mut parts = self.parts(column, spec)?;
-        let Scratch { numbers, previous, .. } = &mut self.scratch;
-        std::mem::swap(numbers, previous);
-        numbers.resize(at.len() + SLACK, 0);
+        std::mem::swap(&mut self.scratch.numbers, &mut self.scratch.previous);
+        self.scratch.numbers.clear();
         if spec.constant {
-            numbers.fill(parts.first);
+            let first = self.parts(column, spec)?.first;
+            self.scratch.numbers.resize(at.len(), first);
         } else {
-            let len = self.places[column].len as usize;
-            let table = &self.tables[usize::from(spec.model)];
-            read_pieces(&mut parts, spec, table, len, at, numbers)?;
+            let found = |batch: &[Pieces]| {
+                let found = batch.binary_search_by_key(&column, |pieces| pieces.column).ok()?;
+                (batch[found].samples == *at).then_some(found)
+            };
+            let pieces = match found(&self.scratch.batch) {
+                Some(found) => found,
+                None => {
+                    if let Err(error) = self.read_batch(column, last, at, ahead) {
+                        // It names columns that were not read.
+                        self.scratch.batch.clear();
+                        return Err(error);
+                    }
+                    0
+                }
+            };
+            let Scratch { numbers, batch, residuals, .. } = &mut self.scratch;
+            add_up(&batch[pieces], spec, self.data, residuals, numbers)?;
         }
-        numbers.truncate(at.len());
         if spec.linked {
+            let Scratch { numbers, previous, .. } = &mut self.scratch;
             if previous.len() != numbers.len() {
                 return Err(corrupt("a column hangs on a shorter one"));
             }
@@ -195,11 +242,55 @@ impl<'a> Columns<'a> {
         Ok(())
     }
 
+    /// Reads the residuals of the columns up to `last`, and of those after it as long as they fit into `ahead` samples.
+    fn read_batch(
+        &mut self,
+        first: usize,
+        last: usize,
+        at: &Range<usize>,
+        ahead: usize,
+    ) -> Result<(), ChunkError> {
+        let len = self.len_of(first);
+        self.scratch.batch.clear();
+        self.scratch.jobs.clear();
+        let mut samples = 0;
+        for column in first..self.places.len() {
+            let (spec, own) = (self.spec(column), self.len_of(column));
+            // What a reader of all samples wants of a column of another length is all of it.
+            let at = if at.len() == len { 0..own } else { at.clone() };
+            samples += at.len();
+            if column > last && (samples > ahead || at.end > own) {
+                break;
+            }
+            if !spec.constant {
+                let parts = self.parts(column, spec)?;
+                let residuals = self.scratch.jobs.last().map_or(0, |job| job.to.end + SLACK);
+                let mut pieces = Pieces {
+                    column,
+                    samples: at,
+                    start: parts.first,
+                    center: parts.center,
+                    starts: 0,
+                    residuals,
+                };
+                find_pieces(&parts, spec, own, &mut pieces, &mut self.scratch.jobs)?;
+                self.scratch.batch.push(pieces);
+            }
+        }
+        let Scratch { residuals, jobs, .. } = &mut self.scratch;
+        let room = jobs.last().map_or(0, |job| job.to.end + SLACK);
+        if residuals.len() < room {
+            residuals.resize(room, 0);
+        }
+        residuals::read(&self.tables, self.data, jobs, residuals)
+    }
+
     fn parts(&self, column: usize, spec: Spec) -> Result<Parts<'a>, ChunkError> {
-        let mut rest = Reader::new(&self.data[self.start_of(column)..self.places[column].end]);
+        let end = self.places[column].end;
+        let mut rest = Reader::new(&self.data[self.start_of(column)..end]);
         let first = rest.zigzag()?;
         let center = if spec.center { rest.zigzag()? } else { 0 };
-        Ok(Parts { first, center, rest })
+        Ok(Parts { first, center, rest, end })
     }
 
     /// Puts the values in place that numbers do not stand for.
@@ -241,68 +332,86 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Reads the pieces that make up `at` into the front of `numbers`.
-fn read_pieces(
-    parts: &mut Parts<'_>,
+/// Finds the bits of the pieces that make up the samples of `pieces`, and the number that they start with.
+fn find_pieces(
+    parts: &Parts<'_>,
     spec: Spec,
-    table: &Table,
     len: usize,
-    at: &Range<usize>,
-    numbers: &mut [i64],
+    pieces: &mut Pieces,
+    jobs: &mut Vec<Job>,
 ) -> Result<(), ChunkError> {
+    let at = &pieces.samples;
+    let (first, last) = (at.start / PIECE, at.end.div_ceil(PIECE));
     let further = len.div_ceil(PIECE).saturating_sub(1);
-    let (divisor, center) = (spec.divisor as i64, parts.center);
-    let skipped = at.start / PIECE;
-    let mut start = parts.first;
-    let leap = center.wrapping_mul(PIECE as i64);
-    let mut starts = parts.rest;
+    let mut rest = parts.rest;
+    let position = |reader: &Reader<'_>| parts.end - reader.rest().len();
     if spec.differences {
-        for _ in 0..further {
-            parts.rest.varint()?;
+        for piece in 0..further {
+            if piece == first {
+                pieces.starts = position(&rest);
+            }
+            let start = rest.zigzag()?;
+            if piece < first {
+                pieces.start = next_start(pieces.start, start, spec, pieces.center);
+            }
         }
     }
-    let mut next_start = |start: i64| -> Result<i64, ChunkError> {
-        Ok(start.wrapping_add(starts.zigzag()?.wrapping_add(leap).wrapping_mul(divisor)))
-    };
-    let mut sizes = parts.rest;
+    let mut sizes = rest;
     for _ in 0..further {
-        parts.rest.varint()?;
+        rest.varint()?;
     }
     if spec.exceptions {
-        let size = parts.rest.bounded(parts.rest.rest().len())?;
-        parts.rest.take(size)?;
+        let size = rest.bounded(rest.rest().len())?;
+        rest.take(size)?;
     }
-    let mut bits = parts.rest;
-    let step = center.wrapping_mul(divisor);
-    for piece in 0..at.end.div_ceil(PIECE) {
-        let own = if piece < further {
-            let size = sizes.bounded(bits.rest().len())?;
-            bits.take(size)?
-        } else {
-            bits.rest()
-        };
-        if piece > 0 && spec.differences {
-            start = next_start(start)?;
+    let mut from = position(&rest);
+    for piece in 0..last {
+        let end = if piece < further { from + sizes.bounded(parts.end - from)? } else { parts.end };
+        if piece >= first {
+            let samples = PIECE.min(len - piece * PIECE) - usize::from(spec.differences);
+            let to = pieces.residuals + (piece - first) * STRIDE;
+            jobs.push(Job { model: spec.model, shift: spec.shift, bytes: from..end, to: to..to + samples });
         }
-        if piece < skipped {
+        from = end;
+    }
+    Ok(())
+}
+
+/// First number of a piece from that of the piece before.
+fn next_start(start: i64, stored: i64, spec: Spec, center: i64) -> i64 {
+    let leap = center.wrapping_mul(PIECE as i64);
+    start.wrapping_add(stored.wrapping_add(leap).wrapping_mul(spec.divisor as i64))
+}
+
+/// Turns residuals into numbers.
+fn add_up(
+    pieces: &Pieces,
+    spec: Spec,
+    data: &[u8],
+    residuals: &[i64],
+    numbers: &mut Vec<i64>,
+) -> Result<(), ChunkError> {
+    let divisor = spec.divisor as i64;
+    let step = pieces.center.wrapping_mul(divisor);
+    let mut starts = Reader::new(&data[pieces.starts..]);
+    let mut start = pieces.start;
+    for (piece, from) in (0..pieces.samples.len()).step_by(PIECE).enumerate() {
+        let samples = PIECE.min(pieces.samples.len() - from);
+        let residuals = &residuals[pieces.residuals + piece * STRIDE..][..samples];
+        if !spec.differences {
+            numbers
+                .extend(residuals.iter().map(|residual| residual.wrapping_mul(divisor).wrapping_add(start)));
             continue;
         }
-        let samples = PIECE.min(len - piece * PIECE);
-        let from = (piece - skipped) * PIECE;
-        if spec.differences {
-            residuals::read(table, u32::from(spec.shift), own, samples - 1, &mut numbers[from + 1..])?;
-            let mut last = start;
-            numbers[from] = start;
-            for number in &mut numbers[from + 1..from + samples] {
-                last = last.wrapping_add(number.wrapping_mul(divisor).wrapping_add(step));
-                *number = last;
-            }
-        } else {
-            residuals::read(table, u32::from(spec.shift), own, samples, &mut numbers[from..])?;
-            for number in &mut numbers[from..from + samples] {
-                *number = number.wrapping_mul(divisor).wrapping_add(start);
-            }
+        if piece > 0 {
+            start = next_start(start, starts.zigzag()?, spec, pieces.center);
         }
+        let mut last = start;
+        numbers.push(start);
+        numbers.extend(residuals[..samples - 1].iter().map(|residual| {
+            last = last.wrapping_add(residual.wrapping_mul(divisor).wrapping_add(step));
+            last
+        }));
     }
     Ok(())
 }

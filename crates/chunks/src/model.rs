@@ -1,19 +1,23 @@
 //! Tokens of residuals and the prefix code over them, shared by many columns.
 //!
-//! A column's residual `r` is cut into `low`, its last `shift` bits, which are stored as they are, and
-//! `high = r >> shift`, whose zigzag form becomes a token: small ones a token each, greater ones a token per power
-//! of two with the bits below it. With the right shift, columns of any scale share one distribution of tokens. Runs
-//! of zeros are tokens of their own.
+//! A column's residual is cut into its last `shift` bits, which are stored as they are, and `high = residual >>
+//! shift`, which becomes a token: from -16 to 15 each has its own, beyond there is one per sign and power of two, with
+//! the bits below that power after it. With the right shift, columns of any scale share one distribution of
+//! tokens. Runs of zeros are tokens of their own.
 
-use crate::{ChunkError, error::corrupt, wire::Reader};
+use crate::{
+    ChunkError,
+    error::corrupt,
+    wire::{Reader, unzigzag, zigzag},
+};
 
-/// Zigzag values below this are tokens themselves.
-pub(crate) const DIRECT: u64 = 32;
-const DIRECT_BITS: u32 = DIRECT.ilog2();
-/// Token of values in `2^(5 + i) .. 2^(6 + i)` is `DIRECT + i`.
-const POWERS: usize = 64 - DIRECT_BITS as usize;
+/// Values whose zigzag form is below this are tokens themselves.
+const DIRECT: usize = 32;
+const FIRST_POWER: u32 = DIRECT.ilog2() - 1;
+/// Token `DIRECT + 2i` is `high` in `2^(4 + i) .. 2^(5 + i)`, the one after it the same of `!high`.
+const POWERS: usize = 2 * (63 - FIRST_POWER as usize);
 /// First token of runs of zeros: 1, 2, 3, 4, then 5-8, 9-16, …
-const RUNS: usize = DIRECT as usize + POWERS;
+const RUNS: usize = DIRECT + POWERS;
 /// Runs up to this length are tokens themselves; a reader writes as many zeros at any rate.
 pub(crate) const SHORT_RUN: usize = 4;
 /// Longest run of one token.
@@ -22,14 +26,15 @@ pub(crate) const TOKENS: usize = RUNS + SHORT_RUN + 14;
 /// Longest code in bits: a table of 2,048 entries stays in the first-level cache.
 pub(crate) const MAX_CODE: u32 = 11;
 
-/// Token, and how many bits follow it, of a zigzag value.
+/// Token of the high bits of a residual, and how many of them follow it.
 #[inline]
-pub(crate) fn token_of(value: u64) -> (usize, u32) {
-    if value < DIRECT {
-        return (value as usize, 0);
+pub(crate) fn token_of(high: i64) -> (usize, u32) {
+    if (-(DIRECT as i64) / 2..DIRECT as i64 / 2).contains(&high) {
+        return (zigzag(high) as usize, 0);
     }
-    let power = value.ilog2();
-    ((DIRECT as u32 + power - DIRECT_BITS) as usize, power)
+    let negative = high < 0;
+    let power = (if negative { !high } else { high }).ilog2();
+    (DIRECT + 2 * (power - FIRST_POWER) as usize + usize::from(negative), power)
 }
 
 /// Token, bits after it, and how many, of `run` zeros (1 to [`LONGEST_RUN`]).
@@ -134,22 +139,21 @@ pub(crate) fn put_lengths(out: &mut Vec<u8>, lengths: &[u8; TOKENS]) {
 pub(crate) struct Entry {
     /// Bits of the code; 0: no such code.
     pub length: u8,
-    /// Bits that follow, low bits aside.
+    /// Bits that follow, those of the shift aside. More than [`LONG`]: a long run with as many more bits.
     pub extra: u8,
-    /// Zigzag value above those bits; 0 for runs.
-    pub lead: u8,
-    /// Residuals it stands for: 1 and 0x81 (a value, low bits follow), 2 to 4, 0 (a long run).
+    /// Residual in units of what follows; 0 for runs.
+    pub base: i8,
+    /// Residuals it stands for, unless it is a long run.
     pub count: u8,
+    /// All bits set when bits of the shift follow, which is after values.
+    pub low_bits: u8,
 }
 
-/// Set in [`Entry::count`] when it is a value and no run.
-pub(crate) const VALUE: u8 = 0x80;
+/// A residual takes fewer bits after its code.
+pub(crate) const LONG: u8 = 64;
 
-/// Codes of one model for reading.
-pub(crate) struct Table {
-    entries: Vec<Entry>,
-    mask: usize,
-}
+/// Codes of one model for reading: what the next [`MAX_CODE`] bits of a stream begin with.
+pub(crate) struct Table(Box<[Entry; 1 << MAX_CODE]>);
 
 impl Table {
     /// Reads what [`put_lengths`] wrote.
@@ -175,37 +179,43 @@ impl Table {
 
     fn new(lengths: &[u8; TOKENS]) -> Result<Self, ChunkError> {
         let width = u32::from(lengths.iter().copied().max().unwrap_or(0));
-        let room: u32 = lengths
-            .iter()
-            .filter(|length| **length > 0)
-            .map(|length| 1 << (width - u32::from(*length)))
-            .sum();
-        if room > 1 << width {
+        let room = |length: &u8| if *length > 0 { 1u32 << (width - u32::from(*length)) } else { 0 };
+        if lengths.iter().map(room).sum::<u32>() > 1 << width {
             return Err(corrupt("a model has more codes than bits"));
         }
-        let mut entries = vec![Entry::default(); 1 << width];
+        let mut entries = Box::new([Entry { extra: LONG, ..Entry::default() }; 1 << MAX_CODE]);
         let codes = codes(lengths);
         for token in (0..TOKENS).filter(|&token| lengths[token] > 0) {
-            let length = lengths[token];
-            let entry = if token < DIRECT as usize {
-                Entry { length, extra: 0, lead: token as u8, count: 1 | VALUE }
-            } else if token < RUNS {
-                let power = token - DIRECT as usize + DIRECT_BITS as usize;
-                Entry { length, extra: power as u8, lead: 1, count: 1 | VALUE }
-            } else if token < RUNS + SHORT_RUN {
-                Entry { length, extra: 0, lead: 0, count: (token - RUNS) as u8 + 1 }
-            } else {
-                Entry { length, extra: (token - RUNS - SHORT_RUN) as u8 + 2, lead: 0, count: 0 }
-            };
-            for at in (usize::from(codes[token])..entries.len()).step_by(1 << length) {
+            let entry = entry(token, lengths[token]);
+            for at in (usize::from(codes[token])..1 << width).step_by(1 << lengths[token]) {
                 entries[at] = entry;
             }
         }
-        Ok(Self { mask: entries.len() - 1, entries })
+        for filled in width..MAX_CODE {
+            entries.copy_within(..1 << filled, 1 << filled);
+        }
+        Ok(Self(entries))
     }
 
     #[inline]
     pub(crate) fn entry(&self, bits: u64) -> Entry {
-        self.entries[bits as usize & self.mask]
+        self.0[bits as usize & ((1 << MAX_CODE) - 1)]
+    }
+}
+
+/// What a token means whose code has this length.
+fn entry(token: usize, length: u8) -> Entry {
+    let value = Entry { length, extra: 0, base: 0, count: 1, low_bits: u8::MAX };
+    let run = Entry { low_bits: 0, ..value };
+    if token < DIRECT {
+        return Entry { base: unzigzag(token as u64) as i8, ..value };
+    }
+    if token < RUNS {
+        let power = (token - DIRECT) / 2 + FIRST_POWER as usize;
+        return Entry { extra: power as u8, base: if token.is_multiple_of(2) { 1 } else { -2 }, ..value };
+    }
+    match token - RUNS {
+        zeros if zeros < SHORT_RUN => Entry { count: zeros as u8 + 1, ..run },
+        power => Entry { extra: (power - SHORT_RUN) as u8 + 2 + LONG, ..run },
     }
 }

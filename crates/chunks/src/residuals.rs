@@ -1,11 +1,12 @@
 //! Residuals of one piece of a column as tokens and bits.
 
+use std::ops::Range;
+
 use crate::{
     ChunkError,
     bits::{BitWriter, word_at},
     error::corrupt,
-    model::{Counts, LONGEST_RUN, SHORT_RUN, TOKENS, Table, VALUE, token_of, token_of_run},
-    wire::{unzigzag, zigzag},
+    model::{Counts, Entry, LONG, LONGEST_RUN, SHORT_RUN, TOKENS, Table, token_of, token_of_run},
 };
 
 /// Room that [`read`] needs behind the residuals.
@@ -33,7 +34,7 @@ fn each(residuals: &[i64], mut on: impl FnMut(Result<i64, usize>)) {
 pub(crate) fn count(residuals: &[i64], shift: u32, counts: &mut Counts) {
     each(residuals, |part| {
         let token = match part {
-            Ok(residual) => token_of(zigzag(residual >> shift)).0,
+            Ok(residual) => token_of(residual >> shift).0,
             Err(run) => token_of_run(run).0,
         };
         counts[token] += 1;
@@ -52,11 +53,10 @@ pub(crate) fn write(residuals: &[i64], shift: u32, model: &Codes, out: &mut Vec<
     each(residuals, |part| {
         let (token, below, count) = match part {
             Ok(residual) => {
-                let high = zigzag(residual >> shift);
-                let (token, extra) = token_of(high);
-                let low = residual as u64 & ((1u64 << shift) - 1);
-                // At most 64 bits: what `high` has more, `low` has less.
-                (token, (high & ((1u64 << extra) - 1)) << shift | low, extra + shift)
+                let (token, extra) = token_of(residual >> shift);
+                // At most 63 bits: what the power is greater, the shift is smaller.
+                let count = extra + shift;
+                (token, residual as u64 & ((1u64 << count) - 1), count)
             }
             Err(run) => token_of_run(run),
         };
@@ -71,66 +71,135 @@ pub(crate) fn write(residuals: &[i64], shift: u32, model: &Codes, out: &mut Vec<
     bits.finish(out);
 }
 
-/// Reads `n` residuals into the front of `out`, which has room for [`SLACK`] more. What `bytes` lacks is zeros.
-pub(crate) fn read(
-    table: &Table,
-    shift: u32,
-    bytes: &[u8],
-    n: usize,
-    out: &mut [i64],
-) -> Result<(), ChunkError> {
-    let (mut at, mut bit) = (0usize, 0usize);
-    let low = (1u64 << shift) - 1;
-    while at < n {
-        let word = word_at(bytes, bit >> 3) >> (bit & 7);
-        let entry = table.entry(word);
-        let (length, extra) = (u32::from(entry.length), u32::from(entry.extra));
-        let is_value = u32::from(entry.count >> 7);
-        let follows = extra + shift * is_value;
-        if length + follows > 57 || entry.count == 0 {
-            // Codes that do not exist have length 0 and count 0.
-            if length == 0 {
-                return Err(corrupt("a code has no meaning"));
-            }
-            bit += length as usize;
-            if entry.count == 0 {
-                let word = word_at(bytes, bit >> 3) >> (bit & 7);
-                let run = (1 << extra) + (word & ((1 << extra) - 1)) as usize + 1;
-                bit += extra as usize;
-                let end = at + run;
-                out.get_mut(at..end.min(n)).ok_or(corrupt("a run is too long"))?.fill(0);
-                if end > n {
-                    return Err(corrupt("a run is too long"));
-                }
-                at = end;
-                continue;
-            }
-            if follows > 64 {
-                return Err(corrupt("a residual is longer than 64 bits"));
-            }
-            let first = word_at(bytes, bit >> 3) >> (bit & 7) & 0xffff_ffff;
-            bit += 32;
-            let second = word_at(bytes, bit >> 3) >> (bit & 7);
-            bit += follows as usize - 32;
-            let field = first | (second & ((1u64 << (follows - 32)) - 1)) << 32;
-            out[at] = value(entry.lead, extra, shift, field, low);
-            at += 1;
-            continue;
+/// Residuals of one piece that are to be read.
+pub(crate) struct Job {
+    pub model: u8,
+    pub shift: u8,
+    /// Its bits within the data, in bytes.
+    pub bytes: Range<usize>,
+    /// Where they go. [`SLACK`] more numbers are overwritten.
+    pub to: Range<usize>,
+}
+
+/// Reads the residuals of all jobs. Finding a code waits for the one before it, so that several pieces are read at
+/// once, a code of each in turn.
+pub(crate) fn read(tables: &[Table], data: &[u8], jobs: &[Job], out: &mut [i64]) -> Result<(), ChunkError> {
+    let mut jobs = jobs.iter();
+    let mut next = || jobs.next().map(|job| Lane::new(tables, data, job));
+    let mut lanes: [Option<Lane<'_>>; LANES] = [const { None }; LANES];
+    lanes.iter_mut().for_each(|lane| *lane = next());
+    while let [Some(a), Some(b), Some(c), Some(d)] = &mut lanes {
+        while a.at < a.end && b.at < b.end && c.at < c.end && d.at < d.end {
+            a.step(out)?;
+            b.step(out)?;
+            c.step(out)?;
+            d.step(out)?;
         }
-        let field = (word >> length) & ((1u64 << follows) - 1);
-        let residual = value(entry.lead, extra, shift, field, low);
-        out[at..at + SHORT_RUN].fill(residual);
-        at += usize::from(entry.count & !VALUE);
-        bit += (length + follows) as usize;
+        for lane in &mut lanes {
+            if let Some(ended) = lane
+                && ended.at >= ended.end
+            {
+                ended.check()?;
+                *lane = next();
+            }
+        }
     }
-    if at > n || bit > bytes.len() * 8 {
-        return Err(corrupt("a column's bits end early"));
+    for lane in lanes.iter_mut().flatten() {
+        while lane.at < lane.end {
+            lane.step(out)?;
+        }
+        lane.check()?;
     }
     Ok(())
 }
 
-#[inline]
-fn value(lead: u8, extra: u32, shift: u32, field: u64, low: u64) -> i64 {
-    let high = u64::from(lead) << extra | field >> shift;
-    (unzigzag(high) << shift) | (field & low) as i64
+const LANES: usize = 4;
+
+/// A piece that is being read.
+struct Lane<'a> {
+    table: &'a Table,
+    shift: u32,
+    /// From the piece on to the end of the data: what a damaged piece reads behind its own bits is found out by
+    /// [`Self::check`].
+    bytes: &'a [u8],
+    bit: usize,
+    bits: usize,
+    at: usize,
+    end: usize,
+}
+
+impl<'a> Lane<'a> {
+    fn new(tables: &'a [Table], data: &'a [u8], job: &Job) -> Self {
+        Self {
+            table: &tables[usize::from(job.model)],
+            shift: u32::from(job.shift),
+            bytes: &data[job.bytes.start..],
+            bit: 0,
+            bits: job.bytes.len() * 8,
+            at: job.to.start,
+            end: job.to.end,
+        }
+    }
+
+    fn check(&self) -> Result<(), ChunkError> {
+        if self.at > self.end || self.bit > self.bits {
+            return Err(corrupt("a column's bits end early"));
+        }
+        Ok(())
+    }
+
+    fn word(&self) -> u64 {
+        word_at(self.bytes, self.bit >> 3) >> (self.bit & 7)
+    }
+
+    /// Reads one token.
+    #[allow(clippy::inline_always)] // its state lives in registers
+    #[inline(always)]
+    fn step(&mut self, out: &mut [i64]) -> Result<(), ChunkError> {
+        let word = self.word();
+        let entry = self.table.entry(word);
+        let length = u32::from(entry.length);
+        let follows = u32::from(entry.extra) + (self.shift & u32::from(entry.low_bits));
+        if length + follows > 57 {
+            return self.long(entry, out);
+        }
+        let field = (word >> length) & ((1u64 << follows) - 1);
+        let residual = (i64::from(entry.base) << follows) + field as i64;
+        out[self.at..self.at + SHORT_RUN].fill(residual);
+        self.at += usize::from(entry.count);
+        self.bit += (length + follows) as usize;
+        Ok(())
+    }
+
+    /// Reads one token that is a long run, a number of many bits, or none at all.
+    #[cold]
+    fn long(&mut self, entry: Entry, out: &mut [i64]) -> Result<(), ChunkError> {
+        if entry.length == 0 {
+            return Err(corrupt("a code has no meaning"));
+        }
+        self.bit += usize::from(entry.length);
+        if entry.extra > LONG {
+            let extra = entry.extra - LONG;
+            let end = self.at + (1 << extra) + (self.word() & ((1 << extra) - 1)) as usize + 1;
+            self.bit += usize::from(extra);
+            if end > self.end {
+                return Err(corrupt("a run is too long"));
+            }
+            out[self.at..end].fill(0);
+            self.at = end;
+            return Ok(());
+        }
+        // Codes have at most 11 bits, so that there are more than 32.
+        let follows = u32::from(entry.extra) + self.shift;
+        if follows > 63 {
+            return Err(corrupt("a residual is longer than 64 bits"));
+        }
+        let first = self.word() & 0xffff_ffff;
+        self.bit += 32;
+        let second = self.word() & ((1u64 << (follows - 32)) - 1);
+        self.bit += follows as usize - 32;
+        out[self.at] = (i64::from(entry.base) << follows).wrapping_add((first | second << 32) as i64);
+        self.at += 1;
+        Ok(())
+    }
 }
