@@ -1,13 +1,27 @@
 //! What a decoder hands on.
 
-use std::fmt;
+use std::fmt::Write as _;
 
-use trine_schema::LogBatch;
+use trine_schema::{LogBatch, SpanBatch};
+
+/// A batch of one signal.
+pub trait Batch {
+    /// What a row is called when the sender is told about it.
+    const ROW: &'static str;
+}
+
+impl Batch for LogBatch {
+    const ROW: &'static str = "record";
+}
+
+impl Batch for SpanBatch {
+    const ROW: &'static str = "span";
+}
 
 /// Most rejections that are told in words; the rest are only counted.
 pub const MAX_FIRST_ERRORS: usize = 10;
 
-/// A record that was not taken.
+/// A record (a span, in traces) that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Number of the record in the request, or of the line, counted from 1. For a stream whose
@@ -17,17 +31,11 @@ pub struct Rejection {
     pub reason: String,
 }
 
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "record {}: {}", self.position, self.reason)
-    }
-}
-
 /// A request after decoding.
-#[derive(Debug, Clone, Default)]
-pub struct Decoded {
+#[derive(Debug, Clone)]
+pub struct Decoded<B = LogBatch> {
     /// The accepted records in the order of the request; `None` when there are none.
-    pub batch: Option<LogBatch>,
+    pub batch: Option<B>,
     /// Rows of the batch.
     pub accepted: usize,
     /// Records that were not taken.
@@ -39,20 +47,18 @@ pub struct Decoded {
     pub own_times: bool,
 }
 
-impl Decoded {
+impl<B: Batch> Decoded<B> {
     /// One text for the sender, empty when nothing was rejected:
     /// `2 of 7 records were rejected: record 3: …; record 5: …`.
     pub fn error_message(&self) -> String {
         if self.rejected == 0 {
             return String::new();
         }
-        let mut text =
-            format!("{} of {} records were rejected: ", self.rejected, self.accepted + self.rejected);
-        for (i, rejection) in self.first_errors.iter().enumerate() {
-            if i > 0 {
-                text.push_str("; ");
-            }
-            text.push_str(&rejection.to_string());
+        let (row, all) = (B::ROW, self.accepted + self.rejected);
+        let mut text = format!("{} of {all} {row}s were rejected: ", self.rejected);
+        for (i, Rejection { position, reason }) in self.first_errors.iter().enumerate() {
+            let separator = if i > 0 { "; " } else { "" };
+            write!(text, "{separator}{row} {position}: {reason}").expect("writing to memory cannot fail");
         }
         text
     }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use trine_model::TenantId;
-use trine_schema::{Labels, LabelsError, LogBatchBuilder, LogRecord, StreamRef, StreamRegistry};
+use trine_schema::{Labels, LabelsError, LogBatch, LogBatchBuilder, LogRecord, StreamRef, StreamRegistry};
 
-use crate::{DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, Rejection};
+use crate::{Batch, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, Rejection};
 
 /// Why something is refused, and what to do.
 pub(crate) type Reason = Cow<'static, str>;
@@ -53,15 +53,61 @@ const ROW_BYTES: usize = 64;
 /// Offsets of one attribute, in bytes.
 pub(crate) const ATTRIBUTE_BYTES: usize = 8;
 
+/// The builder of one signal's batches: attributes are staged, then a row is closed or discarded.
+pub(crate) trait Rows {
+    type Batch: Batch;
+    /// `rows` and `bytes` are guesses that spare reallocation.
+    fn new(tenant: TenantId, rows: usize, bytes: usize) -> Self;
+    /// Closed rows.
+    fn len(&self) -> usize;
+    /// Bytes of text so far, staged ones included.
+    fn text_bytes(&self) -> usize;
+    /// Stages an attribute of the row.
+    fn attribute(&mut self, key: &str, value: &str);
+    /// Forgets what was staged.
+    fn discard(&mut self);
+    fn finish(self) -> Self::Batch;
+}
+
+impl Rows for LogBatchBuilder {
+    type Batch = LogBatch;
+
+    fn new(tenant: TenantId, rows: usize, bytes: usize) -> Self {
+        Self::new(tenant, rows, bytes)
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn text_bytes(&self) -> usize {
+        self.text_bytes()
+    }
+
+    #[inline]
+    fn attribute(&mut self, key: &str, value: &str) {
+        self.attribute(key, value);
+    }
+
+    fn discard(&mut self) {
+        self.discard();
+    }
+
+    fn finish(self) -> LogBatch {
+        self.finish()
+    }
+}
+
 /// One request on its way into a batch.
-pub(crate) struct Intake<'r> {
-    pub(crate) builder: LogBatchBuilder,
+pub(crate) struct Intake<'r, B = LogBatchBuilder> {
+    pub(crate) builder: B,
     pub(crate) limits: &'r Limits,
     pub(crate) now_ns: i64,
     registry: &'r StreamRegistry,
     tenant: &'r TenantId,
     position: usize,
-    /// Bytes of the batch that [`LogBatchBuilder::text_bytes`] does not count.
+    /// Bytes of the batch that [`Rows::text_bytes`] does not count.
     other_bytes: usize,
     own_times: bool,
     max_expanded_bytes: usize,
@@ -70,7 +116,7 @@ pub(crate) struct Intake<'r> {
     first_errors: Vec<Rejection>,
 }
 
-impl<'r> Intake<'r> {
+impl<'r, B: Rows> Intake<'r, B> {
     /// `rows` and `bytes` are guesses that spare reallocation.
     pub(crate) fn new(
         tenant: &'r TenantId,
@@ -81,7 +127,7 @@ impl<'r> Intake<'r> {
         bytes: usize,
     ) -> Self {
         Self {
-            builder: LogBatchBuilder::new(tenant.clone(), rows.min(limits.max_records), bytes),
+            builder: B::new(tenant.clone(), rows.min(limits.max_records), bytes),
             limits,
             now_ns,
             registry,
@@ -133,7 +179,8 @@ impl<'r> Intake<'r> {
             return Ok(());
         }
         let limit = self.max_record_bytes;
-        Err(Fault::Record(format!("the record has {bytes} bytes, {limit} are allowed; shorten it").into()))
+        let row = B::Batch::ROW;
+        Err(Fault::Record(format!("the {row} has {bytes} bytes, {limit} are allowed; shorten it").into()))
     }
 
     /// Refuses one attribute too many.
@@ -142,20 +189,16 @@ impl<'r> Intake<'r> {
             return Ok(());
         }
         let limit = self.limits.max_attributes_per_record;
-        Err(Fault::Record(format!("the record has more than {limit} attributes; send fewer").into()))
+        let row = B::Batch::ROW;
+        Err(Fault::Record(format!("the {row} has more than {limit} attributes; send fewer").into()))
     }
 
-    /// Closes the row that was staged in the builder.
-    pub(crate) fn push(&mut self, record: &LogRecord<'_>, attributes: usize) -> Result<(), Fault> {
-        self.builder.push(record).map_err(|_| bad(BODY_NOT_UTF8))?;
-        // Decoders put the time of arrival where none was sent.
-        self.own_times &= record.timestamp != self.now_ns;
-        self.other_bytes += ROW_BYTES
-            + ATTRIBUTE_BYTES * attributes
-            + record.scope_name.len()
-            + record.severity_text.len()
-            + record.event_name.len();
-        Ok(())
+    /// Notes what a row that was closed has besides its text: its time (that of arrival, where none was sent),
+    /// and its bytes that [`Rows::text_bytes`] does not count.
+    #[inline]
+    pub(crate) fn closed(&mut self, time: i64, bytes: usize) {
+        self.own_times &= time != self.now_ns;
+        self.other_bytes += ROW_BYTES + bytes;
     }
 
     /// Closes a record that [`Intake::begin`] began: rejects it when only it is at fault.
@@ -193,7 +236,7 @@ impl<'r> Intake<'r> {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Decoded {
+    pub(crate) fn finish(self) -> Decoded<B::Batch> {
         let accepted = self.builder.len();
         Decoded {
             batch: (accepted > 0).then(|| self.builder.finish()),
@@ -202,6 +245,16 @@ impl<'r> Intake<'r> {
             first_errors: self.first_errors,
             own_times: self.own_times,
         }
+    }
+}
+
+impl Intake<'_> {
+    /// Closes the row that was staged in the builder.
+    pub(crate) fn push(&mut self, record: &LogRecord<'_>, attributes: usize) -> Result<(), Fault> {
+        self.builder.push(record).map_err(|_| bad(BODY_NOT_UTF8))?;
+        let texts = record.scope_name.len() + record.severity_text.len() + record.event_name.len();
+        self.closed(record.timestamp, ATTRIBUTE_BYTES * attributes + texts);
+        Ok(())
     }
 }
 

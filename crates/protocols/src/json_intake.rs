@@ -1,22 +1,24 @@
 //! What the decoders of JSON requests share: records that stand in an array.
 
+use trine_schema::LogBatchBuilder;
+
 use crate::{
     DecodeError,
-    intake::{Fault, Intake, Reason},
+    intake::{Fault, Intake, Reason, Rows},
     json::Json,
 };
 
 /// A JSON request on its way into a batch.
-pub(crate) struct JsonIntake<'r> {
-    pub(crate) intake: Intake<'r>,
+pub(crate) struct JsonIntake<'r, B = LogBatchBuilder> {
+    pub(crate) intake: Intake<'r, B>,
     /// For values with escapes; reused.
     pub(crate) buffer: String,
     /// For names with escapes; reused.
     pub(crate) key_buffer: String,
 }
 
-impl<'r> JsonIntake<'r> {
-    pub(crate) fn new(intake: Intake<'r>) -> Self {
+impl<'r, B: Rows> JsonIntake<'r, B> {
+    pub(crate) fn new(intake: Intake<'r, B>) -> Self {
         Self { intake, buffer: String::new(), key_buffer: String::new() }
     }
 

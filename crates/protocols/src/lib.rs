@@ -1,5 +1,6 @@
 //! Wire bytes become [`trine_schema::LogBatch`]es: OTLP logs (protobuf, JSON), Loki push
-//! (protobuf, JSON), JSON lines. No sockets, no async.
+//! (protobuf, JSON), JSON lines; and [`trine_schema::SpanBatch`]es: OTLP traces (protobuf).
+//! No sockets, no async.
 //!
 //! Guarantees of every decoder:
 //! - Any bytes end in a [`Decoded`] or a [`DecodeError`], never in a panic; work and memory are
@@ -7,8 +8,8 @@
 //! - A request that is broken as a whole (truncated protobuf, broken JSON) is a [`DecodeError`]
 //!   and stores nothing. A record that is bad by itself (not UTF-8, too big, time out of range) is
 //!   rejected alone, counted and named in [`Decoded::first_errors`]; its neighbours are kept.
-//! - No heap allocation per record: bytes go straight into the [`trine_schema::LogBatchBuilder`],
-//!   and labels are parsed once per spelling and process
+//! - No heap allocation per record: bytes go straight into the [`trine_schema::LogBatchBuilder`] or
+//!   [`trine_schema::SpanBatchBuilder`], and labels are parsed once per spelling and process
 //!   ([`trine_schema::StreamRegistry::intern_raw`]).
 //!
 //! The way of a request: [`decompress`] → one `decode_…` → the store; then, for OTLP, the answer
@@ -26,9 +27,10 @@ mod limits;
 pub mod loki;
 pub mod otlp;
 mod render;
+mod span_intake;
 mod wire;
 
 pub use compression::{Compression, decompress};
-pub use decoded::{Decoded, MAX_FIRST_ERRORS, Rejection};
+pub use decoded::{Batch, Decoded, MAX_FIRST_ERRORS, Rejection};
 pub use error::DecodeError;
 pub use limits::Limits;

@@ -15,6 +15,8 @@ pub struct Limits {
     pub max_depth: usize,
     /// Most attributes (structured metadata, JSON fields) of a record; more reject it.
     pub max_attributes_per_record: usize,
+    /// Most events of a span, and most links; more reject it. An event is 2 bytes on the wire and 16 in memory.
+    pub max_events_per_span: usize,
     /// Most labels (resource attributes) of a stream; more reject the stream's records.
     pub max_labels_per_stream: usize,
     /// Longest label name in bytes.
@@ -46,6 +48,7 @@ impl Default for Limits {
             max_record_bytes: 16 << 20,
             max_depth: 64,
             max_attributes_per_record: 1024,
+            max_events_per_span: 8192,
             max_labels_per_stream: 128,
             max_label_name_bytes: 1024,
             max_label_value_bytes: 16 << 10,

@@ -272,6 +272,11 @@ impl SpanBatchBuilder {
         self.events.attributes.push(key, value);
     }
 
+    /// Stages an attribute of the event whose value is written by `Display`.
+    pub fn event_attribute_display(&mut self, key: &str, value: impl fmt::Display) {
+        self.events.attributes.push_display(key, value);
+    }
+
     /// Stages an event of the span (nanoseconds since 1970).
     pub fn event(&mut self, timestamp: i64, name: &str) {
         let position = self.events.timestamp.len();
@@ -283,6 +288,11 @@ impl SpanBatchBuilder {
     /// Stages an attribute of the link that [`SpanBatchBuilder::link`] closes.
     pub fn link_attribute(&mut self, key: &str, value: &str) {
         self.links.attributes.push(key, value);
+    }
+
+    /// Stages an attribute of the link whose value is written by `Display`.
+    pub fn link_attribute_display(&mut self, key: &str, value: impl fmt::Display) {
+        self.links.attributes.push_display(key, value);
     }
 
     /// Stages a link of the span.

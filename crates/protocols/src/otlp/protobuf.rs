@@ -1,4 +1,5 @@
-//! `ExportLogsServiceRequest` in protobuf.
+//! The envelope of an export request in protobuf: resources, scopes in them, records in these. It is the same
+//! for logs and traces; what a record is says [`Message`].
 //!
 //! A first pass over the frames counts the records, so that the builder is sized once and a broken
 //! frame is found before any work is done. The second decodes. Protobuf allows a resource or scope
@@ -7,58 +8,50 @@
 
 use std::borrow::Cow;
 
-use trine_model::{Severity, SpanId, TenantId, TraceId};
-use trine_schema::{Labels, LogRecord, StreamRef, StreamRegistry};
+use trine_model::TenantId;
+use trine_schema::{Labels, StreamRef, StreamRegistry};
 
-use super::{
-    DROPPED_COUNT,
-    scope::Scope,
-    value::{self, Any, KEY_NOT_UTF8, VALUE_NOT_UTF8},
-};
+use super::{scope::Scope, value};
 use crate::{
     DecodeError, Decoded, Limits,
-    intake::{Dialect, Fault, Intake, Reason, bad, labels, timestamp, utf8},
+    intake::{Dialect, Fault, Intake, Reason, Rows, bad, labels, utf8},
     wire::{Tag, Wire},
 };
 
-/// `ExportLogsServiceRequest`.
-const RESOURCE_LOGS: Tag = Tag::bytes(1);
-/// `ResourceLogs`.
+/// `Export…ServiceRequest`.
+const RESOURCE_RECORDS: Tag = Tag::bytes(1);
+/// `ResourceLogs`, `ResourceSpans`.
 const RESOURCE: Tag = Tag::bytes(1);
-const SCOPE_LOGS: Tag = Tag::bytes(2);
+const SCOPE_RECORDS: Tag = Tag::bytes(2);
 /// `Resource`.
 const RESOURCE_ATTRIBUTE: Tag = Tag::bytes(1);
-/// `ScopeLogs`.
+/// `ScopeLogs`, `ScopeSpans`.
 const SCOPE: Tag = Tag::bytes(1);
 const RECORD: Tag = Tag::bytes(2);
 /// `InstrumentationScope`.
 const SCOPE_NAME: Tag = Tag::bytes(1);
 const SCOPE_VERSION: Tag = Tag::bytes(2);
 const SCOPE_ATTRIBUTE: Tag = Tag::bytes(3);
-/// `LogRecord`.
-const TIME: Tag = Tag::fixed64(1);
-const SEVERITY_NUMBER: Tag = Tag::varint(2);
-const SEVERITY_TEXT: Tag = Tag::bytes(3);
-const BODY: Tag = Tag::bytes(5);
-const ATTRIBUTE: Tag = Tag::bytes(6);
-const DROPPED_ATTRIBUTES: Tag = Tag::varint(7);
-const FLAGS: Tag = Tag::fixed32(8);
-const TRACE_ID: Tag = Tag::bytes(9);
-const SPAN_ID: Tag = Tag::bytes(10);
-const OBSERVED_TIME: Tag = Tag::fixed64(11);
-const EVENT_NAME: Tag = Tag::bytes(12);
+/// Rows that one message each brings.
+pub(super) trait Message: Rows + Sized {
+    /// Decodes a record below its resource and scope.
+    fn read(
+        decoder: &mut Decoder<'_, Self>,
+        wire: Wire<'_>,
+        stream: StreamRef,
+        scope: &Scope,
+    ) -> Result<(), Fault>;
+}
 
-/// Decodes an `ExportLogsServiceRequest` in protobuf. `now_ns` (nanoseconds since 1970) stands in
-/// for records that carry no time at all.
-pub fn decode_logs_protobuf(
+pub(super) fn decode<B: Message>(
     bytes: &[u8],
     tenant: &TenantId,
     registry: &StreamRegistry,
     now_ns: i64,
     limits: &Limits,
-) -> Result<Decoded, DecodeError> {
+) -> Result<Decoded<B::Batch>, DecodeError> {
     let frames = survey(bytes)?;
-    let mut decoder = Decoder {
+    let mut decoder = Decoder::<B> {
         intake: Intake::new(tenant, registry, now_ns, limits, frames.records, bytes.len()),
         late_scope: frames.late_scope,
         buffer: String::new(),
@@ -66,7 +59,7 @@ pub fn decode_logs_protobuf(
     let mut request = Wire::new(bytes);
     while let Some(tag) = request.tag()? {
         match tag {
-            RESOURCE_LOGS => decoder.resource_logs(request.message()?)?,
+            RESOURCE_RECORDS => decoder.resource_records(request.message()?)?,
             _ => request.skip(tag)?,
         }
     }
@@ -83,26 +76,26 @@ fn survey(bytes: &[u8]) -> Result<Frames, DecodeError> {
     let mut frames = Frames { records: 0, late_scope: false };
     let mut request = Wire::new(bytes);
     while let Some(tag) = request.tag()? {
-        if tag != RESOURCE_LOGS {
+        if tag != RESOURCE_RECORDS {
             request.skip(tag)?;
             continue;
         }
-        let mut resource_logs = request.message()?;
-        while let Some(tag) = resource_logs.tag()? {
-            if tag != SCOPE_LOGS {
-                resource_logs.skip(tag)?;
+        let mut resource_records = request.message()?;
+        while let Some(tag) = resource_records.tag()? {
+            if tag != SCOPE_RECORDS {
+                resource_records.skip(tag)?;
                 continue;
             }
-            let mut scope_logs = resource_logs.message()?;
+            let mut scope_records = resource_records.message()?;
             let before = frames.records;
-            while let Some(tag) = scope_logs.tag()? {
+            while let Some(tag) = scope_records.tag()? {
                 match tag {
                     RECORD => {
-                        scope_logs.message()?;
+                        scope_records.message()?;
                         frames.records += 1;
                     }
                     _ => {
-                        scope_logs.skip(tag)?;
+                        scope_records.skip(tag)?;
                         frames.late_scope |= tag == SCOPE && frames.records > before;
                     }
                 }
@@ -130,11 +123,11 @@ fn gather(mut wire: Wire<'_>, field: Tag) -> Result<Cow<'_, [u8]>, DecodeError> 
     Ok(found)
 }
 
-struct Decoder<'r> {
-    intake: Intake<'r>,
+pub(super) struct Decoder<'r, B> {
+    pub(super) intake: Intake<'r, B>,
     late_scope: bool,
     /// For values that are not text; reused.
-    buffer: String,
+    pub(super) buffer: String,
 }
 
 /// Turns a fault of what stands above records into the reason that all of them share.
@@ -145,8 +138,8 @@ fn shared(fault: Fault) -> Result<Reason, DecodeError> {
     }
 }
 
-impl Decoder<'_> {
-    fn resource_logs(&mut self, mut wire: Wire<'_>) -> Result<(), DecodeError> {
+impl<B: Message> Decoder<'_, B> {
+    fn resource_records(&mut self, mut wire: Wire<'_>) -> Result<(), DecodeError> {
         let resource = gather(wire, RESOURCE)?;
         let parse = |limits: &Limits| parse_resource(&resource, limits);
         let stream = match self.intake.stream(Dialect::OtlpProtobuf, &resource, parse) {
@@ -155,15 +148,15 @@ impl Decoder<'_> {
         };
         while let Some(tag) = wire.tag()? {
             match (tag, &stream) {
-                (SCOPE_LOGS, Ok(stream)) => self.scope_logs(wire.message()?, *stream)?,
-                (SCOPE_LOGS, Err(reason)) => self.refuse(wire.message()?, reason)?,
+                (SCOPE_RECORDS, Ok(stream)) => self.scope_records(wire.message()?, *stream)?,
+                (SCOPE_RECORDS, Err(reason)) => self.refuse(wire.message()?, reason)?,
                 _ => wire.skip(tag)?,
             }
         }
         Ok(())
     }
 
-    /// Rejects all records of a `ScopeLogs`.
+    /// Rejects all records of a scope.
     fn refuse(&mut self, mut wire: Wire<'_>, reason: &Reason) -> Result<(), DecodeError> {
         let mut records = 0;
         while let Some(tag) = wire.tag()? {
@@ -173,7 +166,7 @@ impl Decoder<'_> {
         self.intake.reject_all(records, reason.clone())
     }
 
-    fn scope_logs(&mut self, mut wire: Wire<'_>, stream: StreamRef) -> Result<(), DecodeError> {
+    fn scope_records(&mut self, mut wire: Wire<'_>, stream: StreamRef) -> Result<(), DecodeError> {
         let whole = wire;
         let mut scope = Scope::default();
         let mut read = Ok(());
@@ -214,9 +207,7 @@ impl Decoder<'_> {
                     scope.set_version(utf8(wire.bytes()?, reason)?, limits)?;
                 }
                 SCOPE_ATTRIBUTE => {
-                    let (key, value) = value::key_value(wire.message()?)?;
-                    let key = utf8(key, KEY_NOT_UTF8)?;
-                    let value = value::text(value, &mut self.buffer, limits.max_depth, VALUE_NOT_UTF8)?;
+                    let (key, value) = value::pair(wire.message()?, &mut self.buffer, limits.max_depth)?;
                     scope.attribute(key, value, limits)?;
                 }
                 _ => wire.skip(tag)?,
@@ -226,73 +217,11 @@ impl Decoder<'_> {
     }
 
     #[inline]
-    fn record(&mut self, mut wire: Wire<'_>, stream: StreamRef, scope: &Scope) -> Result<(), Fault> {
+    fn record(&mut self, wire: Wire<'_>, stream: StreamRef, scope: &Scope) -> Result<(), Fault> {
         self.intake.check_length(wire.rest().len())?;
-        let mut record = LogRecord { stream, scope_name: &scope.name, ..LogRecord::default() };
-        let (mut time, mut observed) = (0, 0);
-        let mut body = Any::Empty;
-        let mut dropped = 0;
-        let mut attributes = scope.stage(&mut self.intake.builder);
-        while let Some(tag) = wire.tag()? {
-            match tag {
-                TIME => time = wire.fixed64()?,
-                SEVERITY_NUMBER => {
-                    record.severity = Severity::from_number(i64::from(wire.varint()? as i32));
-                }
-                SEVERITY_TEXT => {
-                    let (text, name) = (wire.bytes()?, record.severity.level().name());
-                    // Most words only repeat the level, and then they need no check.
-                    record.severity_text = if text == name.as_bytes() {
-                        name
-                    } else {
-                        utf8(text, "severity_text is not valid UTF-8; send text as UTF-8")?
-                    };
-                }
-                BODY => body = value::any(wire.message()?)?,
-                ATTRIBUTE => {
-                    let pair = wire.message()?;
-                    attributes += 1;
-                    self.intake.check_attributes(attributes)?;
-                    let (key, value) = value::key_value(pair)?;
-                    self.attribute(key, value)?;
-                }
-                DROPPED_ATTRIBUTES => dropped = wire.varint()? as u32,
-                FLAGS => record.trace_flags = wire.fixed32()?,
-                TRACE_ID => record.trace_id = TraceId::from_bytes(wire.bytes()?).ok(),
-                SPAN_ID => record.span_id = SpanId::from_bytes(wire.bytes()?).ok(),
-                OBSERVED_TIME => observed = wire.fixed64()?,
-                EVENT_NAME => {
-                    record.event_name =
-                        utf8(wire.bytes()?, "event_name is not valid UTF-8; send text as UTF-8")?;
-                }
-                _ => wire.skip(tag)?,
-            }
-        }
-        if dropped != 0 {
-            attributes += 1;
-            self.intake.builder.attribute_display(DROPPED_COUNT, dropped);
-        }
-        let body = value::text(body, &mut self.buffer, self.intake.limits.max_depth, BODY_NOT_UTF8)?;
-        self.intake.builder.body(body);
-        let observed = timestamp(observed)?;
-        record.observed_timestamp = (observed != 0).then_some(observed);
-        record.timestamp = match timestamp(time)? {
-            0 => record.observed_timestamp.unwrap_or(self.intake.now_ns),
-            time => time,
-        };
-        self.intake.push(&record, attributes)
-    }
-
-    #[inline]
-    fn attribute(&mut self, key: &[u8], value: Any<'_>) -> Result<(), Fault> {
-        let key = utf8(key, KEY_NOT_UTF8)?;
-        let value = value::text(value, &mut self.buffer, self.intake.limits.max_depth, VALUE_NOT_UTF8)?;
-        self.intake.builder.attribute(key, value);
-        Ok(())
+        B::read(self, wire, stream, scope)
     }
 }
-
-const BODY_NOT_UTF8: &str = "the body is not valid UTF-8; send text as UTF-8 or bytes_value";
 
 fn parse_resource(bytes: &[u8], limits: &Limits) -> Result<Labels, Fault> {
     let mut pairs = Vec::new();

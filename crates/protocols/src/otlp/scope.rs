@@ -1,10 +1,8 @@
 //! The instrumentation scope, parsed once and repeated in the records below it.
 
-use trine_schema::LogBatchBuilder;
-
 use crate::{
     Limits,
-    intake::{ATTRIBUTE_BYTES, Fault},
+    intake::{ATTRIBUTE_BYTES, Fault, Rows},
 };
 
 /// Prefix of a scope's own attributes in a record, as other exporters write it.
@@ -47,7 +45,7 @@ impl Scope {
 
     /// Stages the scope's attributes for a record; returns how many.
     #[inline]
-    pub(super) fn stage(&self, builder: &mut LogBatchBuilder) -> usize {
+    pub(super) fn stage(&self, builder: &mut impl Rows) -> usize {
         for (key, value) in &self.attributes {
             builder.attribute(key, value);
         }

@@ -94,6 +94,17 @@ pub(super) fn text<'s, 'a: 's>(
     Ok(buffer)
 }
 
+/// Reads a `KeyValue` as text; `buffer` is used when the value is not text already.
+#[inline]
+pub(super) fn pair<'s, 'a: 's>(
+    wire: Wire<'a>,
+    buffer: &'s mut String,
+    depth: usize,
+) -> Result<(&'a str, &'s str), Fault> {
+    let (key, value) = key_value(wire)?;
+    Ok((utf8(key, KEY_NOT_UTF8)?, text(value, buffer, depth, VALUE_NOT_UTF8)?))
+}
+
 /// Appends the value as JSON.
 fn json(value: Any<'_>, out: &mut String, depth: usize) -> Result<(), Fault> {
     match value {

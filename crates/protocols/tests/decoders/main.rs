@@ -10,6 +10,7 @@ mod errors;
 mod jsonlines;
 mod loki;
 mod otlp;
+mod otlp_spans;
 mod robustness;
 mod rows;
 mod trainticket;

@@ -15,7 +15,7 @@ use trine_schema::Labels;
 
 use crate::rows::{Context, NOW, Row};
 
-fn text() -> impl Strategy<Value = String> {
+pub fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z .]{0,12}", "\\PC{0,8}", "[\"\\\\\n\u{1}é😀]{0,5}", "[a-z ]{60,90}"]
 }
 
@@ -40,11 +40,11 @@ fn value() -> impl Strategy<Value = Option<AnyValue>> {
     option::weighted(0.95, option::weighted(0.95, tree).prop_map(|value| AnyValue { value }))
 }
 
-fn key_value(key: String, value: Option<AnyValue>) -> KeyValue {
+pub fn key_value(key: String, value: Option<AnyValue>) -> KeyValue {
     KeyValue { key, value, ..KeyValue::default() }
 }
 
-fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
+pub fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
     vec((text(), value()).prop_map(|(key, value)| key_value(key, value)), 0..4)
 }
 
@@ -126,7 +126,7 @@ fn json(value: &AnyValue) -> String {
     }
 }
 
-fn plain(value: Option<&AnyValue>) -> String {
+pub fn plain(value: Option<&AnyValue>) -> String {
     match value.and_then(|value| value.value.as_ref()) {
         None => String::new(),
         Some(Value::StringValue(text)) => text.clone(),
@@ -271,7 +271,7 @@ proptest! {
 }
 
 /// The same JSON with the members of every object in reverse order.
-fn turned(json: &str) -> String {
+pub fn turned(json: &str) -> String {
     fn turn(value: &serde_json::Value, out: &mut String) {
         match value {
             serde_json::Value::Object(members) => {

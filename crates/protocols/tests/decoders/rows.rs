@@ -1,15 +1,21 @@
 //! Batches as plain rows, to compare.
 
 use arrow::{
-    array::{Array, AsArray},
-    datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use trine_model::TenantId;
 use trine_protocols::{Decoded, Limits};
-use trine_schema::{StreamRegistry, columns::attributes_of, logs::column};
+use trine_schema::{SpanBatch, StreamRegistry, columns::attributes_of, logs::column, spans};
 
 /// Stands for the time of arrival.
 pub const NOW: i64 = 1_700_000_000_000_000_000;
+
+pub type Pairs = Vec<(String, String)>;
+/// Time, name, attributes.
+pub type Event = (i64, String, Pairs);
+/// Trace id, span id, trace state, attributes.
+pub type Link = (String, String, Option<String>, Pairs);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row {
@@ -24,7 +30,45 @@ pub struct Row {
     pub flags: u32,
     pub event_name: Option<String>,
     pub scope_name: Option<String>,
-    pub attributes: Vec<(String, String)>,
+    pub attributes: Pairs,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpanRow {
+    pub labels: String,
+    pub timestamp: i64,
+    pub duration: i64,
+    pub trace_id: String,
+    pub span_id: String,
+    pub parent: Option<String>,
+    pub operation: String,
+    pub kind: u8,
+    pub status: u8,
+    pub status_message: Option<String>,
+    pub trace_state: Option<String>,
+    pub flags: u32,
+    pub scope_name: Option<String>,
+    pub attributes: Pairs,
+    pub events: Vec<Event>,
+    pub links: Vec<Link>,
+}
+
+fn text(column: &dyn Array, row: usize) -> Option<String> {
+    let column = column.as_string::<i32>();
+    column.is_valid(row).then(|| column.value(row).to_owned())
+}
+
+fn hex(column: &dyn Array, row: usize) -> Option<String> {
+    let column = column.as_fixed_size_binary();
+    column.is_valid(row).then(|| column.value(row).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn time(column: &dyn Array, row: usize) -> i64 {
+    column.as_primitive::<TimestampNanosecondType>().value(row)
+}
+
+fn pairs(column: &dyn Array, row: usize) -> Pairs {
+    attributes_of(column.as_map(), row).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// What every decoder needs besides the bytes.
@@ -45,40 +89,77 @@ impl Context {
         assert_eq!(batch.tenant, self.tenant);
         let records = &batch.records;
         assert_eq!(decoded.accepted, records.num_rows());
-        let text = |column: usize, row: usize| {
-            let column = records.column(column).as_string::<i32>();
-            column.is_valid(row).then(|| column.value(row).to_owned())
-        };
-        let hex = |column: usize, row: usize| {
-            let column = records.column(column).as_fixed_size_binary();
-            column.is_valid(row).then(|| column.value(row).iter().map(|byte| format!("{byte:02x}")).collect())
-        };
         let observed = records.column(column::OBSERVED_TIMESTAMP).as_primitive::<TimestampNanosecondType>();
         let rows: Vec<Row> = (0..records.num_rows())
             .map(|row| Row {
-                labels: {
-                    let stream = records.column(column::STREAM).as_primitive::<UInt32Type>().value(row);
-                    self.registry.get(stream).labels.to_json()
-                },
-                timestamp: records
-                    .column(column::TIMESTAMP)
-                    .as_primitive::<TimestampNanosecondType>()
-                    .value(row),
+                labels: self.labels(records, row),
+                timestamp: time(records.column(column::TIMESTAMP), row),
                 observed: observed.is_valid(row).then(|| observed.value(row)),
                 severity: records.column(column::SEVERITY_NUMBER).as_primitive::<UInt8Type>().value(row),
-                severity_text: text(column::SEVERITY_TEXT, row),
-                body: text(column::BODY, row).unwrap(),
-                trace_id: hex(column::TRACE_ID, row),
-                span_id: hex(column::SPAN_ID, row),
+                severity_text: text(records.column(column::SEVERITY_TEXT), row),
+                body: text(records.column(column::BODY), row).unwrap(),
+                trace_id: hex(records.column(column::TRACE_ID), row),
+                span_id: hex(records.column(column::SPAN_ID), row),
                 flags: records.column(column::TRACE_FLAGS).as_primitive::<UInt32Type>().value(row),
-                event_name: text(column::EVENT_NAME, row),
-                scope_name: text(column::SCOPE_NAME, row),
-                attributes: attributes_of(records.column(column::ATTRIBUTES).as_map(), row)
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .collect(),
+                event_name: text(records.column(column::EVENT_NAME), row),
+                scope_name: text(records.column(column::SCOPE_NAME), row),
+                attributes: pairs(records.column(column::ATTRIBUTES), row),
             })
             .collect();
         assert_eq!(decoded.own_times, rows.iter().all(|row| row.timestamp != NOW));
         rows
+    }
+
+    /// The same for spans.
+    pub fn spans(&self, decoded: &Decoded<SpanBatch>) -> Vec<SpanRow> {
+        use spans::column;
+        let Some(batch) = &decoded.batch else {
+            assert_eq!(decoded.accepted, 0);
+            return Vec::new();
+        };
+        assert_eq!(batch.tenant, self.tenant);
+        let records = &batch.records;
+        assert_eq!(decoded.accepted, records.num_rows());
+        let column = |at: usize| &**records.column(at);
+        let small = |at: usize, row: usize| column(at).as_primitive::<UInt8Type>().value(row);
+        let rows: Vec<SpanRow> = (0..records.num_rows())
+            .map(|row| SpanRow {
+                labels: self.labels(records, row),
+                timestamp: time(column(column::TIMESTAMP), row),
+                duration: column(column::DURATION).as_primitive::<Int64Type>().value(row),
+                trace_id: hex(column(column::TRACE_ID), row).unwrap(),
+                span_id: hex(column(column::SPAN_ID), row).unwrap(),
+                parent: hex(column(column::PARENT_SPAN_ID), row),
+                operation: text(column(column::OPERATION), row).unwrap(),
+                kind: small(column::KIND, row),
+                status: small(column::STATUS_CODE, row),
+                status_message: text(column(column::STATUS_MESSAGE), row),
+                trace_state: text(column(column::TRACE_STATE), row),
+                flags: column(column::TRACE_FLAGS).as_primitive::<UInt32Type>().value(row),
+                scope_name: text(column(column::SCOPE_NAME), row),
+                attributes: pairs(column(column::ATTRIBUTES), row),
+                events: {
+                    let events = column(column::EVENTS).as_list::<i32>().value(row);
+                    let of = |i| events.as_struct().column(i);
+                    (0..events.len())
+                        .map(|i| (time(of(0), i), text(of(1), i).unwrap(), pairs(of(2), i)))
+                        .collect()
+                },
+                links: {
+                    let links = column(column::LINKS).as_list::<i32>().value(row);
+                    let of = |i| links.as_struct().column(i);
+                    let link =
+                        |i| (hex(of(0), i).unwrap(), hex(of(1), i).unwrap(), text(of(2), i), pairs(of(3), i));
+                    (0..links.len()).map(link).collect()
+                },
+            })
+            .collect();
+        assert_eq!(decoded.own_times, rows.iter().all(|row| row.timestamp != NOW));
+        rows
+    }
+
+    fn labels(&self, records: &RecordBatch, row: usize) -> String {
+        let stream = records.column(column::STREAM).as_primitive::<UInt32Type>().value(row);
+        self.registry.get(stream).labels.to_json()
     }
 }

@@ -1,0 +1,150 @@
+//! What the decoders of spans share: rows of spans, their events and links, and their bounds.
+
+use std::fmt::Display;
+
+use trine_model::{SpanId, TenantId, TraceId};
+use trine_schema::{Span, SpanBatch, SpanBatchBuilder};
+
+use crate::intake::{ATTRIBUTE_BYTES, Fault, Intake, Rows};
+
+/// What an event and a link cost besides their text, in bytes; for [`crate::Limits::max_expanded_bytes`].
+const EVENT_BYTES: usize = 16;
+const LINK_BYTES: usize = 32;
+
+/// OTLP `SpanKind`.
+pub(crate) mod kind {
+    pub(crate) const UNSPECIFIED: u8 = 0;
+    pub(crate) const CONSUMER: u8 = 5;
+}
+
+/// OTLP `StatusCode`.
+pub(crate) mod status {
+    pub(crate) const UNSET: u8 = 0;
+    pub(crate) const ERROR: u8 = 2;
+}
+
+impl Rows for SpanBatchBuilder {
+    type Batch = SpanBatch;
+
+    fn new(tenant: TenantId, rows: usize, _bytes: usize) -> Self {
+        Self::new(tenant, rows)
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn text_bytes(&self) -> usize {
+        self.text_bytes()
+    }
+
+    #[inline]
+    fn attribute(&mut self, key: &str, value: &str) {
+        self.attribute(key, value);
+    }
+
+    fn discard(&mut self) {
+        self.discard();
+    }
+
+    fn finish(self) -> SpanBatch {
+        self.finish()
+    }
+}
+
+/// What was staged for one span.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    /// Attributes of the span itself.
+    attributes: usize,
+    events: usize,
+    links: usize,
+    /// Bytes of events and links that [`Rows::text_bytes`] does not count.
+    bytes: usize,
+}
+
+impl Staged {
+    /// `attributes` are staged already.
+    #[inline]
+    pub(crate) fn new(attributes: usize) -> Self {
+        Self { attributes, ..Self::default() }
+    }
+}
+
+impl Intake<'_, SpanBatchBuilder> {
+    /// Stages an attribute that is no part of what the sender is bound to.
+    pub(crate) fn attribute_display(&mut self, staged: &mut Staged, key: &str, value: impl Display) {
+        staged.attributes += 1;
+        self.builder.attribute_display(key, value);
+    }
+
+    /// Stages an attribute of the span.
+    #[inline]
+    pub(crate) fn attribute(&mut self, staged: &mut Staged, key: &str, value: &str) -> Result<(), Fault> {
+        staged.attributes += 1;
+        self.check_attributes(staged.attributes)?;
+        self.builder.attribute(key, value);
+        Ok(())
+    }
+
+    /// Stages an event whose `attributes` are staged (nanoseconds since 1970).
+    #[inline]
+    pub(crate) fn event(
+        &mut self,
+        staged: &mut Staged,
+        timestamp: i64,
+        name: &str,
+        attributes: usize,
+    ) -> Result<(), Fault> {
+        staged.events += 1;
+        self.check_parts(staged.events, "events")?;
+        staged.bytes += EVENT_BYTES + ATTRIBUTE_BYTES * attributes;
+        self.builder.event(timestamp, name);
+        Ok(())
+    }
+
+    /// Stages a link whose `attributes` are staged. An id that is not known is all zero.
+    #[inline]
+    pub(crate) fn link(
+        &mut self,
+        staged: &mut Staged,
+        (trace_id, span_id): (TraceId, SpanId),
+        trace_state: &str,
+        attributes: usize,
+    ) -> Result<(), Fault> {
+        staged.links += 1;
+        self.check_parts(staged.links, "links")?;
+        staged.bytes += LINK_BYTES + trace_state.len() + ATTRIBUTE_BYTES * attributes;
+        self.builder.link(trace_id, span_id, trace_state);
+        Ok(())
+    }
+
+    fn check_parts(&self, count: usize, what: &str) -> Result<(), Fault> {
+        let limit = self.limits.max_events_per_span;
+        if count <= limit {
+            return Ok(());
+        }
+        Err(Fault::Record(format!("the span has more than {limit} {what}; send fewer").into()))
+    }
+
+    /// Closes the row with what was staged.
+    #[inline]
+    pub(crate) fn push(&mut self, span: &Span<'_>, staged: &Staged) {
+        self.builder.push(span);
+        let texts = span.scope_name.len() + span.status_message.len() + span.trace_state.len();
+        self.closed(span.timestamp, staged.bytes + ATTRIBUTE_BYTES * staged.attributes + texts);
+    }
+}
+
+/// Start and duration of a span whose sender gave both ends (nanoseconds since 1970, 0 when not known). Without
+/// a start the end stands in, then the time of arrival; without an end the duration is 0.
+#[inline]
+pub(crate) fn interval(start: i64, end: i64, now_ns: i64) -> (i64, i64) {
+    match (start, end) {
+        (0, 0) => (now_ns, 0),
+        (0, end) => (end, 0),
+        (start, 0) => (start, 0),
+        (start, end) => (start, end - start),
+    }
+}
