@@ -27,6 +27,7 @@ mod pool;
 mod read;
 mod scan;
 mod sort;
+mod spans;
 mod top;
 mod verify;
 mod write;
@@ -42,6 +43,7 @@ pub use merge::merge_sorted;
 pub use read::Segment;
 pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
 pub use sort::{SortedRows, StreamOrder, sort_batches};
+pub use spans::{SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, sort_spans, write_spans};
 pub use write::{BodyEncoding, SegmentMeta, WriteOptions, write_segment};
 
 /// Rows that are decoded and skipped together: a Parquet page, a body block, a bloom.

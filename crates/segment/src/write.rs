@@ -340,30 +340,56 @@ pub(crate) fn begin_file<W: Write + Send>(
     file: W,
     options: &WriteOptions,
 ) -> Result<SerializedFileWriter<BlockWriter<W>>, SegmentError> {
-    let properties = Arc::new(properties(options)?);
-    let schema = ArrowSchemaConverter::new().with_coerce_types(false).convert(&stored_schema())?;
-    Ok(SerializedFileWriter::new(BlockWriter::new(file), schema.root_schema_ptr(), properties)?)
+    begin_parquet(file, &stored_schema(), properties(options)?)
+}
+
+/// A file with these columns and without row groups.
+pub(crate) fn begin_parquet<W: Write + Send>(
+    file: W,
+    schema: &Schema,
+    properties: WriterProperties,
+) -> Result<SerializedFileWriter<BlockWriter<W>>, SegmentError> {
+    let schema = ArrowSchemaConverter::new().with_coerce_types(false).convert(schema)?;
+    Ok(SerializedFileWriter::new(BlockWriter::new(file), schema.root_schema_ptr(), Arc::new(properties))?)
 }
 
 /// Writes the index, the block table and the footer behind the row groups.
 pub(crate) fn finish_file<W: Write + Send>(
-    mut file: SerializedFileWriter<BlockWriter<W>>,
+    file: SerializedFileWriter<BlockWriter<W>>,
     index: &Index,
 ) -> Result<SegmentMeta, SegmentError> {
-    let encoded = index.encode().map_err(io_error)?;
+    let end = close_parquet(file, &index.encode().map_err(io_error)?)?;
+    Ok(crate::read::meta_of(index, end.file_bytes, end.tail_offset, end.root))
+}
+
+/// How a file ended.
+pub(crate) struct FileEnd {
+    /// Its length.
+    pub file_bytes: u64,
+    /// First byte of its tail.
+    pub tail_offset: u64,
+    /// Root of the Merkle tree over it.
+    pub root: [u8; 32],
+}
+
+/// Writes the encoded index, the block table and the footer behind the row groups.
+pub(crate) fn close_parquet<W: Write + Send>(
+    mut file: SerializedFileWriter<BlockWriter<W>>,
+    index: &[u8],
+) -> Result<FileEnd, SegmentError> {
     let index_offset = file.bytes_written();
-    file.write_all(&encoded).map_err(io_error)?;
+    file.write_all(index).map_err(io_error)?;
     let tail_offset = file.bytes_written();
     file.flush().map_err(io_error)?;
     let table = file.inner_mut().begin_tail().map_err(io_error)?;
     file.write_all(&table).map_err(io_error)?;
     let place = format!(
         "version={VERSION} index={index_offset}+{} table={tail_offset} {TAIL_CRC_MARK}00000000",
-        encoded.len()
+        index.len()
     );
     file.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), place));
     let (file_bytes, root) = file.into_inner()?.finish().map_err(io_error)?;
-    Ok(crate::read::meta_of(index, file_bytes, tail_offset as u64, root))
+    Ok(FileEnd { file_bytes, tail_offset: tail_offset as u64, root })
 }
 
 /// Gives a Parquet column of a slice to the writers of its leaves.

@@ -1,0 +1,22 @@
+//! Segments of spans: Parquet like those of logs, in an order and with an index of their own.
+//!
+//! Rows lie by trace, traces by their first span in the segment: siblings share all but the last bytes of
+//! their ids, a trace is one or two pages, and time still rises through the file, so "the newest" is at its
+//! end. A parent in the same segment is named by its distance in rows. Attributes that many spans have
+//! are columns of their own.
+
+mod columns;
+mod index;
+mod order;
+mod read;
+mod write;
+
+pub use order::{SortedSpans, sort_spans};
+pub use read::SpanSegment;
+pub use write::write_spans;
+
+/// Spans that are read together: a Parquet page, a bloom. Fewer than log rows, because a trace is few spans
+/// and all its columns are wanted.
+pub const SPAN_GRANULE_ROWS: usize = 4_096;
+/// Rows of a row group.
+pub(crate) const ROW_GROUP_ROWS: usize = 32 * SPAN_GRANULE_ROWS;

@@ -1,0 +1,318 @@
+//! Reading a segment of spans.
+
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, MapBuilder, MapFieldNames, RecordBatch,
+        StringBuilder, UInt32Array,
+    },
+    compute::concat_batches,
+    datatypes::{DataType, Int32Type, Schema, SchemaRef},
+};
+use hashbrown::HashMap;
+use object_store::{ObjectStore, path::Path};
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+        },
+    },
+    file::metadata::{PageIndexPolicy, ParquetMetaDataReader, RowGroupMetaData},
+};
+use trine_body::TraceIdBloom;
+use trine_model::{TenantId, TraceId};
+use trine_schema::{
+    Labels, ScanStats, StreamRef, StreamRegistry,
+    columns::attributes_of,
+    spans::{column, schema},
+};
+
+use super::{
+    columns::{stored, stored_of, stored_schema},
+    index::{Granule, SpanIndex},
+};
+use crate::{
+    SegmentError, SegmentMeta,
+    file::{CheckedReader, SegmentFile},
+};
+
+/// An opened segment of spans.
+pub struct SpanSegment {
+    file: Arc<SegmentFile>,
+    parquet: ArrowReaderMetadata,
+    index: SpanIndex,
+    /// The process's references of the index's streams.
+    streams: Vec<StreamRef>,
+    /// First row of each granule, and the number of rows at the end.
+    starts: Vec<u64>,
+}
+
+impl SpanSegment {
+    /// Opens a segment and registers its streams. With `expect` (from the catalog) the root is checked;
+    /// without, the file's own checksums.
+    pub async fn open(
+        store: Arc<dyn ObjectStore>,
+        path: Path,
+        registry: &StreamRegistry,
+        expect: Option<&SegmentMeta>,
+    ) -> Result<Self, SegmentError> {
+        let (file, tail) = SegmentFile::open(store, &path, expect).await?;
+        let at = file.index().start;
+        let malformed = |what: &str| file.corrupt(at, format!("{what} cannot be read"));
+        let encoded = file.read(file.index()).await?;
+        let index = SpanIndex::decode(&encoded).map_err(|found| malformed(found.0))?;
+        let unreadable =
+            |error| file.corrupt(tail.offset(), format!("the Parquet footer cannot be read: {error}"));
+        let metadata = ParquetMetaDataReader::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(&tail)
+            .map_err(unreadable)?;
+        let parquet = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+            .map_err(unreadable)?;
+        if parquet.schema().fields() != stored_schema(&index.attributes).fields() {
+            return Err(file.corrupt(tail.offset(), "the columns are not those of this format".into()));
+        }
+        // Codes of a dictionary are read instead of the labels of each row.
+        let options = ArrowReaderOptions::new().with_schema(with_label_codes(parquet.schema()));
+        let parquet =
+            ArrowReaderMetadata::try_new(parquet.metadata().clone(), options).map_err(unreadable)?;
+        let rows: i64 = parquet.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).sum();
+        if u64::try_from(rows) != Ok(index.rows()) {
+            return Err(file.corrupt(at, "index and Parquet disagree about rows".into()));
+        }
+        let mut streams = Vec::with_capacity(index.streams.len());
+        for stream in &index.streams {
+            let tenant = TenantId::new(&stream.tenant).map_err(|_| malformed("tenant"))?;
+            let labels = Labels::from_json(&stream.labels).ok_or_else(|| malformed("labels"))?;
+            let reference = registry
+                .intern(&tenant, labels)
+                .map_err(|source| SegmentError::Streams { file: path.to_string(), source })?;
+            streams.push(reference);
+        }
+        let mut starts = vec![0];
+        for granule in &index.granules {
+            starts.push(starts[starts.len() - 1] + u64::from(granule.rows));
+        }
+        Ok(Self { file: Arc::new(file), parquet, index, streams, starts })
+    }
+
+    /// Number of its granules.
+    pub fn granules(&self) -> usize {
+        self.index.granules.len()
+    }
+
+    /// All spans of a trace, in the order of their starts; no batch when there is none.
+    pub fn trace(
+        &self,
+        tenant: &TenantId,
+        id: TraceId,
+        stats: &ScanStats,
+    ) -> Result<Vec<RecordBatch>, SegmentError> {
+        let mut found = Vec::new();
+        for (number, granule) in self.index.granules.iter().enumerate() {
+            if !self.is_of(granule, tenant) || !TraceIdBloom::may_contain(&granule.traces, &id.0) {
+                continue;
+            }
+            let reader = CheckedReader::new(self.file.clone());
+            let ids = self.read_stored(&reader, number, &[stored::TRACE_ID], None)?;
+            let ids = ids.column(0).as_fixed_size_binary();
+            // Spans of a trace are neighbours.
+            if let Some(start) = (0..ids.len()).find(|row| ids.value(*row) == id.0) {
+                let end = (start..ids.len()).find(|row| ids.value(*row) != id.0).unwrap_or(ids.len());
+                stats.rows_matched.fetch_add((end - start) as u64, Relaxed);
+                found.push(self.logical(&reader, number, start..end)?);
+            }
+            stats.granules_scanned.fetch_add(1, Relaxed);
+            stats.rows_scanned.fetch_add(u64::from(granule.rows), Relaxed);
+            stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
+        }
+        Ok(found)
+    }
+
+    /// Whether the granule's rows are the tenant's; all of a granule are of one.
+    fn is_of(&self, granule: &Granule, tenant: &TenantId) -> bool {
+        granule
+            .streams
+            .first()
+            .is_some_and(|stream| self.index.streams[*stream as usize].tenant == tenant.as_str())
+    }
+
+    /// All rows of a granule with the columns of [`trine_schema::spans::schema`].
+    pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
+        let reader = CheckedReader::new(self.file.clone());
+        self.logical(&reader, number, 0..self.index.granules[number].rows as usize)
+    }
+
+    /// Columns of the file (by position, rising) for some rows of a granule.
+    fn read_stored(
+        &self,
+        reader: &CheckedReader,
+        number: usize,
+        positions: &[usize],
+        rows: Option<Range<usize>>,
+    ) -> Result<RecordBatch, SegmentError> {
+        let (first, end) = (self.starts[number], self.starts[number + 1]);
+        let rows = rows.unwrap_or(0..(end - first) as usize);
+        let (mut group, mut base) = (0, 0u64);
+        while base + self.group_rows(group) <= first {
+            base += self.group_rows(group);
+            group += 1;
+        }
+        let failed = |shown: &dyn std::fmt::Display| reader.error(self.file.index().start, shown);
+        let start = (first - base) as usize + rows.start;
+        let selection = RowSelection::from_consecutive_ranges(
+            std::iter::once(start..start + rows.len()),
+            self.group_rows(group) as usize,
+        );
+        let mask = ProjectionMask::roots(self.parquet.parquet_schema(), positions.iter().copied());
+        let batches =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(reader.clone(), self.parquet.clone())
+                .with_row_groups(vec![group])
+                .with_projection(mask)
+                .with_row_selection(selection)
+                .with_batch_size(rows.len().max(1))
+                .build()
+                .map_err(|error| failed(&error))?;
+        let batches = batches.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
+        let batch = match batches.as_slice() {
+            [one] => one.clone(),
+            [] => return Err(failed(&"rows are missing")),
+            several => concat_batches(&several[0].schema(), several)?,
+        };
+        if batch.num_rows() != rows.len() || batch.num_columns() != positions.len() {
+            return Err(failed(&format!("{} of {} rows were found", batch.num_rows(), rows.len())));
+        }
+        Ok(batch)
+    }
+
+    fn group_rows(&self, group: usize) -> u64 {
+        self.parquet.metadata().row_group(group).num_rows().max(0) as u64
+    }
+
+    /// Some rows of a granule with the columns of [`trine_schema::spans::schema`].
+    fn logical(
+        &self,
+        reader: &CheckedReader,
+        number: usize,
+        rows: Range<usize>,
+    ) -> Result<RecordBatch, SegmentError> {
+        let all: Vec<usize> = (stored::LABELS..stored::COUNT + self.index.attributes.len()).collect();
+        let read = self.read_stored(reader, number, &all, Some(rows.clone()))?;
+        let stored_column = |position: usize| read.column(position - stored::LABELS);
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(column::COUNT);
+        for logical in 0..column::COUNT {
+            columns.push(match (logical, stored_of(logical)) {
+                (_, Some(position)) => stored_column(position).clone(),
+                (column::STREAM, _) => self.references(&read, number)?,
+                (column::PARENT_SPAN_ID, _) => {
+                    // Parents stand among all spans of the granule.
+                    let whole = self.read_stored(reader, number, &[stored::SPAN_ID], None)?;
+                    let (distance, parent) =
+                        (stored_column(stored::PARENT_DISTANCE), stored_column(stored::PARENT_SPAN_ID));
+                    self.parents(distance, parent, whole.column(0), rows.start)?
+                }
+                (column::ATTRIBUTES, _) => self.attributes(&read)?,
+                _ => unreachable!("BUG: column {logical} comes from nowhere"),
+            });
+        }
+        Ok(RecordBatch::try_new(schema(), columns)?)
+    }
+
+    /// Streams by the labels of rows.
+    fn references(&self, read: &RecordBatch, number: usize) -> Result<ArrayRef, SegmentError> {
+        let bad = |what: &str| self.file.corrupt(self.file.index().start, what.to_owned());
+        let granule = &self.index.granules[number];
+        let mut by_labels: HashMap<&str, StreamRef> = HashMap::new();
+        for stream in &granule.streams {
+            by_labels.insert(&self.index.streams[*stream as usize].labels, self.streams[*stream as usize]);
+        }
+        let codes = read.column(0).as_dictionary::<Int32Type>();
+        let texts = codes.values().as_string::<i32>();
+        let known: Vec<Option<StreamRef>> =
+            texts.iter().map(|text| text.and_then(|text| by_labels.get(text).copied())).collect();
+        let references: Option<Vec<u32>> = codes
+            .keys()
+            .values()
+            .iter()
+            .map(|code| usize::try_from(*code).ok().and_then(|code| known.get(code).copied().flatten()))
+            .collect();
+        let references = references.ok_or_else(|| bad("labels of a row are not in the index"))?;
+        Ok(Arc::new(UInt32Array::from(references)))
+    }
+
+    fn parents(
+        &self,
+        distance: &ArrayRef,
+        elsewhere: &ArrayRef,
+        spans: &ArrayRef,
+        first: usize,
+    ) -> Result<ArrayRef, SegmentError> {
+        let (distance, elsewhere) = (distance.as_primitive::<Int32Type>(), elsewhere.as_fixed_size_binary());
+        let spans = spans.as_fixed_size_binary();
+        let mut parents = FixedSizeBinaryBuilder::with_capacity(distance.len(), 8);
+        for row in 0..distance.len() {
+            if distance.is_valid(row) {
+                let place = (first + row) as i64 - i64::from(distance.value(row));
+                let place = usize::try_from(place).ok().filter(|place| *place < spans.len());
+                let place = place.ok_or_else(|| {
+                    self.file.corrupt(self.file.index().start, "a parent is outside of its granule".into())
+                })?;
+                parents.append_value(spans.value(place))?;
+            } else if elsewhere.is_valid(row) {
+                parents.append_value(elsewhere.value(row))?;
+            } else {
+                parents.append_null();
+            }
+        }
+        Ok(Arc::new(parents.finish()))
+    }
+
+    /// The attributes of rows from their own columns and the map of the others.
+    fn attributes(&self, read: &RecordBatch) -> Result<ArrayRef, SegmentError> {
+        let rest = read.column(stored::ATTRIBUTES - stored::LABELS);
+        if self.index.attributes.is_empty() {
+            return Ok(rest.clone());
+        }
+        let rest = rest.as_map();
+        let own: Vec<_> = (stored::COUNT..stored::COUNT + self.index.attributes.len())
+            .map(|position| read.column(position - stored::LABELS).as_string::<i32>())
+            .collect();
+        let schema = schema();
+        let DataType::Map(entries, _) = schema.field(column::ATTRIBUTES).data_type() else {
+            unreachable!("attributes are a map")
+        };
+        let DataType::Struct(fields) = entries.data_type() else { unreachable!("a map holds a struct") };
+        let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
+        let mut map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
+            .with_keys_field(fields[0].clone())
+            .with_values_field(fields[1].clone());
+        for row in 0..rest.len() {
+            for (name, values) in self.index.attributes.iter().zip(&own) {
+                if values.is_valid(row) {
+                    map.keys().append_value(name);
+                    map.values().append_value(values.value(row));
+                }
+            }
+            for (key, value) in attributes_of(rest, row) {
+                map.keys().append_value(key);
+                map.values().append_value(value);
+            }
+            map.append(true)?;
+        }
+        Ok(Arc::new(map.finish()))
+    }
+}
+
+/// The schema with codes in the place of labels.
+fn with_label_codes(schema: &SchemaRef) -> SchemaRef {
+    let mut fields = schema.fields().to_vec();
+    let codes = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    fields[stored::LABELS] = Arc::new(fields[stored::LABELS].as_ref().clone().with_data_type(codes));
+    Arc::new(Schema::new(fields))
+}
