@@ -149,6 +149,18 @@ impl SpanSegment {
         self.logical(&reader, number, 0..self.index.granules[number].rows as usize)
     }
 
+    /// Bytes on disk by Parquet column and by our own parts; for measuring.
+    pub fn bytes_by_part(&self) -> Vec<(String, u64)> {
+        let mut parts = std::collections::BTreeMap::<String, u64>::new();
+        for column in self.parquet.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
+            *parts.entry(column.column_path().string()).or_default() +=
+                column.compressed_size().max(0) as u64;
+        }
+        let index = self.file.index();
+        parts.insert("(index)".into(), index.end - index.start);
+        parts.into_iter().collect()
+    }
+
     /// Columns of the file (by position, rising) for some rows of a granule.
     fn read_stored(
         &self,

@@ -48,6 +48,8 @@ const MAX_COLUMNS: usize = 64;
 const WRITE_BATCH_ROWS: usize = 512;
 /// Size at which a page ends before its granule does.
 const PAGE_BYTES: usize = 16 << 20;
+/// Size at which a dictionary of texts is given up: who reads one page reads it too.
+const DICTIONARY_BYTES: usize = 64 << 10;
 /// In traces with more spans of a granule than this, parents are looked up by hash.
 const FEW_SPANS: usize = 32;
 
@@ -115,6 +117,7 @@ fn properties(attributes: &[String], options: &WriteOptions) -> Result<WriterPro
         .set_data_page_row_count_limit(SPAN_GRANULE_ROWS)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_write_batch_size(WRITE_BATCH_ROWS);
     let repeating = [
         stored::TENANT,
