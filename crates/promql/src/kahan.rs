@@ -16,13 +16,11 @@ impl Kahan {
     #[inline]
     pub fn add(&mut self, value: f64) {
         let total = self.sum + value;
-        if total.is_infinite() {
-            self.lost = 0.0;
-        } else if self.sum.abs() >= value.abs() {
-            self.lost += (self.sum - total) + value;
-        } else {
-            self.lost += (value - total) + self.sum;
-        }
+        let larger = self.sum.abs() >= value.abs();
+        let (large, small) = if larger { (self.sum, value) } else { (value, self.sum) };
+        let lost = self.lost + ((large - total) + small);
+        // No branch but choices, so that sums of many steps are done several at once.
+        self.lost = if total.is_infinite() { 0.0 } else { lost };
         self.sum = total;
     }
 

@@ -215,6 +215,13 @@ impl Sums {
         group.has_float.or(&column.present);
         let floats = &column.floats;
         match op {
+            AggregateOp::Sum if column.present.is_full(steps) => {
+                for ((sum, lost), value) in group.floats.iter_mut().zip(&mut group.lost).zip(floats) {
+                    let mut kahan = Kahan { sum: *sum, lost: *lost };
+                    kahan.add(*value);
+                    (*sum, *lost) = (kahan.sum, kahan.lost);
+                }
+            }
             AggregateOp::Sum => {
                 for at in column.present.iter() {
                     let mut kahan = Kahan { sum: group.floats[at], lost: group.lost[at] };

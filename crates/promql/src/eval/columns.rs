@@ -65,6 +65,17 @@ impl Bits {
         self.0.fill(0);
     }
 
+    /// Whether all of so many bits are set.
+    pub fn is_full(&self, count: usize) -> bool {
+        let (words, rest) = (count / 64, count % 64);
+        self.0[..words].iter().all(|word| *word == u64::MAX)
+            && (rest == 0 || self.0[words] == (1 << rest) - 1)
+    }
+
+    pub fn copy_from(&mut self, other: &Self) {
+        self.0.copy_from_slice(&other.0);
+    }
+
     pub fn any(&self) -> bool {
         self.0.iter().any(|word| *word != 0)
     }

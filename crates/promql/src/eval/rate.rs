@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Column, Lookup, Result, Steps,
+    Bits, Column, Lookup, Result, Steps,
     extended::{extended_floats, extended_histograms},
     selector::advance,
     windows::Window,
@@ -41,77 +41,131 @@ impl Kind {
     /// however many samples it holds.
     pub fn floats(
         self,
-        (times, values): (&[i64], &[f64]),
-        steps: &Steps,
-        lookup: Lookup,
+        values: &[f64],
+        plan: &Plan,
         range: i64,
         resets: &mut Vec<usize>,
         column: &mut Column,
-    ) -> bool {
+    ) {
         resets.clear();
         if self.is_counter() {
-            let falls = values.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]);
-            resets.extend(falls.map(|(at, _)| at + 1));
+            find_falls(values, resets);
         }
-        let (mut from, mut to, mut reset, mut any) = (0, 0, 0, false);
-        for step in 0..steps.count {
-            let end = lookup.time(steps.time(step));
-            let start = end - range;
-            from = advance(times, from, start);
-            to = advance(times, to.max(from), end);
+        let mut reset = 0;
+        for (ends, float) in plan.ends.iter().zip(&mut column.floats) {
+            let (from, to) = (ends.from as usize, ends.to as usize);
             if to - from < 2 {
                 continue;
             }
-            while resets.get(reset).is_some_and(|at| *at <= from) {
-                reset += 1;
-            }
             let mut result = values[to - 1] - values[from];
-            for &at in resets[reset..].iter().take_while(|at| **at < to) {
-                result += values[at - 1];
+            if !resets.is_empty() {
+                while resets.get(reset).is_some_and(|at| *at <= from) {
+                    reset += 1;
+                }
+                for &at in resets[reset..].iter().take_while(|at| **at < to) {
+                    result += values[at - 1];
+                }
             }
-            let ends = Ends { first: times[from], last: times[to - 1], samples: to - from };
-            let first = if self.is_counter() && result > 0.0 && values[from] >= 0.0 {
-                Some(values[from] / result)
-            } else {
-                None
-            };
-            column.set_float(step, result * ends.factor(self, start, end, range, first));
-            any = true;
+            let mut to_start = ends.to_start;
+            if self.is_counter() && result > 0.0 && values[from] >= 0.0 {
+                to_start = to_start.min(ends.sampled * (values[from] / result));
+            }
+            *float = result * finish(self, ends.sampled, to_start, ends.to_end, range);
         }
-        any
+        column.present.copy_from(&plan.present);
     }
 }
 
-/// Times of the first and last sample of a window, and how many there are.
+/// Positions at which values are smaller than the one before. Falls are rare: blocks without are passed over.
+fn find_falls(values: &[f64], falls: &mut Vec<usize>) {
+    const BLOCK: usize = 64;
+    let mut start = 1;
+    while start < values.len() {
+        let end = (start + BLOCK).min(values.len());
+        let pairs = || values[start - 1..end - 1].iter().zip(&values[start..end]);
+        if pairs().map(|(before, now)| u32::from(now < before)).sum::<u32>() > 0 {
+            let inside = pairs().enumerate().filter(|(_, (before, now))| now < before);
+            falls.extend(inside.map(|(at, _)| start + at));
+        }
+        start = end;
+    }
+}
+
+/// Windows of all steps over one series' times. Series of one target share their times and so the plan.
+#[derive(Default)]
+pub(super) struct Plan {
+    times: Option<Arc<Vec<i64>>>,
+    /// The samples that any window sees.
+    pub inside: std::ops::Range<usize>,
+    ends: Vec<Ends>,
+    /// Steps at which there is a result.
+    present: Bits,
+}
+
+impl Plan {
+    /// Makes the plan one of these times.
+    pub fn update(&mut self, times: &Arc<Vec<i64>>, steps: &Steps, lookup: Lookup, range: i64) {
+        if self.times.as_ref().is_some_and(|known| Arc::ptr_eq(known, times)) {
+            return;
+        }
+        self.times = Some(times.clone());
+        let (first, last) = lookup.span(steps);
+        let start = times.partition_point(|time| *time <= first - range);
+        self.inside = start..start + times[start..].partition_point(|time| *time <= last);
+        let times = &times[self.inside.clone()];
+        self.ends.clear();
+        self.present = Bits::new(steps.count);
+        let (mut from, mut to) = (0, 0);
+        for step in 0..steps.count {
+            let end = lookup.time(steps.time(step));
+            from = advance(times, from, end - range);
+            to = advance(times, to.max(from), end);
+            if to - from < 2 {
+                self.ends.push(Ends::default());
+                continue;
+            }
+            self.present.set(step);
+            self.ends.push(Ends::new(&times[from..to], from, end - range, end));
+        }
+    }
+
+    /// Whether any step has a result.
+    pub fn any(&self) -> bool {
+        self.present.any()
+    }
+}
+
+/// A window's samples, and how far it is extrapolated, seconds.
+#[derive(Clone, Copy, Default)]
 struct Ends {
-    first: i64,
-    last: i64,
-    samples: usize,
+    from: u32,
+    to: u32,
+    sampled: f64,
+    to_start: f64,
+    to_end: f64,
 }
 
 impl Ends {
-    /// By what the difference of the samples is extrapolated. `zero` is where between the samples, going
-    /// back, a counter would have been zero, in lengths of their distance.
-    #[inline]
-    fn factor(&self, kind: Kind, start: i64, end: i64, range: i64, zero: Option<f64>) -> f64 {
-        let mut to_start = (self.first - start) as f64 / 1000.0;
-        let mut to_end = (end - self.last) as f64 / 1000.0;
-        let sampled = (self.last - self.first) as f64 / 1000.0;
-        let average = sampled / (self.samples - 1) as f64;
+    /// Of a window with at least two samples, the first of which is number `from`.
+    fn new(times: &[i64], from: usize, start: i64, end: i64) -> Self {
+        let (first, last) = (times[0], times[times.len() - 1]);
+        let mut to_start = (first - start) as f64 / 1000.0;
+        let mut to_end = (end - last) as f64 / 1000.0;
+        let sampled = (last - first) as f64 / 1000.0;
+        let average = sampled / (times.len() - 1) as f64;
         let threshold = average * 1.1;
         if to_start >= threshold {
             to_start = average / 2.0;
         }
-        if let Some(zero) = zero {
-            to_start = to_start.min(sampled * zero);
-        }
         if to_end >= threshold {
             to_end = average / 2.0;
         }
-        finish(kind, sampled, to_start, to_end, range)
+        Self { from: from as u32, to: (from + times.len()) as u32, sampled, to_start, to_end }
     }
 }
 
+/// By what the difference of a window's samples is multiplied.
+#[inline]
 fn finish(kind: Kind, sampled: f64, to_start: f64, to_end: f64, range: i64) -> f64 {
     let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
     if kind == Kind::Rate { factor / (range as f64 / 1000.0) } else { factor }
@@ -195,8 +249,9 @@ pub(super) fn extrapolated(
                 }
                 _ => None,
             };
-            let ends = Ends { first, last, samples: times.len() };
-            ends.factor(kind, window.from, window.to, window.range, zero)
+            let ends = Ends::new(times, 0, window.from, window.to);
+            let to_start = zero.map_or(ends.to_start, |zero| ends.to_start.min(ends.sampled * zero));
+            finish(kind, ends.sampled, to_start, ends.to_end, window.range)
         }
     };
     Ok(Some(match histogram {

@@ -82,6 +82,32 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The newest sample of each step over one series' times. Series of one target share their times and so
+/// the plan.
+#[derive(Default)]
+struct Plan {
+    times: Option<Arc<Vec<i64>>>,
+    /// Number of the sample, from 1; 0 if there is none.
+    newest: Vec<u32>,
+}
+
+impl Plan {
+    fn update(&mut self, times: &Arc<Vec<i64>>, steps: &Steps, lookup: Lookup, lookback: i64) {
+        if self.times.as_ref().is_some_and(|known| Arc::ptr_eq(known, times)) {
+            return;
+        }
+        self.times = Some(times.clone());
+        self.newest.clear();
+        let mut at = 0;
+        for step in 0..steps.count {
+            let time = lookup.time(steps.time(step));
+            at = advance(times, at, time);
+            let fresh = at > 0 && times[at - 1] > time - lookback;
+            self.newest.push(if fresh { at as u32 } else { 0 });
+        }
+    }
+}
+
 /// Selects and looks samples up; `value` turns what is found into a column's sample.
 pub(super) fn each(
     context: &Context<'_>,
@@ -105,19 +131,33 @@ pub(super) fn look_up(
     take: impl Fn(&mut Column, usize, Found<'_>) + Sync,
 ) -> Result<Vec<Column>> {
     let parts = context.share(series, |part| {
-        let mut scratch = Samples::default();
+        let (mut scratch, mut plan) = (Samples::default(), Plan::default());
         let mut columns = Vec::with_capacity(part.len());
         for (position, series) in part.iter().enumerate() {
             if position.is_multiple_of(64) {
                 context.check_time()?;
             }
-            let mut cursor = Cursor::new(samples(series, &mut scratch)?);
+            let samples = samples(series, &mut scratch)?;
             let mut column = Column::new(series.labels.clone(), steps.count);
             let mut found_any = false;
-            for step in 0..steps.count {
-                if let Some(found) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
-                    take(&mut column, step, found);
-                    found_any = true;
+            if samples.histogram_timestamps.is_empty() {
+                plan.update(&samples.timestamps, steps, lookup, context.lookback);
+                for (step, at) in plan.newest.iter().enumerate() {
+                    let Some(at) = at.checked_sub(1).map(|at| at as usize) else { continue };
+                    let value = samples.values[at];
+                    if !is_stale(value) {
+                        let start = samples.start_timestamps.get(at).copied().unwrap_or(0);
+                        take(&mut column, step, Found::Float { time: samples.timestamps[at], start, value });
+                        found_any = true;
+                    }
+                }
+            } else {
+                let mut cursor = Cursor::new(samples);
+                for step in 0..steps.count {
+                    if let Some(found) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
+                        take(&mut column, step, found);
+                        found_any = true;
+                    }
                 }
             }
             if found_any {

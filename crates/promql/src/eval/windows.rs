@@ -66,6 +66,7 @@ pub(super) struct RangeCall<'a> {
 pub(super) struct Scratch {
     samples: Samples,
     resets: Vec<usize>,
+    plan: rate::Plan,
     scalars: Vec<f64>,
 }
 
@@ -203,14 +204,32 @@ impl<'a> RangeCall<'a> {
             self.context.check_time()?;
         }
         let series = &self.series[at];
-        let Scratch { samples: loaded, resets, scalars } = scratch;
-        let samples = without_stale(samples(series, loaded)?);
+        let Scratch { samples: loaded, resets, scalars, plan } = scratch;
+        let samples = samples(series, loaded)?;
+        if let Some(kind) = self.rate.filter(|_| self.is_plain(samples)) {
+            plan.update(&samples.timestamps, &self.steps, self.lookup, self.range);
+            let values = &samples.values[plan.inside.clone()];
+            if !any_stale(values) {
+                self.context.touch(values.len());
+                if plan.any() {
+                    kind.floats(values, plan, self.range, resets, column);
+                    self.tell_non_counter(&series.labels, notes);
+                }
+                return Ok(plan.any());
+            }
+        }
         let (before, after) = self.margins();
         let (first, last) = self.lookup.span(&self.steps);
         let inside = |times: &[i64]| {
             let from = times.partition_point(|time| *time <= first - self.range - before);
             from..from + times[from..].partition_point(|time| *time <= last + after)
         };
+        let samples =
+            if any_stale(&samples.values[inside(&samples.timestamps)]) || !samples.histograms.is_empty() {
+                without_stale(samples)
+            } else {
+                Cow::Borrowed(samples)
+            };
         let floats = inside(&samples.timestamps);
         let histograms = inside(&samples.histogram_timestamps);
         let (times, values) = (&samples.timestamps[floats.clone()], &samples.values[floats.clone()]);
@@ -224,59 +243,63 @@ impl<'a> RangeCall<'a> {
         let float_starts = starts(&samples.start_timestamps, floats);
         let histogram_starts = starts(&samples.histogram_start_timestamps, histograms.clone());
         let mut any = false;
-        match self.rate {
-            Some(kind)
-                if histogram_times.is_empty() && self.edges == Edges::Plain && float_starts.is_empty() =>
-            {
-                any = kind.floats((times, values), &self.steps, self.lookup, self.range, resets, column);
+        let values_of_histograms = &samples.histograms[histograms];
+        let (mut from, mut to, mut h_from, mut h_to) = (0, 0, 0, 0);
+        for step in 0..self.steps.count {
+            let now = self.steps.time(step);
+            let end = self.lookup.time(now);
+            let start = end - self.range;
+            from = advance(times, from, start - before);
+            to = advance(times, to.max(from), end + after);
+            h_from = advance(histogram_times, h_from, start - before);
+            h_to = advance(histogram_times, h_to.max(h_from), end + after);
+            if from == to && h_from == h_to {
+                continue;
             }
-            _ => {
-                let values_of_histograms = &samples.histograms[histograms];
-                let (mut from, mut to, mut h_from, mut h_to) = (0, 0, 0, 0);
-                for step in 0..self.steps.count {
-                    let now = self.steps.time(step);
-                    let end = self.lookup.time(now);
-                    let start = end - self.range;
-                    from = advance(times, from, start - before);
-                    to = advance(times, to.max(from), end + after);
-                    h_from = advance(histogram_times, h_from, start - before);
-                    h_to = advance(histogram_times, h_to.max(h_from), end + after);
-                    if from == to && h_from == h_to {
-                        continue;
-                    }
-                    scalars.clear();
-                    scalars.extend(self.scalars.iter().map(|values| values[step]));
-                    let window = Window {
-                        times: &times[from..to],
-                        values: &values[from..to],
-                        starts: float_starts.get(from..to).unwrap_or(&[]),
-                        histogram_times: &histogram_times[h_from..h_to],
-                        histograms: &values_of_histograms[h_from..h_to],
-                        histogram_starts: histogram_starts.get(h_from..h_to).unwrap_or(&[]),
-                        from: start,
-                        to: end,
-                        range: self.range,
-                        now,
-                        edges: self.edges,
-                        scalars,
-                        labels: &series.labels,
-                        pos: self.pos,
-                    };
-                    if let Some(sample) = (self.function)(&window, notes)? {
-                        column.set(step, sample);
-                        any = true;
-                    }
-                }
+            scalars.clear();
+            scalars.extend(self.scalars.iter().map(|values| values[step]));
+            let window = Window {
+                times: &times[from..to],
+                values: &values[from..to],
+                starts: float_starts.get(from..to).unwrap_or(&[]),
+                histogram_times: &histogram_times[h_from..h_to],
+                histograms: &values_of_histograms[h_from..h_to],
+                histogram_starts: histogram_starts.get(h_from..h_to).unwrap_or(&[]),
+                from: start,
+                to: end,
+                range: self.range,
+                now,
+                edges: self.edges,
+                scalars,
+                labels: &series.labels,
+                pos: self.pos,
+            };
+            if let Some(sample) = (self.function)(&window, notes)? {
+                column.set(step, sample);
+                any = true;
             }
         }
-        if matches!(self.name, "rate" | "increase") && column.present.any() {
-            let name = series.labels.metric_name();
-            let counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
-            if !name.is_empty() && !counter {
-                notes.possible_non_counter(name, self.pos);
-            }
+        if column.present.any() {
+            self.tell_non_counter(&series.labels, notes);
         }
         Ok(any)
+    }
+
+    /// Whether a series is one of floats alone, without start times that count.
+    fn is_plain(&self, samples: &Samples) -> bool {
+        let starts = self.context.engine.use_start_timestamps && !samples.start_timestamps.is_empty();
+        self.edges == Edges::Plain && samples.histogram_timestamps.is_empty() && !starts
+    }
+
+    fn tell_non_counter(&self, labels: &Labels, notes: &mut Annotations) {
+        if !matches!(self.name, "rate" | "increase") {
+            return;
+        }
+        let name = labels.metric_name();
+        let counter = ["_total", "_sum", "_count", "_bucket"].iter().any(|suffix| name.ends_with(suffix));
+        if !name.is_empty() && !counter {
+            notes.possible_non_counter(name, self.pos);
+        }
     }
 }
 
@@ -306,9 +329,14 @@ fn function(name: &str) -> Option<RangeFn> {
     })
 }
 
+/// Whether there is a stale marker; whole blocks are looked through at once.
+fn any_stale(values: &[f64]) -> bool {
+    values.chunks(64).any(|block| block.iter().map(|value| u32::from(is_stale(*value))).sum::<u32>() > 0)
+}
+
 /// The samples without stale markers.
 pub(super) fn without_stale(samples: &Samples) -> Cow<'_, Samples> {
-    let floats = samples.values.iter().any(|value| is_stale(*value));
+    let floats = any_stale(&samples.values);
     let histograms = samples.histograms.iter().any(|histogram| is_stale(histogram.sum));
     if !floats && !histograms {
         return Cow::Borrowed(samples);
