@@ -51,6 +51,17 @@ fn cpu() -> f64 {
 /// Batches in the order of arrival, and some of their traces.
 type Load = (Vec<arrow::array::RecordBatch>, Vec<TraceId>);
 
+/// A span before it is a row; ordered by its end, when it leaves.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Made {
+    end: i64,
+    trace: [u8; 16],
+    span: u64,
+    parent: u64,
+    start: i64,
+    place: usize,
+}
+
 /// Traces of requests: an entry, services behind it, databases behind them; spans leave when they end.
 fn made(spans: usize, registry: &StreamRegistry, tenant: &TenantId) -> Load {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
@@ -66,7 +77,7 @@ fn made(spans: usize, registry: &StreamRegistry, tenant: &TenantId) -> Load {
             registry.intern(tenant, Labels::from_pairs(&pairs)).unwrap()
         })
         .collect();
-    let mut rows: Vec<(i64, [u8; 16], u64, u64, i64, i64, usize)> = Vec::with_capacity(spans);
+    let mut rows: Vec<Made> = Vec::with_capacity(spans);
     let (mut now, mut traces) = (1_795_075_200_000_000_000_i64, Vec::new());
     while rows.len() < spans {
         now += random.below(400_000) as i64;
@@ -83,7 +94,8 @@ fn made(spans: usize, registry: &StreamRegistry, tenant: &TenantId) -> Load {
             let parent = if depth == 0 { 0 } else { open[random.below(open.len() as u64) as usize] };
             open.push(span);
             let duration = 20_000 + random.size(28) as i64;
-            rows.push((start + duration, id, span, parent, start, duration, random.below(200) as usize));
+            let place = random.below(200) as usize;
+            rows.push(Made { end: start + duration, trace: id, span, parent, start, place });
             start += random.size(20) as i64;
         }
     }
@@ -92,7 +104,7 @@ fn made(spans: usize, registry: &StreamRegistry, tenant: &TenantId) -> Load {
     let mut batches = Vec::new();
     for push in rows.chunks(PUSH_SPANS) {
         let mut b = SpanBatchBuilder::new(tenant.clone(), push.len());
-        for (_, trace, span, parent, start, duration, place) in push {
+        for Made { end, trace, span, parent, start, place } in push {
             let route = random.below(12);
             let status = if random.below(60) == 0 { 500 } else { 200 };
             if random.below(3) == 0 {
@@ -111,7 +123,7 @@ fn made(spans: usize, registry: &StreamRegistry, tenant: &TenantId) -> Load {
             b.push(&Span {
                 stream: streams[*place],
                 timestamp: *start,
-                duration_ns: *duration,
+                duration_ns: end - start,
                 trace_id: TraceId(*trace),
                 span_id: SpanId(span.to_be_bytes()),
                 parent_span_id: (*parent != 0).then(|| SpanId(parent.to_be_bytes())),

@@ -14,17 +14,14 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, FixedSizeBinaryArray, MapArray, PrimitiveArray, RecordBatch, StringArray,
-        StructArray, new_null_array,
+        Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, MapArray, PrimitiveArray, RecordBatch,
+        StringArray, StructArray, new_empty_array, new_null_array,
     },
     buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
-    datatypes::{ArrowPrimitiveType, DataType, TimestampNanosecondType, UInt8Type, UInt32Type},
+    datatypes::{ArrowPrimitiveType, DataType, Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use trine_model::TenantId;
-use trine_schema::{
-    Labels, LogBatch, StreamRef,
-    logs::{column, schema},
-};
+use trine_schema::{Labels, LogBatch, StreamRef, logs::schema};
 
 const KIND_STREAMS: u8 = 1;
 const KIND_BATCH: u8 = 2;
@@ -92,10 +89,34 @@ impl Writer {
         }
     }
 
-    fn primitive<T: ArrowPrimitiveType>(&mut self, array: &ArrayRef) {
+    fn primitive<T: ArrowPrimitiveType>(&mut self, array: &dyn Array) {
         let array = array.as_primitive::<T>();
         self.nulls(array.nulls());
         self.buffer(array.values().inner().clone());
+    }
+
+    /// Any array of a type that [`decode_array`] knows.
+    fn array(&mut self, array: &dyn Array) {
+        match array.data_type() {
+            DataType::UInt8 => self.primitive::<UInt8Type>(array),
+            DataType::UInt32 => self.primitive::<UInt32Type>(array),
+            DataType::Int64 => self.primitive::<Int64Type>(array),
+            DataType::Timestamp(..) => self.primitive::<TimestampNanosecondType>(array),
+            DataType::FixedSizeBinary(_) => self.fixed(array.as_fixed_size_binary()),
+            DataType::Utf8 => self.text(array.as_string()),
+            DataType::Map(..) => {
+                let map = array.as_map();
+                let (start, length) = self.offsets(map.offsets());
+                self.array(&map.entries().slice(start, length));
+            }
+            DataType::List(_) => {
+                let list = array.as_list::<i32>();
+                let (start, length) = self.offsets(list.offsets());
+                self.array(&list.values().slice(start, length));
+            }
+            DataType::Struct(_) => array.as_struct().columns().iter().for_each(|column| self.array(column)),
+            other => unreachable!("BUG: no table has a column of {other}"),
+        }
     }
 
     /// Offsets that start at zero, and the range of values they cover.
@@ -119,22 +140,16 @@ impl Writer {
         self.nulls(array.nulls());
         self.buffer(array.values().clone());
     }
-
-    fn map(&mut self, array: &MapArray) {
-        let (start, length) = self.offsets(array.offsets());
-        self.text(&array.keys().as_string::<i32>().slice(start, length));
-        self.text(&array.values().as_string::<i32>().slice(start, length));
-    }
 }
 
-/// Whether a column says anything.
-fn holds_something(position: usize, array: &ArrayRef) -> bool {
-    match position {
-        column::TRACE_FLAGS => array.as_primitive::<UInt32Type>().values().iter().any(|flags| *flags != 0),
-        column::ATTRIBUTES => {
-            let offsets = array.as_map().offsets();
-            offsets[0] != offsets[offsets.len() - 1]
-        }
+/// Whether a column says anything: a value, a number besides 0, an item of a list.
+fn holds_something(array: &ArrayRef) -> bool {
+    let filled = |offsets: &OffsetBuffer<i32>| offsets[0] != offsets[offsets.len() - 1];
+    match array.data_type() {
+        DataType::UInt8 => array.as_primitive::<UInt8Type>().values().iter().any(|number| *number != 0),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().values().iter().any(|number| *number != 0),
+        DataType::Map(..) => filled(array.as_map().offsets()),
+        DataType::List(_) => filled(array.as_list::<i32>().offsets()),
         _ => array.null_count() < array.len(),
     }
 }
@@ -145,19 +160,9 @@ pub(crate) fn encode_batch(batch: &LogBatch, key: Option<u128>, at_ms: i64) -> E
     let mut writer = Writer { lengths: Vec::with_capacity(40), buffers: Vec::with_capacity(32) };
     let mut present = 0u16;
     for (position, array) in records.columns().iter().enumerate() {
-        if !holds_something(position, array) {
-            continue;
-        }
-        present |= 1 << position;
-        match position {
-            column::STREAM | column::TRACE_FLAGS => writer.primitive::<UInt32Type>(array),
-            column::TIMESTAMP | column::OBSERVED_TIMESTAMP => {
-                writer.primitive::<TimestampNanosecondType>(array);
-            }
-            column::SEVERITY_NUMBER => writer.primitive::<UInt8Type>(array),
-            column::TRACE_ID | column::SPAN_ID => writer.fixed(array.as_fixed_size_binary()),
-            column::ATTRIBUTES => writer.map(array.as_map()),
-            _ => writer.text(array.as_string()),
+        if holds_something(array) {
+            present |= 1 << position;
+            writer.array(array);
         }
     }
     let tenant = batch.tenant.as_str().as_bytes();
@@ -330,42 +335,68 @@ impl Buffers {
 
 fn decode_columns(buffers: &mut Buffers, rows: usize, present: u16) -> Result<RecordBatch, RecordError> {
     let schema = schema();
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(column::COUNT);
-    for (position, field) in schema.fields().iter().enumerate() {
-        let there = present & (1 << position) != 0;
-        let array: ArrayRef = match (field.data_type(), there) {
-            (DataType::UInt32, true) => Arc::new(buffers.primitive::<UInt32Type>(rows)?),
-            (DataType::UInt32, false) => Arc::new(PrimitiveArray::<UInt32Type>::from_value(0, rows)),
-            (DataType::UInt8, true) => Arc::new(buffers.primitive::<UInt8Type>(rows)?),
-            (DataType::Timestamp(..), true) => {
-                Arc::new(buffers.primitive::<TimestampNanosecondType>(rows)?.with_timezone("UTC"))
-            }
-            (DataType::FixedSizeBinary(width), true) => {
-                let nulls = buffers.nulls(rows)?;
-                let values = buffers.values(rows * *width as usize)?;
-                Arc::new(FixedSizeBinaryArray::try_new(*width, values, nulls).map_err(bad)?)
-            }
-            (DataType::Map(entries, sorted), _) => {
-                let offsets = if there { buffers.offsets(rows)? } else { OffsetBuffer::new_zeroed(rows) };
-                let pairs = offsets[rows] as usize;
-                let (keys, values) = if there {
-                    (buffers.text(pairs)?, buffers.text(pairs)?)
-                } else {
-                    (StringArray::new_null(0), StringArray::new_null(0))
-                };
-                let DataType::Struct(fields) = entries.data_type() else {
-                    unreachable!("a map holds a struct")
-                };
-                let pairs: Vec<ArrayRef> = vec![Arc::new(keys), Arc::new(values)];
-                let pairs = StructArray::try_new(fields.clone(), pairs, None).map_err(bad)?;
-                Arc::new(MapArray::try_new(entries.clone(), offsets, pairs, None, *sorted).map_err(bad)?)
-            }
-            (DataType::Utf8, true) => Arc::new(buffers.text(rows)?),
-            (kind, _) => new_null_array(kind, rows),
-        };
-        columns.push(array);
-    }
+    let columns = schema.fields().iter().enumerate().map(|(position, field)| {
+        let kind = field.data_type();
+        if present & (1 << position) != 0 {
+            decode_array(buffers, kind, rows)
+        } else {
+            Ok(nothing(kind, rows))
+        }
+    });
+    let columns = columns.collect::<Result<_, _>>()?;
     RecordBatch::try_new(schema, columns).map_err(bad)
+}
+
+/// What stands for a column that was left out.
+fn nothing(kind: &DataType, rows: usize) -> ArrayRef {
+    match kind {
+        DataType::UInt8 => Arc::new(PrimitiveArray::<UInt8Type>::from_value(0, rows)),
+        DataType::UInt32 => Arc::new(PrimitiveArray::<UInt32Type>::from_value(0, rows)),
+        DataType::Map(entries, sorted) => {
+            let none = new_empty_array(entries.data_type()).as_struct().clone();
+            Arc::new(MapArray::new(entries.clone(), OffsetBuffer::new_zeroed(rows), none, None, *sorted))
+        }
+        DataType::List(item) => {
+            let none = new_empty_array(item.data_type());
+            Arc::new(ListArray::new(item.clone(), OffsetBuffer::new_zeroed(rows), none, None))
+        }
+        _ => new_null_array(kind, rows),
+    }
+}
+
+/// Reads what [`Writer::array`] wrote.
+fn decode_array(buffers: &mut Buffers, kind: &DataType, rows: usize) -> Result<ArrayRef, RecordError> {
+    Ok(match kind {
+        DataType::UInt8 => Arc::new(buffers.primitive::<UInt8Type>(rows)?),
+        DataType::UInt32 => Arc::new(buffers.primitive::<UInt32Type>(rows)?),
+        DataType::Int64 => Arc::new(buffers.primitive::<Int64Type>(rows)?),
+        DataType::Timestamp(..) => {
+            Arc::new(buffers.primitive::<TimestampNanosecondType>(rows)?.with_timezone("UTC"))
+        }
+        DataType::FixedSizeBinary(width) => {
+            let nulls = buffers.nulls(rows)?;
+            let values = buffers.values(rows * *width as usize)?;
+            Arc::new(FixedSizeBinaryArray::try_new(*width, values, nulls).map_err(bad)?)
+        }
+        DataType::Utf8 => Arc::new(buffers.text(rows)?),
+        DataType::Map(entries, sorted) => {
+            let offsets = buffers.offsets(rows)?;
+            let items = decode_array(buffers, entries.data_type(), offsets[rows] as usize)?;
+            let items = items.as_struct().clone();
+            Arc::new(MapArray::try_new(entries.clone(), offsets, items, None, *sorted).map_err(bad)?)
+        }
+        DataType::List(item) => {
+            let offsets = buffers.offsets(rows)?;
+            let items = decode_array(buffers, item.data_type(), offsets[rows] as usize)?;
+            Arc::new(ListArray::try_new(item.clone(), offsets, items, None).map_err(bad)?)
+        }
+        DataType::Struct(fields) => {
+            let columns = fields.iter().map(|field| decode_array(buffers, field.data_type(), rows));
+            let columns = columns.collect::<Result<Vec<_>, _>>()?;
+            Arc::new(StructArray::try_new_with_length(fields.clone(), columns, None, rows).map_err(bad)?)
+        }
+        other => return Err(bad(format!("has a column of {other}"))),
+    })
 }
 
 #[cfg(test)]
@@ -429,6 +460,51 @@ mod tests {
         let whole = batch(100, true);
         let slice = LogBatch { records: whole.records.slice(13, 41), ..whole };
         assert_eq!(round_trip(&slice, true).0.records, slice.records);
+    }
+
+    /// Spans will be log entries too: nested columns come back, also of slices.
+    #[test]
+    fn columns_of_lists_come_back() {
+        let mut builder = trine_schema::SpanBatchBuilder::new(TenantId::default(), 50);
+        for row in 0..50u8 {
+            (0..row % 4).for_each(|event| {
+                builder.event_attribute("n", "v");
+                builder.event(i64::from(event), "retry");
+            });
+            if row % 7 == 0 {
+                builder.link(TraceId([row; 16]), SpanId([row; 8]), if row > 20 { "a=b" } else { "" });
+            }
+            builder.push(&trine_schema::Span {
+                stream: 0,
+                timestamp: i64::from(row),
+                duration_ns: -i64::from(row),
+                trace_id: TraceId([row; 16]),
+                span_id: SpanId([row; 8]),
+                parent_span_id: (row > 9).then_some(SpanId([1; 8])),
+                operation: "GET",
+                kind: row % 6,
+                status_code: 0,
+                status_message: "",
+                trace_state: "",
+                trace_flags: 0,
+                scope_name: "",
+            });
+        }
+        let records = builder.finish().records;
+        for records in [records.clone(), records.slice(11, 30), records.slice(3, 0)] {
+            for column in records.columns() {
+                let mut writer = Writer { lengths: Vec::new(), buffers: Vec::new() };
+                writer.array(column);
+                let parts = EncodedBatch { head: Vec::new(), buffers: writer.buffers }.parts().concat();
+                let lengths = writer.lengths.into_iter();
+                let mut buffers = Buffers { payload: Buffer::from_vec(parts), at: 0, lengths };
+                let back = decode_array(&mut buffers, column.data_type(), column.len()).unwrap();
+                assert_eq!(&back, column);
+                let nothing = nothing(column.data_type(), column.len());
+                assert_eq!(nothing.len(), column.len());
+                assert!(holds_something(column) || *column == nothing);
+            }
+        }
     }
 
     #[test]
