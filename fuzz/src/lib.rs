@@ -1,5 +1,6 @@
 //! What every fuzz target runs, and the seeds it starts from.
 
+use trine_chunks::{Block, BlockWriter, Part, join, merge};
 use trine_model::TenantId;
 use trine_protocols::{
     Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
@@ -9,8 +10,16 @@ use trine_protocols::{
 use trine_schema::StreamRegistry;
 
 /// All targets.
-pub const TARGETS: [&str; 6] =
-    ["otlp_protobuf", "otlp_json", "loki_protobuf", "loki_json", "json_lines", "decompress"];
+pub const TARGETS: [&str; 8] = [
+    "otlp_protobuf",
+    "otlp_json",
+    "loki_protobuf",
+    "loki_json",
+    "json_lines",
+    "decompress",
+    "chunks",
+    "chunk_values",
+];
 
 /// Stands for the time of arrival.
 const NOW_NS: i64 = 1_700_000_000_000_000_000;
@@ -45,6 +54,8 @@ pub fn run(target: &str, bytes: &[u8]) {
                 jsonlines::decode(bytes, &FieldNames::default(), &tenant, &registry, NOW_NS, &limits)
             }
             "decompress" => return decompression(bytes),
+            "chunks" => return chunks(bytes),
+            "chunk_values" => return chunk_values(bytes),
             _ => panic!("unknown target {target}; one of {TARGETS:?}"),
         };
         check(decoded, bytes.len(), &limits);
@@ -75,6 +86,38 @@ fn decompression(bytes: &[u8]) {
             assert!(plain.len() <= limits.max_body_bytes);
         }
     }
+}
+
+/// Reads a block of samples that nobody wrote.
+fn chunks(bytes: &[u8]) {
+    let Ok(block) = Block::parse(bytes) else { return };
+    let read = block.reader().all(&(i64::MIN..=i64::MAX), |run| {
+        assert!(run.columns().all(|column| column.len() == run.times.len()));
+    });
+    let numbers: Vec<u32> = (0..block.series().min(1 << 16)).collect();
+    let parts = [Part { block, series: &numbers }];
+    if join(&parts).is_ok() && read.is_ok() {
+        let _ = merge(&parts);
+    }
+}
+
+/// Values with these bits come back with these bits.
+fn chunk_values(bytes: &[u8]) {
+    let values: Vec<f64> =
+        bytes.chunks_exact(8).map(|eight| f64::from_le_bytes(eight.try_into().unwrap())).collect();
+    let times: Vec<i64> = (0..values.len() as i64).map(|i| NOW_NS + i * i).collect();
+    let mut writer = BlockWriter::new();
+    if writer.push(0, &times, &values).is_err() {
+        return;
+    }
+    let block = writer.finish();
+    let mut reader = Block::parse(&block).expect("a block that was just written").reader();
+    let (mut read_times, mut read) = (Vec::new(), Vec::new());
+    reader
+        .series(0, &(i64::MIN..=i64::MAX), &mut read_times, &mut read)
+        .expect("a series that was just written");
+    assert_eq!(read_times, times);
+    assert!(read.iter().map(|value| value.to_bits()).eq(values.iter().map(|value| value.to_bits())));
 }
 
 /// Valid inputs of a target to start from.
@@ -128,6 +171,24 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "otlp_json" => vec![otlp_json.into()],
         "loki_json" => vec![loki_json.into()],
         "json_lines" => vec![lines.into()],
+        "chunk_values" => {
+            let bytes = |value: fn(u32) -> f64| (0..300).flat_map(|i| value(i).to_le_bytes()).collect();
+            vec![
+                bytes(|i| f64::from(i) * 0.25),
+                bytes(|i| f64::from(i * i % 101)),
+                bytes(|i| f64::from(i).sqrt()),
+            ]
+        }
+        "chunks" => {
+            let mut writer = BlockWriter::new();
+            for series in 0..6 {
+                let values: Vec<f64> =
+                    (0..200).map(|i| f64::from(i * (series % 3) + i * i % 7) / 10.0).collect();
+                let times: Vec<i64> = (0..200).map(|i| NOW_NS + i * 15_000_000_000).collect();
+                writer.push(series, &times, &values).expect("a series");
+            }
+            vec![writer.finish()]
+        }
         // `abc` in gzip, zstd, snappy and zlib.
         _ => vec![
             vec![31, 139, 8, 0, 0, 0, 0, 0, 0, 3, 75, 76, 74, 6, 0, 194, 65, 36, 53, 3, 0, 0, 0],

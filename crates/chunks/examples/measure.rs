@@ -1,5 +1,5 @@
-//! Bytes per sample and CPU per sample of the block format on series like those of a fleet of hosts, and on OTLP
-//! JSON files (one request a line, zstd) named on the command line.
+//! Bytes per sample and CPU per sample of the block format on series like those of a fleet of hosts, and on
+//! OTLP JSON files (one request a line, zstd) named on the command line.
 
 #[path = "fleet/mod.rs"]
 mod fleet;
@@ -7,23 +7,25 @@ mod fleet;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{BufWriter, Write as _},
+    fs::File,
+    io::{BufRead, BufReader, BufWriter, Write as _},
     time::Instant,
 };
 
 use fleet::{Fleet, Series, fleet};
+use serde_json::Value;
 use trine_chunks::{Block, BlockWriter};
 
 const ALL: std::ops::RangeInclusive<i64> = i64::MIN..=i64::MAX;
 
 fn encode(fleet: &Fleet, chunk: usize) -> Vec<Vec<u8>> {
-    let samples = fleet.times.first().map_or(0, Vec::len);
+    let samples = fleet.times.iter().map(Vec::len).max().unwrap_or(0);
     let chunks = (0..samples.max(1)).step_by(chunk);
     chunks
         .map(|from| {
             let mut writer = BlockWriter::new();
             for (i, series) in fleet.series.iter().enumerate() {
-                let to = (from + chunk).min(series.values.len());
+                let to = from.saturating_add(chunk).min(series.values.len());
                 let times = &fleet.times[series.target][from.min(to)..to];
                 writer.push(i as u32, times, &series.values[from.min(to)..to]).unwrap();
             }
@@ -57,7 +59,6 @@ fn measure(name: &str, fleet: &Fleet, chunk: usize) {
             reader.all(&ALL, |run| sum += run.values().last().copied().unwrap_or(0.0)).unwrap();
         }
     });
-    std::hint::black_box(sum);
     let mut check = vec![0usize; fleet.series.len()];
     for block in &blocks {
         let mut reader = Block::parse(block).unwrap().reader();
@@ -77,6 +78,14 @@ fn measure(name: &str, fleet: &Fleet, chunk: usize) {
             .unwrap();
     }
     assert!(check.iter().zip(&fleet.series).all(|(n, series)| *n == series.values.len()));
+    // The last five minutes of every series, as an instant query reads them.
+    let last = Block::parse(blocks.last().unwrap()).unwrap();
+    let end = last.time_range().map_or(0, |range| *range.end());
+    let recent = end - 300_000_000_000..=end;
+    let instant = fastest(1_000_000, rounds, || {
+        last.reader().all(&recent, |run| sum += run.values()[0]).unwrap();
+    });
+    std::hint::black_box(sum);
     let mut point = (0, 0, 0);
     let mut reader = Block::parse(&blocks[0]).unwrap().reader();
     for series in (0..fleet.series.len() as u32).step_by(97) {
@@ -84,7 +93,8 @@ fn measure(name: &str, fleet: &Fleet, chunk: usize) {
         point = (point.0 + 1, point.1 + head, point.2 + own);
     }
     println!(
-        "{name:32} {samples:>9} samples {:.3} bytes  write {write:5.1} ns  read {read:5.2} ns  a series: head {} own {}",
+        "{name:31} {samples:>8} samples {:.3} bytes  write {write:5.1} ns  read {read:5.2} ns  last 5 min of all \
+         {instant:.1} ms  a series: head {} own {} bytes",
         bytes as f64 / samples as f64,
         point.1 / point.0,
         point.2 / point.0,
@@ -121,6 +131,45 @@ fn by_metric(fleet: &Fleet) {
     }
 }
 
+/// Gauges of OTLP JSON requests, one a line, as zstd frames with a long window.
+fn otlp(path: &str) -> Result<Fleet, Box<dyn std::error::Error>> {
+    let mut decoder = zstd::Decoder::new(File::open(path)?)?;
+    decoder.window_log_max(27)?;
+    let mut points: BTreeMap<(String, String), BTreeMap<i64, f64>> = BTreeMap::new();
+    for line in BufReader::new(decoder).lines() {
+        // A bare NaN is no JSON, but exporters write it.
+        let request: Value = serde_json::from_str(&line?.replace(":NaN", ":\"NaN\""))?;
+        let each = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        for resource in each(&request["resourceMetrics"]) {
+            let labels = resource["resource"]["attributes"].to_string();
+            let scopes = each(&resource["scopeMetrics"]);
+            for metric in scopes.iter().flat_map(|scope| each(&scope["metrics"])) {
+                let name = metric["name"].as_str().unwrap_or_default().to_owned();
+                for point in each(&metric["gauge"]["dataPoints"]) {
+                    let labels = format!("{labels}{}", point["attributes"]);
+                    let time = point["timeUnixNano"].as_str().unwrap_or_default().parse()?;
+                    let value = match &point["asDouble"] {
+                        Value::String(text) => text.parse()?,
+                        value => value.as_f64().unwrap_or_default(),
+                    };
+                    points.entry((name.clone(), labels)).or_default().insert(time, value);
+                }
+            }
+        }
+    }
+    let mut fleet = Fleet { times: Vec::new(), series: Vec::new() };
+    for ((metric, labels), points) in points {
+        fleet.series.push(Series {
+            metric,
+            labels,
+            target: fleet.times.len(),
+            values: points.values().copied().collect(),
+        });
+        fleet.times.push(points.into_keys().collect());
+    }
+    Ok(fleet)
+}
+
 /// Prints series as lines that VictoriaMetrics' `/api/v1/import` takes.
 fn print_json(fleet: &Fleet) -> std::io::Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
@@ -144,6 +193,12 @@ fn main() {
     }
     if option("--json-30m") {
         return print_json(&fleet(100_000, 120, 15)).expect("standard output");
+    }
+    if let Some(path) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) {
+        let real = otlp(&path).expect("OTLP JSON");
+        measure("a file, whole", &real, usize::MAX);
+        by_metric(&real);
+        return;
     }
     let few = fleet(10_000, 1440, 15);
     if option("--only-read") {

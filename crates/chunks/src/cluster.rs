@@ -30,6 +30,19 @@ impl Column {
         self.tokens.iter().map(bits).sum()
     }
 
+    /// What it would cost with a model of its own.
+    fn entropy(&self) -> u64 {
+        let all: u32 = self.tokens.iter().map(|(_, n)| n).sum();
+        let bits = |&(_, n): &(u8, u32)| n as f32 * (all as f32 / n as f32).log2();
+        self.tokens.iter().map(bits).sum::<f32>() as u64
+    }
+
+    fn own_lengths(&self) -> [u8; TOKENS] {
+        let mut counts = [0; TOKENS];
+        self.tokens.iter().for_each(|&(token, n)| counts[usize::from(token)] = n);
+        code_lengths(&counts)
+    }
+
     fn choose(&mut self, models: &[[u8; TOKENS]]) {
         self.cost = u64::MAX;
         for (model, lengths) in models.iter().enumerate() {
@@ -60,13 +73,7 @@ pub(crate) fn cluster(columns: &[Counts]) -> (Vec<Codes>, Vec<u8>) {
     let most = MAX_MODELS.min(1 + (tokens / TOKENS_PER_MODEL) as usize);
     let mut models = lengths_of(&columns, 1);
     columns.iter_mut().for_each(|column| column.choose(&models));
-    let own = |column: &Column| {
-        let mut counts = [0; TOKENS];
-        column.tokens.iter().for_each(|&(token, n)| counts[usize::from(token)] = n);
-        code_lengths(&counts)
-    };
-    let owns: Vec<u64> =
-        if most > 1 { columns.iter().map(|column| column.cost(&own(column))).collect() } else { Vec::new() };
+    let owns: Vec<u64> = if most > 1 { columns.iter().map(Column::entropy).collect() } else { Vec::new() };
     while models.len() < most {
         // The column that its model fits worst becomes the seed of another one.
         let Some((worst, _)) =
@@ -77,7 +84,7 @@ pub(crate) fn cluster(columns: &[Counts]) -> (Vec<Codes>, Vec<u8>) {
         let before: u64 = columns.iter().map(|column| column.cost).sum();
         let saved: Vec<(usize, u64)> = columns.iter().map(|column| (column.model, column.cost)).collect();
         let mut tried = models.clone();
-        tried.push(own(&columns[worst]));
+        tried.push(columns[worst].own_lengths());
         for _ in 0..2 {
             columns.iter_mut().for_each(|column| column.choose(&tried));
             tried = lengths_of(&columns, tried.len());

@@ -11,14 +11,15 @@ use crate::{
     wire::{bits_for, put_ints, put_varint, put_zigzag, varint_len, zigzag},
 };
 
-/// Samples of a column that can be read without those before them.
-pub(crate) const PIECE: usize = 256;
+/// Samples of a column that can be read without those before them. With 256, six hours take 1 % less and the
+/// newest sample of all series takes twice as long to read.
+pub(crate) const PIECE: usize = 128;
 /// Columns that may hang on each other: a reader of one reads so many.
 pub(crate) const MAX_CHAIN: usize = 16;
 /// Differences looked at to choose a form.
 const SAMPLE: usize = 256;
 /// Bits of the median residual that become a token; the rest is stored as it is.
-const TOKEN_BITS: u32 = 3;
+const TOKEN_BITS: u32 = 2;
 
 /// Kinds of values that no number stands for. Others have their bits after [`OTHER`].
 pub(crate) const EXCEPTIONS: [u64; 5] = [
@@ -76,7 +77,8 @@ impl ColumnsWriter {
         self.residuals.len()
     }
 
-    /// Adds a column of values. `alike`: it has the times of the column before, which may help to say it shorter.
+    /// Adds a column of values. `alike`: it has the times of the column before, which may help to say it
+    /// shorter.
     pub(crate) fn push_values(&mut self, values: &[f64], alike: bool) {
         std::mem::swap(&mut self.numbers, &mut self.previous);
         let mapping = to_numbers(values, &mut self.numbers, &mut self.odd);

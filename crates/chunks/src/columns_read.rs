@@ -242,7 +242,8 @@ impl<'a> Columns<'a> {
         Ok(())
     }
 
-    /// Reads the residuals of the columns up to `last`, and of those after it as long as they fit into `ahead` samples.
+    /// Reads the residuals of the columns up to `last`, and of those after it as long as they fit into
+    /// `ahead` samples.
     fn read_batch(
         &mut self,
         first: usize,

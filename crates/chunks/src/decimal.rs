@@ -71,6 +71,9 @@ pub(crate) fn to_numbers(values: &[f64], numbers: &mut Vec<i64>, exceptions: &mu
             Some(more) => digits = more,
             None => failed += 1,
         }
+        if failed * 8 > SAMPLE {
+            break;
+        }
     }
     // One value in eight may be odd; what is as long as the float itself is not a decimal.
     if failed * 8 <= seen {
@@ -121,7 +124,8 @@ pub(crate) fn to_numbers(values: &[f64], numbers: &mut Vec<i64>, exceptions: &mu
     Mapping::Bits
 }
 
-/// Exceptions repeat the number before them (the first ones the first good number), so that they cost nothing.
+/// Exceptions repeat the number before them (the first ones the first good number), so that they cost
+/// nothing.
 fn fill_exceptions(numbers: &mut [i64], exceptions: &[u32]) {
     let mut odd = exceptions.iter().map(|&at| at as usize).peekable();
     let mut good = 0;

@@ -7,7 +7,7 @@ pub enum ChunkError {
     #[error("metric chunks are damaged: {0}; the segment must be set aside")]
     Corrupt(&'static str),
     /// Written by a newer program: the environment, not the data, is at fault.
-    #[error("metric chunks have format version {0}, this program reads up to {max}; use a newer one", max = crate::VERSION)]
+    #[error("metric chunks have format version {0}, which is too new; use a newer program")]
     Version(u8),
     /// The caller handed in more than a block holds, or columns that do not fit together.
     #[error("series cannot be stored in a block: {0}")]

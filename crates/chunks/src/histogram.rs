@@ -33,11 +33,12 @@ pub enum Bounds {
     Explicit(Vec<f64>),
 }
 
-/// Layout of a run of histograms. Columns: count, sum, the `extra` ones (such as minimum and maximum), then for
-/// exponential bounds the zero count, the positive and the negative buckets; for explicit ones the buckets.
+/// Layout of a run of histograms. Columns: count, sum, the `extra` ones (such as minimum and maximum), then
+/// for exponential bounds the zero count, the positive and the negative buckets; for explicit ones the
+/// buckets.
 ///
-/// A series whose buckets change gets a run per layout; a bucket that a sample lacks is an empty one, so a writer
-/// takes the union of neighbouring samples' buckets.
+/// A series whose buckets change gets a run per layout; a bucket that a sample lacks is an empty one, so a
+/// writer takes the union of neighbouring samples' buckets.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HistogramLayout {
     /// Bounds of the buckets.

@@ -1,14 +1,16 @@
 //! Samples of metrics as compressed blocks.
 //!
-//! A *block* holds series of one tenant and time slice. Their timestamps are columns of their own, each stored
-//! once for all series that were scraped together. Values become whole numbers (exact decimals where they are
-//! that, otherwise the bits of the float), those become small *residuals* around what was expected, and residuals
-//! become tokens of a prefix code. Series that lie together form a *group* of up to 256 columns, which share the
-//! codes, so that a series of a few samples pays for nothing but itself; every series has bits of its own, in
-//! pieces of 256 samples, so that one can be read alone, and its end without its start. `FORMAT.md` has the bytes.
+//! A *block* holds series of one tenant and time slice. Their timestamps are columns of their own, each
+//! stored once for all series that were scraped together. Values become whole numbers (exact decimals where
+//! they are that, otherwise the bits of the float), those become small *residuals* around what was expected,
+//! and residuals become tokens of a prefix code. Series that lie together form a *group* of up to 256
+//! columns, which share the codes, so that a series of a few samples pays for nothing but itself; every
+//! series has bits of its own, in pieces of 128 samples, so that one can be read alone, and its end without
+//! its start. `FORMAT.md` has the bytes.
 //!
-//! Guarantees: every value comes back bit for bit, stale markers and NaN payloads included; a group outside of the
-//! time range that is asked for is not touched; no input makes a reader panic or take memory without bound.
+//! Guarantees: every value comes back bit for bit, stale markers and NaN payloads included; a group outside
+//! of the time range that is asked for is not touched; no input makes a reader panic or take memory without
+//! bound.
 
 mod bits;
 mod block;

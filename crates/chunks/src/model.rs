@@ -1,9 +1,9 @@
 //! Tokens of residuals and the prefix code over them, shared by many columns.
 //!
-//! A column's residual is cut into its last `shift` bits, which are stored as they are, and `high = residual >>
-//! shift`, which becomes a token: from -16 to 15 each has its own, beyond there is one per sign and power of two, with
-//! the bits below that power after it. With the right shift, columns of any scale share one distribution of
-//! tokens. Runs of zeros are tokens of their own.
+//! A column's residual is cut into its last `shift` bits, which are stored as they are, and `high`, the bits above
+//! them, which become a token: from -16 to 15 each has its own, beyond there is one per sign and power of two, with
+//! the bits below that power after it. With the right shift, columns of any scale share one distribution of tokens.
+//! Runs of zeros are tokens of their own.
 
 use crate::{
     ChunkError,

@@ -81,8 +81,8 @@ pub(crate) struct Job {
     pub to: Range<usize>,
 }
 
-/// Reads the residuals of all jobs. Finding a code waits for the one before it, so that several pieces are read at
-/// once, a code of each in turn.
+/// Reads the residuals of all jobs. Finding a code waits for the one before it, so that several pieces are
+/// read at once, a code of each in turn.
 pub(crate) fn read(tables: &[Table], data: &[u8], jobs: &[Job], out: &mut [i64]) -> Result<(), ChunkError> {
     let mut jobs = jobs.iter();
     let mut next = || jobs.next().map(|job| Lane::new(tables, data, job));
@@ -119,8 +119,8 @@ const LANES: usize = 4;
 struct Lane<'a> {
     table: &'a Table,
     shift: u32,
-    /// From the piece on to the end of the data: what a damaged piece reads behind its own bits is found out by
-    /// [`Self::check`].
+    /// From the piece on to the end of the data: what a damaged piece reads behind its own bits is found out
+    /// by [`Self::check`].
     bytes: &'a [u8],
     bit: usize,
     bits: usize,

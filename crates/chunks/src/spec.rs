@@ -14,8 +14,8 @@ const CENTER: u8 = 32;
 const EXCEPTIONS: u8 = 64;
 const DIVISOR: u8 = 128;
 
-/// number\[i\] = base + divisor × (residual\[i\] + center), base being the first number or, with `differences`, the
-/// number before; plus the same number of the column before when `linked`.
+/// number\[i\] = base + divisor × (residual\[i\] + center), base being the first number or, with
+/// `differences`, the number before; plus the same number of the column before when `linked`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(clippy::struct_excessive_bools)] // they are the flags of one byte
 pub(crate) struct Spec {

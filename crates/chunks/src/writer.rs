@@ -20,7 +20,8 @@ const MAX_TIMES: usize = 1 << 24;
 /// Writes the series of one tenant and time slice into a block.
 ///
 /// Series come in ascending order of their number and should stand next to their like: the same metric, and
-/// buckets of one histogram in the order of their bounds. A series may come in several runs, ascending in time.
+/// buckets of one histogram in the order of their bounds. A series may come in several runs, ascending in
+/// time.
 #[derive(Default)]
 pub struct BlockWriter {
     times: TimesWriter,
@@ -55,8 +56,8 @@ impl BlockWriter {
         self.push_run(series, times, &[], &[values])
     }
 
-    /// Adds samples that have several values each, such as histograms: `layout` says what the columns mean (see
-    /// [`HistogramLayout`](crate::HistogramLayout)), each column has a value per timestamp.
+    /// Adds samples that have several values each, such as histograms: `layout` says what the columns mean
+    /// (see [`HistogramLayout`](crate::HistogramLayout)), each column has a value per timestamp.
     pub fn push_run(
         &mut self,
         series: u32,

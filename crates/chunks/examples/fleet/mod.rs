@@ -1,5 +1,5 @@
-//! Series like those of a fleet of hosts that node_exporter and one instrumented service describe: the same kinds
-//! in the same proportions, always the same values.
+//! Series like those of a fleet of hosts that node_exporter and one instrumented service describe: the same
+//! kinds in the same proportions, always the same values.
 
 use std::f64::consts::TAU;
 
