@@ -21,17 +21,17 @@ pub(super) fn function(name: &str) -> Option<RangeFn> {
         "avg_over_time" => |window, notes| Ok(average(window, notes)),
         "count_over_time" => |window, _| float((window.values.len() + window.histograms.len()) as f64),
         "present_over_time" | "absent_over_time" => |_, _| float(1.0),
-        "min_over_time" => {
-            |window, notes| Ok(floats(window, notes).map(|()| best(window, |value, best| value < best).1))
-        }
-        "max_over_time" => {
-            |window, notes| Ok(floats(window, notes).map(|()| best(window, |value, best| value > best).1))
-        }
+        "min_over_time" => |window, notes| {
+            Ok(floats(window, notes).map(|()| extreme(window.values, |value, best| value < best)))
+        },
+        "max_over_time" => |window, notes| {
+            Ok(floats(window, notes).map(|()| extreme(window.values, |value, best| value > best)))
+        },
         "ts_of_min_over_time" => {
-            |window, notes| Ok(floats(window, notes).map(|()| best(window, |value, best| value <= best).0))
+            |window, notes| Ok(floats(window, notes).map(|()| best_time(window, |value, best| value <= best)))
         }
         "ts_of_max_over_time" => {
-            |window, notes| Ok(floats(window, notes).map(|()| best(window, |value, best| value >= best).0))
+            |window, notes| Ok(floats(window, notes).map(|()| best_time(window, |value, best| value >= best)))
         }
         "first_over_time" => |window, _| Ok(first(window)),
         "last_over_time" => |window, _| Ok(last(window)),
@@ -99,15 +99,25 @@ fn two_floats(window: &Window<'_>, notes: &mut Annotations) -> Option<()> {
     (window.values.len() >= 2).then_some(())
 }
 
-/// Time and value of the best sample; NaN gives way to any other.
-fn best(window: &Window<'_>, better: impl Fn(f64, f64) -> bool) -> (Sample, Sample) {
+/// The best value; NaN gives way to any other.
+fn extreme(values: &[f64], better: impl Fn(f64, f64) -> bool) -> Sample {
+    let best = values.iter().copied().reduce(
+        |best, value| {
+            if better(value, best) || best.is_nan() { value } else { best }
+        },
+    );
+    Sample::Float(best.unwrap_or(f64::NAN))
+}
+
+/// The last time of the best value.
+fn best_time(window: &Window<'_>, better: impl Fn(f64, f64) -> bool) -> Sample {
     let mut at = 0;
     for (position, &value) in window.values.iter().enumerate() {
         if better(value, window.values[at]) || window.values[at].is_nan() {
             at = position;
         }
     }
-    (Sample::Float(window.times[at] as f64 / 1000.0), Sample::Float(window.values[at]))
+    Sample::Float(window.times[at] as f64 / 1000.0)
 }
 
 fn first(window: &Window<'_>) -> Option<Sample> {

@@ -23,6 +23,7 @@ impl Parser<'_> {
     }
 
     fn calculation(&mut self, weakest: u8, place: &str) -> Result<Duration, ParseError> {
+        let outer = self.depth;
         let mut left = self.signed(place)?;
         loop {
             let (op, strength) = if self.is("+") {
@@ -38,12 +39,15 @@ impl Parser<'_> {
             } else if self.is("^") {
                 (BinaryOp::Pow, 3)
             } else {
+                self.depth = outer;
                 return Ok(left);
             };
             if strength <= weakest {
+                self.depth = outer;
                 return Ok(left);
             }
             let pos = self.pos();
+            self.deeper(1)?;
             self.advance();
             let right = self.calculation(if op == BinaryOp::Pow { strength - 1 } else { strength }, place)?;
             if right == Duration::Seconds(0.0) && matches!(op, BinaryOp::Div | BinaryOp::Mod) {
@@ -55,6 +59,7 @@ impl Parser<'_> {
     }
 
     fn signed(&mut self, place: &str) -> Result<Duration, ParseError> {
+        self.deeper(1)?;
         let minus = self.is("-");
         if !minus && !self.is("+") {
             return self.term(place);

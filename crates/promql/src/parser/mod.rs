@@ -128,4 +128,73 @@ mod tests {
             assert_eq!(error(query), expected, "{query}");
         }
     }
+
+    #[test]
+    fn deep_trees_are_refused_before_the_stack_ends() {
+        for (open, close) in [("(", ")"), ("-", ""), ("sum(", ")"), ("x[", "]")] {
+            let query = format!("{}1{}", open.repeat(10_000), close.repeat(10_000));
+            assert!(parse(&query).is_err(), "{open}");
+        }
+        let deep = "expression is nested deeper";
+        assert!(error(&vec!["1"; 10_000].join(" + ")).contains(deep));
+        assert!(error(&format!("x[{}1{}]", "(".repeat(10_000), ")".repeat(10_000))).contains(deep));
+        assert!(error(&format!("x offset {}1", "-".repeat(10_000))).contains(deep));
+    }
+
+    #[test]
+    fn no_text_breaks_the_parser() {
+        let parts = [
+            "x",
+            "{",
+            "}",
+            "(",
+            ")",
+            "[",
+            "]",
+            "5m",
+            "1",
+            "\"",
+            "'",
+            "\\",
+            "`",
+            "sum",
+            "by",
+            "on",
+            "offset",
+            "@",
+            "-",
+            "+",
+            "==",
+            "=~",
+            "!",
+            ":",
+            ",",
+            "start",
+            "step",
+            "é",
+            "\u{1f600}",
+            "#",
+            "\n",
+            " ",
+            "0x",
+            "1e",
+            ".",
+            "rate",
+            "fill",
+            "bool",
+            "inf",
+            "nan",
+            "and",
+            "</",
+        ];
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut query = String::new();
+            for _ in 0..8 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                query.push_str(parts[(state >> 33) as usize % parts.len()]);
+            }
+            let _ = parse(&query);
+        }
+    }
 }

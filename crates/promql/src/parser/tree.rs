@@ -10,8 +10,11 @@ use crate::{
     labels::{Labels, METRIC_NAME, MatchOp, Matcher},
 };
 
-/// How deep expressions may be nested; deeper ones would exhaust the stack.
-const MAX_DEPTH: usize = 200;
+/// How deep a tree may be, counting the operators of a chain such as `a + b + c`. Every pass over it calls
+/// itself that often, and threads have 2 MiB of stack.
+const MAX_DEPTH: usize = 256;
+/// What a parenthesis or call counts for: parsing one takes several calls, an operator of a chain none.
+const NESTING: usize = 3;
 
 pub(super) fn parse_expr(query: &str) -> Result<Expr, ParseError> {
     let mut parser = Parser { query, tokens: tokens(query)?, at: 0, depth: 0 };
@@ -29,7 +32,7 @@ pub(super) struct Parser<'a> {
     pub(super) query: &'a str,
     tokens: Vec<Token>,
     at: usize,
-    depth: usize,
+    pub(super) depth: usize,
 }
 
 type Parsed<T> = Result<T, ParseError>;
@@ -146,21 +149,29 @@ impl Parser<'_> {
     }
 
     fn binary(&mut self, weakest: u8) -> Parsed<Expr> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH {
-            return self.fail(self.pos(), "expression is nested too deeply");
-        }
+        let outer = self.depth;
+        self.deeper(NESTING)?;
         let mut left = self.unary()?;
         while let Some((op, strength)) = self.binary_op().filter(|(_, strength)| *strength > weakest) {
             let op_pos = self.pos();
+            self.deeper(1)?;
             self.advance();
             let (matching, return_bool) = self.modifiers()?;
             let right = self.binary(if op == BinaryOp::Pow { strength - 1 } else { strength })?;
             let (left_side, right) = (Box::new(left), Box::new(right));
             left = Expr::Binary { op, left: left_side, right, matching, return_bool, op_pos };
         }
-        self.depth -= 1;
+        self.depth = outer;
         Ok(left)
+    }
+
+    /// Counts levels of the tree.
+    pub(super) fn deeper(&mut self, levels: usize) -> Parsed<()> {
+        self.depth += levels;
+        if self.depth > MAX_DEPTH {
+            return self.fail(self.pos(), format!("expression is nested deeper than {MAX_DEPTH} levels"));
+        }
+        Ok(())
     }
 
     fn modifiers(&mut self) -> Parsed<(Matching, bool)> {
