@@ -150,5 +150,7 @@ fn series_are_loaded_once_when_their_turn_comes() {
 fn a_long_chain_fits_the_stack() {
     let chain = vec!["m_total"; 250].join(" + ");
     let answer = text(Engine::default().instant(&source(1), &chain, MINUTE));
+    let nested = format!("{}m_total{}", "abs(".repeat(80), ")".repeat(80));
+    assert_eq!(text(Engine::default().instant(&source(1), &nested, MINUTE)), "{i=\"0\"} => 1 @[60.000]");
     assert_eq!(answer, "{i=\"0\"} => 250 @[60.000]");
 }

@@ -118,10 +118,11 @@ fn fetch(
     let start_ms = first - context.lookback + 1;
     let series = context.select_raw(&Selection { matchers: &matchers, start_ms, end_ms: last, hints })?;
     // The value is of no interest, the sample's time decides between two of one target.
-    let infos = selector::look_up(context, &series, steps, lookup, |column, step, found| match found {
-        selector::Found::Float { time, .. } => column.set_float(step, time as f64),
-        selector::Found::Histogram { value, .. } => column.set_histogram(step, value.clone()),
-    })?;
+    let infos =
+        selector::look_up(context, &series, steps, (lookup, false), |column, step, found| match found {
+            selector::Found::Float { time, .. } => column.set_float(step, time as f64),
+            selector::Found::Histogram { value, .. } => column.set_histogram(step, value.clone()),
+        })?;
     match infos.iter().find(|column| column.histograms.iter().any(Option::is_some)) {
         Some(column) => {
             let message = "this should be an info metric, with float samples";

@@ -1,7 +1,7 @@
 //! What is known before evaluation: the query's own times, and what stays the same at every step.
 
 use super::Context;
-use crate::parser::{Expr, Pos, VectorSelector};
+use crate::parser::{BinaryOp, Expr, Pos, VectorSelector};
 
 /// Functions that look at the time of evaluation itself.
 const TIME_DEPENDENT: [&str; 15] = [
@@ -25,6 +25,7 @@ const TIME_DEPENDENT: [&str; 15] = [
 /// Folds `start()`, `end()`, `range()`, `step()` into numbers and marks what is evaluated once.
 pub(super) fn prepare(context: &Context<'_>, mut expr: Expr) -> Expr {
     fold(context, &mut expr);
+    find_stats(&mut expr, false);
     if context.steps.count > 1 {
         let (_, wrap) = mark(&mut expr);
         if wrap {
@@ -50,6 +51,24 @@ fn fold(context: &Context<'_>, expr: &mut Expr) {
         }
     }
     children(expr).into_iter().for_each(|child| fold(context, child));
+}
+
+/// Marks selectors of whose histograms only count and sum are asked for.
+fn find_stats(expr: &mut Expr, wanted: bool) {
+    let wanted = match expr {
+        Expr::Vector(selector) | Expr::Matrix { selector, .. } => {
+            selector.histogram_stats = wanted;
+            return;
+        }
+        Expr::Subquery { .. } | Expr::Binary { op: BinaryOp::TrimLower | BinaryOp::TrimUpper, .. } => return,
+        Expr::Call { function, .. } => match function.name {
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => return,
+            "histogram_count" | "histogram_sum" | "histogram_avg" => true,
+            _ => wanted,
+        },
+        _ => wanted,
+    };
+    children(expr).into_iter().for_each(|child| find_stats(child, wanted));
 }
 
 fn children(expr: &mut Expr) -> Vec<&mut Expr> {

@@ -22,6 +22,26 @@ pub(super) fn samples<'a>(series: &'a Series, scratch: &'a mut Samples) -> Resul
     }
 }
 
+/// Histograms reduced to count and sum. As their buckets would tell resets, hints do so from here on.
+pub(super) fn statistics(samples: &Samples) -> Samples {
+    let mut last: Option<&Histogram> = None;
+    let mut reduced = samples.clone();
+    for (histogram, slot) in samples.histograms.iter().zip(&mut reduced.histograms) {
+        let mut reset_hint = histogram.reset_hint;
+        if !is_stale(histogram.sum) {
+            reset_hint = match (reset_hint, last) {
+                (ResetHint::Unknown, Some(last)) if histogram.is_reset_after(last) => ResetHint::Reset,
+                (ResetHint::Unknown, Some(_)) => ResetHint::NotReset,
+                (hint, _) => hint,
+            };
+            last = Some(histogram);
+        }
+        let Histogram { schema, count, sum, .. } = **histogram;
+        *slot = Arc::new(Histogram { reset_hint, schema, count, sum, ..Histogram::default() });
+    }
+    reduced
+}
+
 /// Where samples are found, moving forward with the lookups.
 struct Cursor<'a> {
     samples: &'a Samples,
@@ -119,7 +139,7 @@ pub(super) fn each(
     let lookup = context.lookup(selector.offset.as_ref(), selector.at, selector.pos)?;
     let (first, last) = lookup.span(steps);
     let series = context.select(selector, first - context.lookback + 1, last, hints)?;
-    look_up(context, &series, steps, lookup, take)
+    look_up(context, &series, steps, (lookup, selector.histogram_stats), take)
 }
 
 /// Looks samples of given series up.
@@ -127,7 +147,7 @@ pub(super) fn look_up(
     context: &Context<'_>,
     series: &[Series],
     steps: &Steps,
-    lookup: Lookup,
+    (lookup, histogram_stats): (Lookup, bool),
     take: impl Fn(&mut Column, usize, Found<'_>) + Sync,
 ) -> Result<Vec<Column>> {
     let parts = context.share(series, |part| {
@@ -152,7 +172,8 @@ pub(super) fn look_up(
                     }
                 }
             } else {
-                let mut cursor = Cursor::new(samples);
+                let stats = histogram_stats.then(|| statistics(samples));
+                let mut cursor = Cursor::new(stats.as_ref().unwrap_or(samples));
                 for step in 0..steps.count {
                     if let Some(found) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
                         take(&mut column, step, found);

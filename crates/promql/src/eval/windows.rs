@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use super::{
     Bits, Column, Context, Lookup, Result, Steps, eval_scalar, eval_vector, extended, merge_same, over_time,
     rate, refuse_same,
-    selector::{advance, samples},
+    selector::{advance, samples, statistics},
 };
 use crate::{
     annotations::Annotations,
@@ -56,6 +56,7 @@ pub(super) struct RangeCall<'a> {
     lookup: Lookup,
     range: i64,
     edges: Edges,
+    histogram_stats: bool,
     steps: Steps,
     scalars: Vec<Vec<f64>>,
     pos: Pos,
@@ -101,6 +102,7 @@ impl<'a> RangeCall<'a> {
             lookup: context.lookup(None, None, pos)?,
             range: 0,
             edges: Edges::Plain,
+            histogram_stats: false,
             steps: *steps,
             scalars,
             pos,
@@ -111,6 +113,7 @@ impl<'a> RangeCall<'a> {
                 call.range = context.millis(range, selector.pos, false)?;
                 call.lookup = context.lookup(selector.offset.as_ref(), selector.at, selector.pos)?;
                 call.edges = selector.edges;
+                call.histogram_stats = selector.histogram_stats;
                 call.one_name = selector.name.is_some();
                 let (before, after) = call.margins();
                 let (first, last) = call.lookup.span(steps);
@@ -224,12 +227,13 @@ impl<'a> RangeCall<'a> {
             let from = times.partition_point(|time| *time <= first - self.range - before);
             from..from + times[from..].partition_point(|time| *time <= last + after)
         };
-        let samples =
-            if any_stale(&samples.values[inside(&samples.timestamps)]) || !samples.histograms.is_empty() {
-                without_stale(samples)
-            } else {
-                Cow::Borrowed(samples)
-            };
+        let samples = if self.histogram_stats && !samples.histograms.is_empty() {
+            Cow::Owned(without_stale(&statistics(samples)).into_owned())
+        } else if any_stale(&samples.values[inside(&samples.timestamps)]) || !samples.histograms.is_empty() {
+            without_stale(samples)
+        } else {
+            Cow::Borrowed(samples)
+        };
         let floats = inside(&samples.timestamps);
         let histograms = inside(&samples.histogram_timestamps);
         let (times, values) = (&samples.timestamps[floats.clone()], &samples.values[floats.clone()]);

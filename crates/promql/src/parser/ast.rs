@@ -208,6 +208,8 @@ pub struct VectorSelector {
     pub at: Option<At>,
     /// `anchored`, `smoothed`.
     pub edges: Edges,
+    /// Of histograms only count and sum are asked for. The parser never sets it, preparation does.
+    pub histogram_stats: bool,
     /// Where it begins.
     pub pos: Pos,
 }

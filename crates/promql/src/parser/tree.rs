@@ -400,7 +400,7 @@ impl Parser<'_> {
             matchers.push(self.new_matcher(pos, MatchOp::Equal, METRIC_NAME, name)?);
         }
         let (offset, at, edges) = (None, None, Edges::Plain);
-        Ok(Expr::Vector(VectorSelector { name, matchers, offset, at, edges, pos }))
+        Ok(Expr::Vector(VectorSelector { name, matchers, offset, at, edges, histogram_stats: false, pos }))
     }
 
     fn new_matcher(&self, pos: Pos, op: MatchOp, name: &str, value: &str) -> Parsed<Matcher> {

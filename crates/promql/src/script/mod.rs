@@ -149,19 +149,14 @@ fn store(
     hint(&mut samples.histograms);
 }
 
-/// Says of each counter whether it was reset, as Prometheus' storage does when it is read: only the first
-/// sample's hint stays unknown.
+/// Says of counters that they were not reset, as Prometheus' storage does when it is read: the hints of the
+/// first sample and of one after a reset stay unknown.
 fn hint(histograms: &mut [Arc<Histogram>]) {
     for at in 1..histograms.len() {
         let (before, now) = (&histograms[at - 1], &histograms[at]);
-        if now.reset_hint == ResetHint::Unknown
-            && before.reset_hint != ResetHint::Gauge
-            && !is_stale(before.sum)
-            && !is_stale(now.sum)
-        {
-            let reset = now.is_reset_after(before);
-            Arc::make_mut(&mut histograms[at]).reset_hint =
-                if reset { ResetHint::Reset } else { ResetHint::NotReset };
+        let known = now.reset_hint != ResetHint::Unknown || before.reset_hint == ResetHint::Gauge;
+        if !known && !is_stale(before.sum) && !is_stale(now.sum) && !now.is_reset_after(before) {
+            Arc::make_mut(&mut histograms[at]).reset_hint = ResetHint::NotReset;
         }
     }
 }
