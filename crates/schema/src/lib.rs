@@ -11,7 +11,7 @@ mod tables;
 pub mod unchecked;
 
 pub use logs::{LogBatch, LogBatchBuilder, LogRecord};
-pub use spans::{Span, SpanBatch, SpanBatchBuilder};
+pub use spans::{Span, SpanBatch, SpanBatchBuilder, SpanScan};
 pub use stream::{
     Labels, LabelsError, Stream, StreamId, StreamRef, StreamRegistry, label_name, label_name_eq,
 };

@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    ops::RangeInclusive,
     sync::{Arc, OnceLock},
 };
 
@@ -20,7 +21,7 @@ use arrow::{
 use trine_model::{SpanId, TenantId, TraceId};
 
 use crate::{
-    StreamRef,
+    LabelMatcher, ScanStats, StreamRef,
     columns::{Attributes, OptionalFixed, OptionalText, Runs, TextColumn, map_type, offset, timestamp_type},
 };
 
@@ -149,6 +150,49 @@ pub struct Span<'a> {
     pub trace_flags: u32,
     /// Instrumentation scope, empty when none.
     pub scope_name: &'a str,
+}
+
+/// One read of the span table. Every condition is applied exactly.
+#[derive(Debug, Clone)]
+pub struct SpanScan {
+    /// Whose spans.
+    pub tenant: TenantId,
+    /// First nanosecond of the start, inclusive.
+    pub start: i64,
+    /// Last nanosecond of the start, inclusive.
+    pub last: i64,
+    /// All must match the resource; empty takes every one.
+    pub streams: Vec<LabelMatcher>,
+    /// The span's name.
+    pub operation: Option<String>,
+    /// Nanoseconds.
+    pub duration: RangeInclusive<i64>,
+    /// OTLP `StatusCode`.
+    pub status_code: Option<u8>,
+    /// Each must be set to its value.
+    pub attributes: Vec<(String, String)>,
+    /// Only so many, those that started last.
+    pub newest: Option<usize>,
+    /// Where the scan counts what it touched.
+    pub stats: Arc<ScanStats>,
+}
+
+impl SpanScan {
+    /// Everything of a tenant; narrow it by setting fields.
+    pub fn all(tenant: TenantId) -> Self {
+        Self {
+            tenant,
+            start: i64::MIN,
+            last: i64::MAX,
+            streams: Vec::new(),
+            operation: None,
+            duration: i64::MIN..=i64::MAX,
+            status_code: None,
+            attributes: Vec::new(),
+            newest: None,
+            stats: Arc::default(),
+        }
+    }
 }
 
 /// Events of all rows.

@@ -10,7 +10,9 @@ use futures::executor::block_on;
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 use serde_json::Value;
 use trine_model::{SpanId, TenantId, TraceId};
-use trine_schema::{Labels, ScanStats, Span, SpanBatchBuilder, StreamRef, StreamRegistry};
+use trine_schema::{
+    LabelMatch, LabelMatcher, Labels, ScanStats, Span, SpanBatchBuilder, SpanScan, StreamRef, StreamRegistry,
+};
 use trine_segment::{SpanSegment, WriteOptions, sort_spans, write_spans};
 
 /// The program's allocator, so that the figures are its own.
@@ -251,4 +253,39 @@ fn main() {
         stats.snapshot().granules_scanned,
         segment.granules(),
     );
+    let of =
+        |service: &str| LabelMatcher { name: "service".into(), value: LabelMatch::Equal(service.into()) };
+    let all = || SpanScan::all(tenant.clone());
+    let minutes = 15 * 60_000_000_000;
+    let scans = [
+        (
+            "newest 20 of a service and operation in 15 minutes",
+            SpanScan {
+                start: meta.max_timestamp - minutes,
+                streams: vec![of("service-7")],
+                operation: Some("operation-7-3".into()),
+                newest: Some(20),
+                ..all()
+            },
+        ),
+        (
+            "status 500 and longer than 100 ms",
+            SpanScan {
+                duration: 100_000_000..=i64::MAX,
+                attributes: vec![("http.response.status_code".into(), "500".into())],
+                ..all()
+            },
+        ),
+    ];
+    for (name, scan) in scans {
+        let (mut times, mut rows) = (Vec::new(), 0);
+        for _ in 0..20 {
+            let begun = Instant::now();
+            let found = segment.scan(&scan, &registry).unwrap();
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            rows = found.iter().map(arrow::array::RecordBatch::num_rows).sum();
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{name}: median {:.2} ms, {rows} spans", times[times.len() / 2]);
+    }
 }

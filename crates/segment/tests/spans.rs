@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
-use arrow::array::{Array as _, AsArray, RecordBatch};
+use arrow::{
+    array::{Array as _, AsArray, RecordBatch},
+    datatypes::{Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
+};
 use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
 use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{
-    Labels, ScanStats, Span, SpanBatchBuilder, StreamRegistry, columns::attributes_of, spans::column,
+    LabelMatch, LabelMatcher, Labels, ScanStats, Span, SpanBatchBuilder, SpanScan, StreamRegistry,
+    columns::attributes_of, spans::column,
 };
 use trine_segment::{SPAN_GRANULE_ROWS, SpanSegment, WriteOptions, block_on, sort_spans, write_spans};
 
@@ -174,7 +178,7 @@ fn a_trace_is_found_for_its_tenant_only_and_in_the_order_of_its_starts() {
     let mut want: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
     let number_of: BTreeMap<[u8; 16], u64> = (0..4_000).map(|number| (trace_id(number).0, number)).collect();
     for batch in &written.batches {
-        let streams = batch.column(column::STREAM).as_primitive::<arrow::datatypes::UInt32Type>();
+        let streams = batch.column(column::STREAM).as_primitive::<UInt32Type>();
         for (row, text) in rows(batch).into_iter().enumerate() {
             let owner = u64::from(written.registry.get(streams.value(row)).tenant == tenant(1));
             let id: [u8; 16] =
@@ -193,13 +197,96 @@ fn a_trace_is_found_for_its_tenant_only_and_in_the_order_of_its_starts() {
                 .iter()
                 .flat_map(|batch| {
                     let times = batch.column(column::TIMESTAMP);
-                    times.as_primitive::<arrow::datatypes::TimestampNanosecondType>().values().to_vec()
+                    times.as_primitive::<TimestampNanosecondType>().values().to_vec()
                 })
                 .collect();
             assert!(starts.is_sorted());
         }
     }
     assert!(segment.trace(&tenant(0), TraceId([1; 16]), &stats).unwrap().is_empty());
+}
+
+/// Whether a row passes, by the plain meaning of the scan.
+fn passes(batch: &RecordBatch, row: usize, scan: &SpanScan, registry: &StreamRegistry) -> bool {
+    let stream = registry.get(batch.column(column::STREAM).as_primitive::<UInt32Type>().value(row));
+    let time = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().value(row);
+    let duration = batch.column(column::DURATION).as_primitive::<Int64Type>().value(row);
+    let status = batch.column(column::STATUS_CODE).as_primitive::<UInt8Type>().value(row);
+    let first = |name: &str| {
+        let mut pairs = attributes_of(batch.column(column::ATTRIBUTES).as_map(), row);
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    stream.tenant == scan.tenant
+        && (scan.start..=scan.last).contains(&time)
+        && scan.streams.iter().all(|matcher| matcher.matches(&stream))
+        && scan
+            .operation
+            .as_ref()
+            .is_none_or(|name| batch.column(column::OPERATION).as_string::<i32>().value(row) == name)
+        && scan.duration.contains(&duration)
+        && scan.status_code.is_none_or(|code| code == status)
+        && scan.attributes.iter().all(|(key, value)| first(key).as_ref() == Some(value))
+}
+
+#[test]
+fn a_search_finds_what_a_plain_look_at_every_span_finds() {
+    let written = written(4_000);
+    let segment = written.open().unwrap();
+    let texts: Vec<Vec<String>> = written.batches.iter().map(rows).collect();
+    let mut random = Random(1_234_567);
+    let mut hits = 0;
+    for _ in 0..100 {
+        let mut scan = SpanScan::all(tenant(random.below(2)));
+        if random.below(2) == 0 {
+            scan.start = random.below(4_000) as i64 * 1_000_000;
+            let bits = 10 + random.below(22);
+            scan.last = scan.start + random.below(1 << bits) as i64;
+        }
+        if random.below(2) == 0 {
+            let value = LabelMatch::Equal(format!("s{}", random.below(6)));
+            scan.streams.push(LabelMatcher { name: "service".into(), value });
+        }
+        if random.below(2) == 0 {
+            scan.operation = Some(format!("op {}", random.below(31)));
+        }
+        if random.below(3) == 0 {
+            scan.duration = random.below(1 << 30) as i64..=i64::MAX;
+        }
+        if random.below(3) == 0 {
+            scan.status_code = Some(random.below(4) as u8);
+        }
+        if random.below(3) == 0 {
+            let pair =
+                [("http.request.method", "PUT"), ("rare.7", "x"), ("never", "")][random.below(3) as usize];
+            scan.attributes.push((pair.0.into(), pair.1.into()));
+        }
+        let mut want: Vec<(i64, String)> = Vec::new();
+        for (batch, texts) in written.batches.iter().zip(&texts) {
+            let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
+            let fitting = texts.iter().enumerate();
+            let fitting = fitting.filter(|(row, _)| passes(batch, *row, &scan, &written.registry));
+            want.extend(fitting.map(|(row, text)| (times.value(row), text.clone())));
+        }
+        hits += usize::from(!want.is_empty());
+        let found = segment.scan(&scan, &written.registry).unwrap();
+        let mut texts: Vec<String> = want.iter().map(|(_, text)| text.clone()).collect();
+        texts.sort_unstable();
+        assert_eq!(sorted(&found), texts, "{scan:?}");
+        // The newest by time; of equal times any may come.
+        let newest = 1 + random.below(30) as usize;
+        let found =
+            segment.scan(&SpanScan { newest: Some(newest), ..scan.clone() }, &written.registry).unwrap();
+        let times: Vec<i64> = found
+            .iter()
+            .flat_map(|b| {
+                b.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values().to_vec()
+            })
+            .collect();
+        want.sort_unstable_by_key(|(time, _)| std::cmp::Reverse(*time));
+        let best: Vec<i64> = want.iter().take(newest).map(|(time, _)| *time).collect();
+        assert_eq!(times, best, "newest {newest} of {scan:?}");
+    }
+    assert!(hits > 40, "only {hits} of 100 scans found anything");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod columns;
 mod index;
 mod order;
 mod read;
+mod search;
 mod write;
 
 pub use order::{SortedSpans, sort_spans};

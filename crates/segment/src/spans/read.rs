@@ -43,11 +43,11 @@ use crate::{
 
 /// An opened segment of spans.
 pub struct SpanSegment {
-    file: Arc<SegmentFile>,
+    pub(super) file: Arc<SegmentFile>,
     parquet: ArrowReaderMetadata,
-    index: SpanIndex,
+    pub(super) index: SpanIndex,
     /// The process's references of the index's streams.
-    streams: Vec<StreamRef>,
+    pub(super) streams: Vec<StreamRef>,
     /// First row of each granule, and the number of rows at the end.
     starts: Vec<u64>,
 }
@@ -162,7 +162,7 @@ impl SpanSegment {
     }
 
     /// Columns of the file (by position, rising) for some rows of a granule.
-    fn read_stored(
+    pub(super) fn read_stored(
         &self,
         reader: &CheckedReader,
         number: usize,
@@ -208,7 +208,7 @@ impl SpanSegment {
     }
 
     /// Some rows of a granule with the columns of [`trine_schema::spans::schema`].
-    fn logical(
+    pub(super) fn logical(
         &self,
         reader: &CheckedReader,
         number: usize,

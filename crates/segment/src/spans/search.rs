@@ -1,0 +1,177 @@
+//! Searching a segment of spans: granules by what the index says, then the columns that are asked about,
+//! then the rows that are left.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch},
+    compute::{concat_batches, filter_record_batch, sort_to_indices, take_record_batch},
+    datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt8Type},
+};
+use trine_schema::{
+    SpanScan, StreamRegistry,
+    columns::attributes_of,
+    spans::{column, schema},
+};
+
+use super::{SpanSegment, columns::stored, index::Granule};
+use crate::{SegmentError, file::CheckedReader};
+
+/// Which values of the index the scan asks for.
+struct Wanted {
+    /// By number of the stream.
+    streams: Vec<bool>,
+    /// Number of the operation.
+    operation: Option<u32>,
+    /// Positions of the attributes' columns; `None` for those in the map.
+    attributes: Vec<Option<usize>>,
+}
+
+impl SpanSegment {
+    /// The spans that satisfy all conditions, newest first when only the newest are asked for.
+    pub fn scan(&self, scan: &SpanScan, registry: &StreamRegistry) -> Result<Vec<RecordBatch>, SegmentError> {
+        let Some(wanted) = self.wanted(scan, registry) else { return Ok(Vec::new()) };
+        let fits = |number: &usize| may_match(&self.index.granules[*number], scan, &wanted);
+        let mut order: Vec<usize> = (0..self.granules()).filter(fits).collect();
+        let skipped = self.granules() - order.len();
+        scan.stats.granules_skipped.fetch_add(skipped as u64, Relaxed);
+        if scan.newest.is_some() {
+            order.sort_by_key(|number| std::cmp::Reverse(self.index.granules[*number].max));
+        }
+        let mut found: Vec<RecordBatch> = Vec::new();
+        for number in order {
+            let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
+            if let Some(newest) = scan.newest.filter(|newest| rows >= *newest) {
+                found = vec![newest_of(&found, newest)?];
+                let times =
+                    found[0].column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
+                if times.last().is_none_or(|oldest| *oldest > self.index.granules[number].max) {
+                    break;
+                }
+            }
+            let matched = self.search(number, scan, &wanted)?;
+            found.extend((matched.num_rows() > 0).then_some(matched));
+        }
+        if let Some(newest) = scan.newest.filter(|_| !found.is_empty()) {
+            found = vec![newest_of(&found, newest)?];
+        }
+        let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
+        scan.stats.rows_matched.fetch_add(rows as u64, Relaxed);
+        Ok(found)
+    }
+
+    /// `None` when no row can match.
+    fn wanted(&self, scan: &SpanScan, registry: &StreamRegistry) -> Option<Wanted> {
+        let of_tenant = |number: &usize| self.index.streams[*number].tenant == scan.tenant.as_str();
+        let matches = |number: usize| {
+            let stream = registry.get(self.streams[number]);
+            of_tenant(&number) && scan.streams.iter().all(|matcher| matcher.matches(&stream))
+        };
+        let streams: Vec<bool> = (0..self.streams.len()).map(matches).collect();
+        let operation = match &scan.operation {
+            None => None,
+            Some(name) => Some(self.index.operations.iter().position(|known| known == name)? as u32),
+        };
+        let place = |(name, _): &(String, String)| {
+            self.index.attributes.binary_search(name).ok().map(|place| stored::COUNT + place)
+        };
+        let attributes = scan.attributes.iter().map(place).collect();
+        streams.contains(&true).then_some(Wanted { streams, operation, attributes })
+    }
+
+    /// The rows of a granule that match.
+    fn search(&self, number: usize, scan: &SpanScan, wanted: &Wanted) -> Result<RecordBatch, SegmentError> {
+        let granule = &self.index.granules[number];
+        let reader = CheckedReader::new(self.file.clone());
+        let mut selected = vec![true; granule.rows as usize];
+        let column = |position: usize| -> Result<ArrayRef, SegmentError> {
+            Ok(self.read_stored(&reader, number, &[position], None)?.column(0).clone())
+        };
+        if granule.min < scan.start || granule.max > scan.last {
+            let times = column(stored::TIMESTAMP)?;
+            let times = times.as_primitive::<TimestampNanosecondType>().values();
+            keep(&mut selected, |row| (scan.start..=scan.last).contains(&times[row]));
+        }
+        if !granule.streams.iter().all(|stream| wanted.streams[*stream as usize]) {
+            let labels = column(stored::LABELS)?;
+            let codes = labels.as_dictionary::<Int32Type>();
+            let texts = codes.values().as_string::<i32>();
+            let of_granule = |text: &str| {
+                let named = |stream: &&u32| self.index.streams[**stream as usize].labels == text;
+                granule.streams.iter().find(named).is_some_and(|stream| wanted.streams[*stream as usize])
+            };
+            let fits: Vec<bool> = texts.iter().map(|text| text.is_some_and(of_granule)).collect();
+            let keys = codes.keys().values();
+            keep(&mut selected, |row| {
+                usize::try_from(keys[row]).is_ok_and(|code| fits.get(code) == Some(&true))
+            });
+        }
+        if let Some(name) = scan.operation.as_ref().filter(|_| granule.operations.len() > 1) {
+            let names = column(stored::OPERATION)?;
+            let names = names.as_string::<i32>();
+            keep(&mut selected, |row| names.value(row) == name);
+        }
+        if scan.duration != (i64::MIN..=i64::MAX) {
+            let durations = column(stored::DURATION)?;
+            let durations = durations.as_primitive::<Int64Type>().values();
+            keep(&mut selected, |row| scan.duration.contains(&durations[row]));
+        }
+        if let Some(code) = scan.status_code {
+            let codes = column(stored::STATUS_CODE)?;
+            let codes = codes.as_primitive::<UInt8Type>().values();
+            keep(&mut selected, |row| codes[row] == code);
+        }
+        for ((name, value), place) in scan.attributes.iter().zip(&wanted.attributes) {
+            if !selected.contains(&true) {
+                break;
+            }
+            // Without a column of its own, or written twice in one span, it stands in the map.
+            let own = place.map(&column).transpose()?;
+            let rest = column(stored::ATTRIBUTES)?;
+            let rest: &MapArray = rest.as_map();
+            keep(&mut selected, |row| {
+                let own = own.as_ref().map(AsArray::as_string::<i32>).filter(|own| own.is_valid(row));
+                match own {
+                    Some(own) => own.value(row) == value,
+                    None => attributes_of(rest, row).any(|(key, found)| key == name && found == value),
+                }
+            });
+        }
+        let matched = match (selected.iter().position(|kept| *kept), selected.iter().rposition(|kept| *kept))
+        {
+            (Some(first), Some(last)) => {
+                let rows = self.logical(&reader, number, first..last + 1)?;
+                filter_record_batch(&rows, &BooleanArray::from(selected[first..=last].to_vec()))?
+            }
+            _ => RecordBatch::new_empty(schema()),
+        };
+        let stats = &scan.stats;
+        stats.granules_scanned.fetch_add(1, Relaxed);
+        stats.rows_scanned.fetch_add(u64::from(granule.rows), Relaxed);
+        stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
+        Ok(matched)
+    }
+}
+
+/// Whether the index leaves the granule in.
+fn may_match(granule: &Granule, scan: &SpanScan, wanted: &Wanted) -> bool {
+    granule.max >= scan.start
+        && granule.min <= scan.last
+        && granule.longest >= *scan.duration.start()
+        && scan.status_code.is_none_or(|code| granule.statuses >> code.min(7) & 1 == 1)
+        && wanted.operation.is_none_or(|number| granule.operations.binary_search(&number).is_ok())
+        && granule.streams.iter().any(|stream| wanted.streams[*stream as usize])
+}
+
+/// Keeps the rows for which `test` holds.
+fn keep(selected: &mut [bool], test: impl Fn(usize) -> bool) {
+    selected.iter_mut().enumerate().filter(|(_, kept)| **kept).for_each(|(row, kept)| *kept = test(row));
+}
+
+/// The rows that started last, newest first.
+fn newest_of(batches: &[RecordBatch], most: usize) -> Result<RecordBatch, SegmentError> {
+    let all = concat_batches(&schema(), batches)?;
+    let newest_first = arrow::compute::SortOptions { descending: true, nulls_first: false };
+    let order = sort_to_indices(all.column(column::TIMESTAMP), Some(newest_first), Some(most))?;
+    Ok(take_record_batch(&all, &order)?)
+}
