@@ -63,6 +63,24 @@ impl Mean {
         self.kahan.add(value / self.count);
     }
 
+    /// Takes another mean's values in.
+    pub fn merge(&mut self, other: Self) {
+        let count = self.count + other.count;
+        if !self.incremental && !other.incremental {
+            let mut sum = self.kahan;
+            sum.add(other.kahan.sum);
+            sum.lost += other.kahan.lost;
+            if !sum.sum.is_infinite() {
+                *self = Self { kahan: sum, count, incremental: false };
+                return;
+            }
+        }
+        let (mine, theirs) = (self.mean(), other.mean());
+        let mut kahan = Kahan::new(mine * (self.count / count));
+        kahan.add(theirs * (other.count / count));
+        *self = Self { kahan, count, incremental: true };
+    }
+
     pub fn mean(self) -> f64 {
         if self.incremental {
             self.kahan.total()

@@ -9,8 +9,8 @@ use std::{
 };
 
 use trine_promql::{
-    Answer, Data, Engine, Error, Labels, Load, MAX_STEPS, MemorySource, Samples, Selected, Selection, Series,
-    Source, SourceError, Value,
+    Answer, Buckets, Data, Engine, Error, Histogram, Labels, Load, MAX_STEPS, MemorySource, Samples,
+    Selected, Selection, Series, Source, SourceError, Value,
 };
 
 const MINUTE: i64 = 60_000;
@@ -21,6 +21,25 @@ fn source(series: usize) -> MemorySource {
         let samples = source.series(Labels::new([("__name__", "m_total"), ("i", &number.to_string())]));
         samples.timestamps = Arc::new((0..60).map(|minute| minute * MINUTE).collect());
         samples.values = (0..60).map(|minute| f64::from(minute) * (number + 1) as f64).collect();
+    }
+    source
+}
+
+/// Native histograms whose sums, counts and layouts differ.
+fn with_histograms(mut source: MemorySource, series: usize) -> MemorySource {
+    for number in 0..series {
+        let samples = source.series(Labels::new([("__name__", "native"), ("i", &number.to_string())]));
+        for minute in 0..60 {
+            let counts = vec![f64::from(minute), f64::from(minute) * 0.3];
+            samples.histogram_timestamps.push(i64::from(minute) * MINUTE);
+            samples.histograms.push(Arc::new(Histogram {
+                schema: (number % 3) as i32,
+                count: counts.iter().sum(),
+                sum: f64::from(minute) * (number as f64 + 0.1),
+                positive: Buckets { index: vec![number as i32 % 7, 9], count: counts },
+                ..Histogram::default()
+            }));
+        }
     }
     source
 }
@@ -71,13 +90,18 @@ fn values_print_as_prometheus_prints_them() {
 
 #[test]
 fn one_thread_and_many_say_the_same() {
-    let source = source(1000);
+    let source = with_histograms(source(1000), 500);
     for query in [
         "sum(rate(m_total[5m]))",
         "max by (i) (increase(m_total[5m]))",
         "count(m_total > 100)",
         "min(delta(m_total[3m]))",
         "topk(3, rate(m_total[5m]))",
+        "avg(m_total)",
+        "avg(rate(m_total[5m]))",
+        "sum(m_total)",
+        "histogram_sum(avg(native))",
+        "histogram_quantile(0.9, sum(rate(native[5m])))",
     ] {
         let run = |threads| {
             let engine = Engine { threads, ..Engine::default() };

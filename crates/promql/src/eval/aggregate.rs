@@ -7,6 +7,7 @@ use super::{
     Bits, Column, Context, Result, Steps, eval_scalar, eval_vector, merge_same,
     over_time::{HistogramSum, quantile},
     rank,
+    selector::{self, InstantCall},
     windows::{RangeCall, Scratch},
 };
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     kahan::{Kahan, Mean},
     labels::{Labels, METRIC_NAME},
     parser::{AggregateOp, Edges, Expr, Pos, VectorSelector},
+    source::{Hints, Series},
     value::Sample,
 };
 
@@ -99,7 +101,8 @@ pub(super) fn aggregate(
     }
 }
 
-/// Aggregates what a range function yields without keeping it: series by series, on several threads.
+/// Aggregates what a range function or selector yields without keeping it: series by series, on several
+/// threads.
 fn fused(
     context: &Context<'_>,
     op: AggregateOp,
@@ -109,50 +112,62 @@ fn fused(
     steps: &Steps,
     notes: &mut Annotations,
 ) -> Result<Option<Vec<Column>>> {
-    let parts_add_up = matches!(
+    let single = matches!(
         op,
-        AggregateOp::Sum | AggregateOp::Count | AggregateOp::Min | AggregateOp::Max | AggregateOp::Group
+        AggregateOp::Sum
+            | AggregateOp::Avg
+            | AggregateOp::Count
+            | AggregateOp::Min
+            | AggregateOp::Max
+            | AggregateOp::Group
     );
-    let Expr::Call { function, args, .. } = inner.unwrapped() else { return Ok(None) };
-    // Only where series stay apart without their names: two of one label set are an error.
-    let simple = args.iter().any(|arg| {
-        let plain = Edges::Plain;
-        matches!(arg.unwrapped(), Expr::Matrix { selector: VectorSelector { name: Some(_), edges, .. }, .. } if *edges == plain)
-    });
-    let keeps_name = matches!(function.name, "last_over_time" | "first_over_time" | "absent_over_time");
-    if !parts_add_up || !simple || keeps_name || grouping.iter().any(|label| label == METRIC_NAME) {
+    if !single || grouping.iter().any(|label| label == METRIC_NAME) {
         return Ok(None);
     }
-    let Some(call) = RangeCall::new(context, function.name, args, steps, notes)? else { return Ok(None) };
-    let groups = Groups::new(call.series.iter().map(|series| &series.labels), grouping, without);
-    let count = groups.labels.len();
-    let all: Vec<usize> = (0..call.series.len()).collect();
-    let parts = context.share(&all, |part| {
-        let mut sums = Sums::new(op, count, steps.count, inner.pos());
-        let (mut scratch, mut notes) = (Scratch::default(), Annotations::default());
-        let mut column = Column::new(Labels::default(), steps.count);
-        for &at in part {
-            column.present.reset();
-            column.histograms.clear();
-            if call.run(at, &mut scratch, &mut column, &mut notes)? {
-                sums.add(groups.of[at], &column, &call.series[at].labels, &mut notes);
+    let hints = Hints { grouping: grouping.to_vec(), by: !without, ..Hints::default() };
+    let pos = inner.pos();
+    match inner.unwrapped() {
+        Expr::Vector(selector) if selector.edges == Edges::Plain => {
+            let step_ms = if steps.count > 1 { steps.step } else { 0 };
+            let hints = Hints { function: Some(op.name()), step_ms, ..hints };
+            let call = InstantCall::new(context, selector, steps, hints)?;
+            let groups = Groups::new(call.series.iter().map(|series| &series.labels), grouping, without);
+            let sums = Sums::new(op, groups.labels.len(), steps.count, pos);
+            let run =
+                |at: usize, scratch: &mut selector::Scratch, column: &mut Column, _: &mut Annotations| {
+                    call.run(at, scratch, column, &selector::take_value)
+                };
+            sums.of_series(context, &call.series, groups, run, notes).map(Some)
+        }
+        Expr::Call { function, args, .. } => {
+            // Only where series stay apart without their names: two of one label set are an error.
+            let named = |arg: &Expr| match arg.unwrapped() {
+                Expr::Matrix { selector: VectorSelector { name, edges, .. }, .. } => {
+                    name.is_some() && *edges == Edges::Plain
+                }
+                _ => false,
+            };
+            let keeps_name =
+                matches!(function.name, "last_over_time" | "first_over_time" | "absent_over_time");
+            if keeps_name || !args.iter().any(named) {
+                return Ok(None);
             }
+            let Some(call) = RangeCall::new(context, function.name, args, steps, hints, notes)? else {
+                return Ok(None);
+            };
+            let groups = Groups::new(call.series.iter().map(|series| &series.labels), grouping, without);
+            let sums = Sums::new(op, groups.labels.len(), steps.count, pos);
+            let run = |at: usize, scratch: &mut Scratch, column: &mut Column, notes: &mut Annotations| {
+                call.run(at, scratch, column, notes)
+            };
+            sums.of_series(context, &call.series, groups, run, notes).map(Some)
         }
-        Ok((sums, notes))
-    })?;
-    let mut merged: Option<Sums> = None;
-    for (sums, part_notes) in parts {
-        notes.merge(part_notes);
-        match &mut merged {
-            None => merged = Some(sums),
-            Some(merged) => merged.merge(sums, notes),
-        }
+        _ => Ok(None),
     }
-    let columns = merged.map_or_else(Vec::new, |sums| sums.finish(groups.labels, notes));
-    Ok(Some(columns))
 }
 
 /// Running results of all groups at all steps.
+#[derive(Clone)]
 struct Sums {
     op: AggregateOp,
     steps: usize,
@@ -261,6 +276,41 @@ impl Sums {
         }
     }
 
+    /// Adds all series, each of which `run` writes into an empty column.
+    fn of_series<S: Default>(
+        self,
+        context: &Context<'_>,
+        series: &[Series],
+        groups: Groups,
+        run: impl Fn(usize, &mut S, &mut Column, &mut Annotations) -> Result<bool> + Sync,
+        notes: &mut Annotations,
+    ) -> Result<Vec<Column>> {
+        let all: Vec<usize> = (0..series.len()).collect();
+        let parts = context.share(&all, |part| {
+            let mut sums = self.clone();
+            let (mut scratch, mut notes) = (S::default(), Annotations::default());
+            let mut column = Column::new(Labels::default(), sums.steps);
+            for &at in part {
+                column.present.reset();
+                column.histograms.clear();
+                if run(at, &mut scratch, &mut column, &mut notes)? {
+                    sums.add(groups.of[at], &column, &series[at].labels, &mut notes);
+                }
+            }
+            Ok((sums, notes))
+        })?;
+        let mut merged = self.clone();
+        for (position, (sums, part_notes)) in parts.into_iter().enumerate() {
+            notes.merge(part_notes);
+            if position == 0 {
+                merged = sums;
+            } else {
+                merged.merge(sums, notes);
+            }
+        }
+        Ok(merged.finish(groups.labels, notes))
+    }
+
     /// Adds what another thread has found; only for operations whose parts add up.
     fn merge(&mut self, other: Self, notes: &mut Annotations) {
         for (into, from) in self.groups.iter_mut().zip(other.groups) {
@@ -272,6 +322,15 @@ impl Sums {
                         kahan.add(from.floats[at]);
                         kahan.lost += from.lost[at];
                         (into.floats[at], into.lost[at]) = (kahan.sum, kahan.lost);
+                    }
+                }
+                AggregateOp::Avg => {
+                    for (into, from) in into.means.iter_mut().zip(&from.means) {
+                        match (&mut *into, from) {
+                            (Some(into), Some(from)) => into.merge(*from),
+                            (None, from) => *into = *from,
+                            (Some(_), None) => {}
+                        }
                     }
                 }
                 AggregateOp::Count => {
@@ -298,7 +357,7 @@ impl Sums {
                         *into = HistogramState::Incompatible;
                     }
                     (HistogramState::Sum(sum), HistogramState::Sum(other)) => {
-                        if sum.add(&other.total()).is_err() {
+                        if sum.merge(&other).is_err() {
                             notes.mixed_exponential_custom("", self.pos);
                             *into = HistogramState::Incompatible;
                         }

@@ -27,7 +27,7 @@ pub(super) fn call(
     if name == "absent_over_time" {
         return absent_over_time(context, name, args, steps, notes).map(Eval::Vector);
     }
-    if let Some(range_call) = RangeCall::new(context, name, args, steps, notes)? {
+    if let Some(range_call) = RangeCall::new(context, name, args, steps, Hints::default(), notes)? {
         return range_call.columns(notes).map(Eval::Vector);
     }
     if let Some(function) = number_function(name) {
@@ -328,7 +328,7 @@ fn absent_over_time(
     steps: &Steps,
     notes: &mut Annotations,
 ) -> Result<Vec<Column>> {
-    let Some(range_call) = RangeCall::new(context, name, args, steps, notes)? else {
+    let Some(range_call) = RangeCall::new(context, name, args, steps, Hints::default(), notes)? else {
         return Err(Error::execution("a range vector was expected"));
     };
     // Label sets may become alike here without harm: only whether there is anything counts.

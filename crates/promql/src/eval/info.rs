@@ -119,7 +119,7 @@ fn fetch(
     let series = context.select_raw(&Selection { matchers: &matchers, start_ms, end_ms: last, hints })?;
     // The value is of no interest, the sample's time decides between two of one target.
     let infos =
-        selector::look_up(context, &series, steps, (lookup, false), |column, step, found| match found {
+        selector::look_up(context, series, steps, (lookup, false), |column, step, found| match found {
             selector::Found::Float { time, .. } => column.set_float(step, time as f64),
             selector::Found::Histogram { value, .. } => column.set_histogram(step, value.clone()),
         })?;

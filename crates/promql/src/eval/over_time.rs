@@ -257,6 +257,33 @@ impl HistogramSum {
         Ok(())
     }
 
+    /// Takes another sum's histograms in.
+    pub fn merge(&mut self, other: &Self) -> std::result::Result<(), Incompatible> {
+        self.reset |= other.reset;
+        self.not_reset |= other.not_reset;
+        self.reconciled |= other.reconciled;
+        let count = self.count + other.count;
+        let mut part = other.sum.clone();
+        if let Some(lost) = &other.lost {
+            part.compensate(lost);
+        }
+        if self.incremental || other.incremental {
+            let mine = std::mem::replace(self, other.clone());
+            let Self { reset, not_reset, reconciled, .. } = mine;
+            let share = mine.count / count;
+            let mut sum = mine.mean();
+            sum.scale(share);
+            let mut part = other.clone().mean();
+            part.scale(other.count / count);
+            *self = Self { sum, lost: None, count, incremental: true, reset, not_reset, reconciled };
+            self.sum.add(&part)?;
+            return Ok(());
+        }
+        self.reconciled |= self.sum.add_kahan(&part, &mut self.lost)?.bounds_reconciled;
+        self.count = count;
+        Ok(())
+    }
+
     pub fn total(mut self) -> Histogram {
         if let Some(lost) = &self.lost {
             self.sum.compensate(lost);

@@ -50,6 +50,7 @@ struct Cursor<'a> {
 }
 
 /// A sample and its times.
+#[derive(Clone, Copy)]
 pub(super) enum Found<'a> {
     Float { time: i64, start: i64, value: f64 },
     Histogram { time: i64, start: i64, value: &'a Arc<Histogram> },
@@ -139,58 +140,110 @@ pub(super) fn each(
     let lookup = context.lookup(selector.offset.as_ref(), selector.at, selector.pos)?;
     let (first, last) = lookup.span(steps);
     let series = context.select(selector, first - context.lookback + 1, last, hints)?;
-    look_up(context, &series, steps, (lookup, selector.histogram_stats), take)
+    look_up(context, series, steps, (lookup, selector.histogram_stats), take)
 }
 
 /// Looks samples of given series up.
 pub(super) fn look_up(
     context: &Context<'_>,
-    series: &[Series],
+    series: Vec<Series>,
     steps: &Steps,
     (lookup, histogram_stats): (Lookup, bool),
     take: impl Fn(&mut Column, usize, Found<'_>) + Sync,
 ) -> Result<Vec<Column>> {
-    let parts = context.share(series, |part| {
-        let (mut scratch, mut plan) = (Samples::default(), Plan::default());
+    let call = InstantCall { context, steps: *steps, lookup, histogram_stats, series };
+    let all: Vec<usize> = (0..call.series.len()).collect();
+    let parts = context.share(&all, |part| {
+        let mut scratch = Scratch::default();
         let mut columns = Vec::with_capacity(part.len());
-        for (position, series) in part.iter().enumerate() {
-            if position.is_multiple_of(64) {
-                context.check_time()?;
-            }
-            let samples = samples(series, &mut scratch)?;
-            let mut column = Column::new(series.labels.clone(), steps.count);
-            let mut found_any = false;
-            if samples.histogram_timestamps.is_empty() {
-                plan.update(&samples.timestamps, steps, lookup, context.lookback);
-                for (step, at) in plan.newest.iter().enumerate() {
-                    let Some(at) = at.checked_sub(1).map(|at| at as usize) else { continue };
-                    let value = samples.values[at];
-                    if !is_stale(value) {
-                        let start = samples.start_timestamps.get(at).copied().unwrap_or(0);
-                        take(&mut column, step, Found::Float { time: samples.timestamps[at], start, value });
-                        found_any = true;
-                    }
-                }
-            } else {
-                let stats = histogram_stats.then(|| statistics(samples));
-                let mut cursor = Cursor::new(stats.as_ref().unwrap_or(samples));
-                for step in 0..steps.count {
-                    if let Some(found) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
-                        take(&mut column, step, found);
-                        found_any = true;
-                    }
-                }
-            }
-            if found_any {
-                let cost = column.cost();
-                context.touch(cost);
-                context.hold(cost)?;
+        for &at in part {
+            let mut column = Column::new(call.series[at].labels.clone(), steps.count);
+            if call.run(at, &mut scratch, &mut column, &take)? {
+                context.hold(column.cost())?;
                 columns.push(column);
             }
         }
         Ok(columns)
     })?;
     Ok(parts.into_iter().flatten().collect())
+}
+
+/// An instant selector, ready to be run on each of its series.
+pub(super) struct InstantCall<'a> {
+    context: &'a Context<'a>,
+    steps: Steps,
+    lookup: Lookup,
+    histogram_stats: bool,
+    pub series: Vec<Series>,
+}
+
+/// Room for one series' work, used again for the next.
+#[derive(Default)]
+pub(super) struct Scratch {
+    samples: Samples,
+    plan: Plan,
+}
+
+impl<'a> InstantCall<'a> {
+    pub fn new(
+        context: &'a Context<'a>,
+        selector: &VectorSelector,
+        steps: &Steps,
+        hints: Hints,
+    ) -> Result<Self> {
+        let lookup = context.lookup(selector.offset.as_ref(), selector.at, selector.pos)?;
+        let (first, last) = lookup.span(steps);
+        let series = context.select(selector, first - context.lookback + 1, last, hints)?;
+        Ok(Self { context, steps: *steps, lookup, histogram_stats: selector.histogram_stats, series })
+    }
+
+    /// Looks one series up into an empty column; tells whether there is a sample.
+    pub fn run(
+        &self,
+        at: usize,
+        scratch: &mut Scratch,
+        column: &mut Column,
+        take: &impl Fn(&mut Column, usize, Found<'_>),
+    ) -> Result<bool> {
+        if at.is_multiple_of(64) {
+            self.context.check_time()?;
+        }
+        let Self { steps, lookup, context, .. } = self;
+        let samples = samples(&self.series[at], &mut scratch.samples)?;
+        let mut found = 0;
+        if samples.histogram_timestamps.is_empty() {
+            let plan = &mut scratch.plan;
+            plan.update(&samples.timestamps, steps, *lookup, context.lookback);
+            for (step, at) in plan.newest.iter().enumerate() {
+                let Some(at) = at.checked_sub(1).map(|at| at as usize) else { continue };
+                let value = samples.values[at];
+                if !is_stale(value) {
+                    let start = samples.start_timestamps.get(at).copied().unwrap_or(0);
+                    take(column, step, Found::Float { time: samples.timestamps[at], start, value });
+                    found += 1;
+                }
+            }
+        } else {
+            let stats = self.histogram_stats.then(|| statistics(samples));
+            let mut cursor = Cursor::new(stats.as_ref().unwrap_or(samples));
+            for step in 0..steps.count {
+                if let Some(sample) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
+                    found += 1;
+                    take(column, step, sample);
+                }
+            }
+        }
+        context.touch(found);
+        Ok(found > 0)
+    }
+}
+
+/// Takes a sample's value over.
+pub(super) fn take_value(column: &mut Column, step: usize, found: Found<'_>) {
+    match found {
+        Found::Float { value, .. } => column.set_float(step, value),
+        Found::Histogram { value, .. } => column.set_histogram(step, value.clone()),
+    }
 }
 
 /// Evaluates an instant selector.
@@ -204,10 +257,7 @@ pub(super) fn instant(
         return smoothed(context, selector, steps, notes);
     }
     let hints = Hints { step_ms: steps.step, ..Hints::default() };
-    each(context, selector, steps, hints, |column, step, found| match found {
-        Found::Float { value, .. } => column.set_float(step, value),
-        Found::Histogram { value, .. } => column.set_histogram(step, value.clone()),
-    })
+    each(context, selector, steps, hints, take_value)
 }
 
 /// Values between the samples on both sides of a step.

@@ -78,6 +78,7 @@ impl<'a> RangeCall<'a> {
         name: &'static str,
         args: &[Expr],
         steps: &Steps,
+        above: Hints,
         notes: &mut Annotations,
     ) -> Result<Option<Self>> {
         let is_range = |arg: &&Expr| matches!(arg, Expr::Matrix { .. } | Expr::Subquery { .. });
@@ -121,7 +122,7 @@ impl<'a> RangeCall<'a> {
                     function: Some(name),
                     range_ms: call.range,
                     step_ms: if steps.count > 1 { steps.step } else { 0 },
-                    ..Hints::default()
+                    ..above
                 };
                 let first = first - call.range - before + 1;
                 call.series = context.select(selector, first, last + after, hints)?;
