@@ -10,9 +10,11 @@ use trine_protocols::{
 use trine_schema::StreamRegistry;
 
 /// All targets.
-pub const TARGETS: [&str; 8] = [
+pub const TARGETS: [&str; 10] = [
     "otlp_protobuf",
     "otlp_json",
+    "otlp_spans_protobuf",
+    "otlp_spans_json",
     "loki_protobuf",
     "loki_json",
     "json_lines",
@@ -32,6 +34,7 @@ fn tight() -> Limits {
         max_record_bytes: 256,
         max_depth: 3,
         max_attributes_per_record: 4,
+        max_events_per_span: 2,
         max_labels_per_stream: 4,
         max_label_name_bytes: 16,
         max_label_value_bytes: 32,
@@ -48,6 +51,16 @@ pub fn run(target: &str, bytes: &[u8]) {
         let decoded = match target {
             "otlp_protobuf" => otlp::decode_logs_protobuf(bytes, &tenant, &registry, NOW_NS, &limits),
             "otlp_json" => otlp::decode_logs_json(bytes, &tenant, &registry, NOW_NS, &limits),
+            "otlp_spans_protobuf" => {
+                let decoded = otlp::decode_spans_protobuf(bytes, &tenant, &registry, NOW_NS, &limits);
+                check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
+                continue;
+            }
+            "otlp_spans_json" => {
+                let decoded = otlp::decode_spans_json(bytes, &tenant, &registry, NOW_NS, &limits);
+                check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
+                continue;
+            }
             "loki_protobuf" => loki::decode_push_protobuf(bytes, &tenant, &registry, NOW_NS, &limits),
             "loki_json" => loki::decode_push_json(bytes, &tenant, &registry, NOW_NS, &limits),
             "json_lines" => {
@@ -58,14 +71,19 @@ pub fn run(target: &str, bytes: &[u8]) {
             "chunk_values" => return chunk_values(bytes),
             _ => panic!("unknown target {target}; one of {TARGETS:?}"),
         };
-        check(decoded, bytes.len(), &limits);
+        check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
     }
 }
 
-fn check(decoded: Result<Decoded, DecodeError>, length: usize, limits: &Limits) {
+fn check<B>(
+    decoded: Result<Decoded<B>, DecodeError>,
+    rows: impl Fn(&B) -> usize,
+    length: usize,
+    limits: &Limits,
+) {
     match decoded {
         Ok(decoded) => {
-            let rows = decoded.batch.as_ref().map_or(0, |batch| batch.records.num_rows());
+            let rows = decoded.batch.as_ref().map_or(0, rows);
             assert_eq!(rows, decoded.accepted);
             assert!(decoded.accepted + decoded.rejected <= limits.max_records);
             assert!(decoded.first_errors.len() <= decoded.rejected.min(MAX_FIRST_ERRORS));
@@ -123,6 +141,7 @@ fn chunk_values(bytes: &[u8]) {
 /// Valid inputs of a target to start from.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let otlp_json = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeLogs":[{"scope":{"name":"s","version":"1","attributes":[{"key":"k","value":{"boolValue":true}}]},"logRecords":[{"timeUnixNano":"5","observedTimeUnixNano":7,"severityNumber":9,"severityText":"INFO","body":{"stringValue":"hi \"\u00e9\ud83d\ude00\""},"attributes":[{"key":"a","value":{"arrayValue":{"values":[{"intValue":"1"},{"doubleValue":0.5},{"bytesValue":"AQI="}]}}},{"key":"m","value":{"kvlistValue":{"values":[{"key":"x","value":{}}]}}}],"droppedAttributesCount":2,"flags":1,"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","eventName":"e"}]}]}]}"#;
+    let otlp_spans_json = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeSpans":[{"scope":{"name":"s","version":"1"},"spans":[{"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","parentSpanId":"083e5d40259e7998","name":"GET \u00e9","kind":"SPAN_KIND_SERVER","startTimeUnixNano":"5","endTimeUnixNano":9,"flags":1,"traceState":"a=b","status":{"code":2,"message":"no"},"attributes":[{"key":"a","value":{"intValue":"1"}}],"events":[{"timeUnixNano":"6","name":"e","attributes":[{"key":"k","value":{"boolValue":true}}],"droppedAttributesCount":1}],"links":[{"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","traceState":"x=y"}],"droppedEventsCount":2}]}]}]}"#;
     let loki_json = r#"{"streams":[{"stream":{"app":"a","level":"error"},"values":[["1700000000000000000","line \n",{"trace_id":"49a51828322183eb20bfe4ace3060000","level":"warn","n":1}],[2,"b"]]}]}"#;
     let lines = "{\"time\":\"2023-01-29T12:00:00.5+01:00\",\"msg\":\"hi\",\"level\":\"warn\",\"service\":\"c\",\"a\":{\"b\":[1,{}]}}\n\n{\"ts\":1674993600.25,\"log\":\"x\\u00e9\",\"trace_id\":\"49a51828322183eb20bfe4ace3060000\",\"n\":null}\r\n";
     match target {
@@ -154,6 +173,47 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 field(1, &message(&[field(2, &late), field(1, &resource)])),
             ]
         }
+        "otlp_spans_protobuf" => {
+            let text = |value: &str| field(1, value.as_bytes());
+            let pair = message(&[field(1, b"a"), field(2, &text("v"))]);
+            let event = message(&[
+                vec![0x09, 6, 0, 0, 0, 0, 0, 0, 0],
+                field(2, b"e"),
+                field(3, &pair),
+                vec![0x20, 1],
+            ]);
+            let link = message(&[
+                field(1, &[1; 16]),
+                field(2, &[3; 8]),
+                field(3, b"x=y"),
+                field(4, &pair),
+                vec![0x28, 1],
+            ]);
+            let span = message(&[
+                field(1, &[1; 16]),
+                field(2, &[2; 8]),
+                field(3, b"a=b"),
+                field(4, &[3; 8]),
+                field(5, b"GET /"),
+                vec![0x30, 2, 0x39, 5, 0, 0, 0, 0, 0, 0, 0, 0x41, 9, 0, 0, 0, 0, 0, 0, 0],
+                field(9, &pair),
+                vec![0x50, 1],
+                field(11, &event),
+                vec![0x60, 1],
+                field(13, &link),
+                vec![0x70, 1],
+                field(15, &message(&[field(2, b"no"), vec![0x18, 2]])),
+                vec![0x85, 1, 1, 0, 0, 0],
+            ]);
+            let scope = message(&[field(1, b"s"), field(2, b"1")]);
+            let resource = field(1, &message(&[field(1, b"service.name"), field(2, &text("cart"))]));
+            let scope_spans = message(&[field(1, &scope), field(2, &span), field(2, &[])]);
+            let late = message(&[field(2, &span), field(1, &scope)]);
+            vec![
+                field(1, &message(&[field(1, &resource), field(2, &scope_spans)])),
+                field(1, &message(&[field(2, &late), field(1, &resource)])),
+            ]
+        }
         "loki_protobuf" => {
             let pair =
                 |name: &str, value: &str| message(&[field(1, name.as_bytes()), field(2, value.as_bytes())]);
@@ -169,6 +229,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             )]
         }
         "otlp_json" => vec![otlp_json.into()],
+        "otlp_spans_json" => vec![otlp_spans_json.into()],
         "loki_json" => vec![loki_json.into()],
         "json_lines" => vec![lines.into()],
         "chunk_values" => {

@@ -39,7 +39,7 @@ pub(crate) enum Value<'a> {
 
 impl<'a> Str<'a> {
     /// A text without escapes.
-    pub(crate) fn plain(raw: &'a str) -> Self {
+    pub(crate) const fn plain(raw: &'a str) -> Self {
         Self { raw, escaped: false }
     }
 

@@ -1,6 +1,6 @@
 //! Wire bytes become [`trine_schema::LogBatch`]es: OTLP logs (protobuf, JSON), Loki push
-//! (protobuf, JSON), JSON lines; and [`trine_schema::SpanBatch`]es: OTLP traces (protobuf).
-//! No sockets, no async.
+//! (protobuf, JSON), JSON lines; and [`trine_schema::SpanBatch`]es: OTLP traces (protobuf,
+//! JSON). No sockets, no async.
 //!
 //! Guarantees of every decoder:
 //! - Any bytes end in a [`Decoded`] or a [`DecodeError`], never in a panic; work and memory are

@@ -14,12 +14,17 @@ const LINK_BYTES: usize = 32;
 /// OTLP `SpanKind`.
 pub(crate) mod kind {
     pub(crate) const UNSPECIFIED: u8 = 0;
+    pub(crate) const INTERNAL: u8 = 1;
+    pub(crate) const SERVER: u8 = 2;
+    pub(crate) const CLIENT: u8 = 3;
+    pub(crate) const PRODUCER: u8 = 4;
     pub(crate) const CONSUMER: u8 = 5;
 }
 
 /// OTLP `StatusCode`.
 pub(crate) mod status {
     pub(crate) const UNSET: u8 = 0;
+    pub(crate) const OK: u8 = 1;
     pub(crate) const ERROR: u8 = 2;
 }
 

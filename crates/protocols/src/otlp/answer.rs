@@ -7,14 +7,23 @@ use crate::{
 
 /// `ExportLogsServiceResponse`; with `rejected == 0` and an empty message it is the plain success.
 pub fn encode_logs_response(rejected: usize, message: &str, json: bool) -> Vec<u8> {
+    encode_response("rejectedLogRecords", rejected, message, json)
+}
+
+/// `ExportTraceServiceResponse`, in the same way.
+pub fn encode_traces_response(rejected: usize, message: &str, json: bool) -> Vec<u8> {
+    encode_response("rejectedSpans", rejected, message, json)
+}
+
+/// The responses of all signals differ in one name, which protobuf does not spell.
+fn encode_response(name: &str, rejected: usize, message: &str, json: bool) -> Vec<u8> {
     let plain = rejected == 0 && message.is_empty();
     if json {
         if plain {
             return b"{}".to_vec();
         }
         // An int64 is a string in proto3 JSON.
-        let mut text =
-            format!("{{\"partialSuccess\":{{\"rejectedLogRecords\":\"{rejected}\",\"errorMessage\":");
+        let mut text = format!("{{\"partialSuccess\":{{\"{name}\":\"{rejected}\",\"errorMessage\":");
         json_string(&mut text, message);
         text.push_str("}}");
         return text.into_bytes();

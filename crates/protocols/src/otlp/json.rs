@@ -1,6 +1,6 @@
-//! `ExportLogsServiceRequest` in OTLP's JSON encoding: proto3 JSON with camelCase names, ids in
+//! The envelope of an export request in OTLP's JSON encoding: proto3 JSON with camelCase names, ids in
 //! hex, enums as numbers, 64-bit integers as strings or numbers, unknown members ignored
-//! (OTLP specification, "JSON Protobuf Encoding").
+//! (OTLP specification, "JSON Protobuf Encoding"). What a record is says [`Object`].
 //!
 //! One pass without a tree. JSON leaves the order of members free: where `scopeLogs` come before
 //! `resource`, or `logRecords` before `scope`, they are passed over, remembered by place, and read
@@ -9,48 +9,54 @@
 //! A record whose members have wrong types is rejected alone; broken grammar, or a wrong type above
 //! the records, refuses the request.
 
-use trine_model::{Severity, SpanId, TenantId, TraceId};
-use trine_schema::{Labels, LogRecord, StreamRef, StreamRegistry};
+use trine_model::TenantId;
+use trine_schema::{Labels, StreamRef, StreamRegistry};
 
-use super::{
-    DROPPED_COUNT,
-    json_value::{self, Any},
-    scope::Scope,
-};
+use super::{json_value, scope::Scope};
 use crate::{
-    DecodeError, Decoded, Limits,
-    intake::{Dialect, Fault, Intake, Reason, bad, labels, timestamp},
+    Batch as _, DecodeError, Decoded, Limits,
+    intake::{Dialect, Fault, Intake, Reason, Rows, bad, labels},
     json::{Json, Str, Value},
     json_intake::JsonIntake,
 };
 
-/// A guess at the JSON bytes of a record, to size the builder.
-const RECORD_BYTES: usize = 400;
+/// Rows that one object each brings.
+pub(crate) trait Object: Rows + Sized {
+    /// Member of the request that holds resources.
+    const RESOURCES: &'static str;
+    /// Member of a resource that holds scopes.
+    const SCOPES: &'static str;
+    /// Member of a scope that holds records.
+    const RECORDS: &'static str;
+    /// A guess at the JSON bytes of a record, to size the builder.
+    const RECORD_BYTES: usize;
 
-/// Decodes an `ExportLogsServiceRequest` in OTLP's JSON encoding. `now_ns` (nanoseconds since
-/// 1970) stands in for records that carry no time at all.
-pub fn decode_logs_json(
+    /// Decodes the object that is next, a record below its resource and scope.
+    fn read(
+        decoder: &mut JsonIntake<'_, Self>,
+        json: &mut Json<'_>,
+        stream: StreamRef,
+        scope: &Scope,
+    ) -> Result<(), Fault>;
+}
+
+pub(super) fn decode<B: Object>(
     bytes: &[u8],
     tenant: &TenantId,
     registry: &StreamRegistry,
     now_ns: i64,
     limits: &Limits,
-) -> Result<Decoded, DecodeError> {
+) -> Result<Decoded<B::Batch>, DecodeError> {
     let mut json = Json::from_bytes(bytes)?;
-    let mut decoder = JsonIntake::new(Intake::new(
-        tenant,
-        registry,
-        now_ns,
-        limits,
-        bytes.len() / RECORD_BYTES,
-        bytes.len() / 2,
-    ));
+    let rows = bytes.len() / B::RECORD_BYTES;
+    let mut decoder =
+        JsonIntake::<B>::new(Intake::new(tenant, registry, now_ns, limits, rows, bytes.len() / 2));
     json.object()?;
     let mut first = true;
     while let Some(name) = json.member(&mut first)? {
-        if name.raw() == "resourceLogs" && !json.null()? {
-            json.each(|json| decoder.resource_logs(json))?;
-        } else if name.raw() != "resourceLogs" {
+        if name.raw() == B::RESOURCES && !json.null()? {
+            json.each(|json| decoder.resource_records(json))?;
+        } else if name.raw() != B::RESOURCES {
             json.skip()?;
         }
     }
@@ -69,8 +75,8 @@ fn shared<T>(read: Result<T, Fault>) -> Result<Shared<T>, DecodeError> {
     }
 }
 
-impl JsonIntake<'_> {
-    fn resource_logs(&mut self, json: &mut Json<'_>) -> Result<(), DecodeError> {
+impl<B: Object> JsonIntake<'_, B> {
+    fn resource_records(&mut self, json: &mut Json<'_>) -> Result<(), DecodeError> {
         json.object()?;
         let mut stream = None;
         let mut waiting = None;
@@ -90,9 +96,9 @@ impl JsonIntake<'_> {
                     };
                     stream = Some(self.resource(raw)?);
                 }
-                "scopeLogs" => {
+                name if name == B::SCOPES => {
                     if let Some(stream) = &stream {
-                        self.all_scope_logs(json, stream)?;
+                        self.all_scope_records(json, stream)?;
                     } else {
                         waiting = Some(json.position());
                         json.skip()?;
@@ -106,7 +112,7 @@ impl JsonIntake<'_> {
                 Some(stream) => stream,
                 None => self.resource("")?,
             };
-            json.at(place, |json| self.all_scope_logs(json, &stream))?;
+            json.at(place, |json| self.all_scope_records(json, &stream))?;
         }
         Ok(())
     }
@@ -116,14 +122,18 @@ impl JsonIntake<'_> {
         shared(self.intake.stream(Dialect::OtlpJson, raw.as_bytes(), parse))
     }
 
-    fn all_scope_logs(&mut self, json: &mut Json<'_>, stream: &Shared<StreamRef>) -> Result<(), DecodeError> {
+    fn all_scope_records(
+        &mut self,
+        json: &mut Json<'_>,
+        stream: &Shared<StreamRef>,
+    ) -> Result<(), DecodeError> {
         if json.null()? {
             return Ok(());
         }
-        json.each(|json| self.scope_logs(json, stream))
+        json.each(|json| self.scope_records(json, stream))
     }
 
-    fn scope_logs(&mut self, json: &mut Json<'_>, stream: &Shared<StreamRef>) -> Result<(), DecodeError> {
+    fn scope_records(&mut self, json: &mut Json<'_>, stream: &Shared<StreamRef>) -> Result<(), DecodeError> {
         json.object()?;
         let mut scope = None;
         let mut waiting = None;
@@ -139,7 +149,7 @@ impl JsonIntake<'_> {
                     }
                     scope = Some(read);
                 }
-                "logRecords" => {
+                name if name == B::RECORDS => {
                     if let Some(scope) = &scope {
                         self.records(json, stream, scope)?;
                     } else {
@@ -213,91 +223,16 @@ impl JsonIntake<'_> {
     #[inline]
     fn record(&mut self, json: &mut Json<'_>, stream: StreamRef, scope: &Scope) -> Result<(), Fault> {
         if json.peek() != b'{' {
-            return Err(bad("the record is not an object"));
+            return Err(Fault::Record(format!("the {} is not an object", B::Batch::ROW).into()));
         }
-        let start = json.position();
-        json.object()?;
-        let mut record = LogRecord { stream, scope_name: &scope.name, ..LogRecord::default() };
-        let (mut time, mut observed) = (0, 0);
-        let (mut body, mut dropped) = (Any::Empty, 0);
-        // Both live until the row is closed; unescaped text of theirs is rare enough to own.
-        let (mut severity_text, mut event_name) = (Str::plain(""), Str::plain(""));
-        let mut attributes = scope.stage(&mut self.intake.builder);
-        let mut first = true;
-        while let Some(name) = json.member(&mut first)? {
-            match name.raw() {
-                "timeUnixNano" => time = unsigned(json.value()?, TIME)?,
-                "observedTimeUnixNano" => observed = unsigned(json.value()?, TIME)?,
-                "severityNumber" => record.severity = severity(json.value()?)?,
-                "severityText" => severity_text = string(json.value()?, "severityText is not a string")?,
-                "body" => body = json_value::any(json)?,
-                "attributes" if !json.null()? => {
-                    if json.peek() != b'[' {
-                        return Err(bad("attributes are not an array"));
-                    }
-                    json.array()?;
-                    let mut first = true;
-                    while json.element(&mut first)? {
-                        attributes += 1;
-                        self.intake.check_attributes(attributes)?;
-                        self.attribute(json)?;
-                    }
-                }
-                "attributes" => {}
-                "droppedAttributesCount" => {
-                    dropped = unsigned(json.value()?, "droppedAttributesCount is not an unsigned integer")?;
-                }
-                "flags" => {
-                    let flags = unsigned(json.value()?, FLAGS)?;
-                    record.trace_flags = u32::try_from(flags).map_err(|_| bad(FLAGS))?;
-                }
-                "traceId" => {
-                    let id = string(json.value()?, "traceId is not a string of hex digits")?;
-                    record.trace_id = TraceId::from_hex(id.raw().as_bytes()).ok();
-                }
-                "spanId" => {
-                    let id = string(json.value()?, "spanId is not a string of hex digits")?;
-                    record.span_id = SpanId::from_hex(id.raw().as_bytes()).ok();
-                }
-                "eventName" => event_name = string(json.value()?, "eventName is not a string")?,
-                _ => json.skip()?,
-            }
-        }
-        self.intake.check_length(json.position() - start)?;
-        if dropped != 0 {
-            attributes += 1;
-            self.intake.builder.attribute_display(DROPPED_COUNT, dropped);
-        }
-        if let Any::Text(text) = body {
-            text.pieces(|piece| self.intake.builder.body(piece));
-        } else {
-            let text = json_value::text(body, json, &mut self.buffer, self.intake.limits.max_depth)?;
-            self.intake.builder.body(text);
-        }
-        let observed = timestamp(observed)?;
-        record.observed_timestamp = (observed != 0).then_some(observed);
-        record.timestamp = match timestamp(time)? {
-            0 => record.observed_timestamp.unwrap_or(self.intake.now_ns),
-            time => time,
-        };
-        record.severity_text = severity_text.text(&mut self.key_buffer);
-        record.event_name = event_name.text(&mut self.buffer);
-        self.intake.push(&record, attributes)
-    }
-
-    #[inline]
-    fn attribute(&mut self, json: &mut Json<'_>) -> Result<(), Fault> {
-        let (key, value) = json_value::key_value(json)?;
-        let value = json_value::text(value, json, &mut self.buffer, self.intake.limits.max_depth)?;
-        self.intake.builder.attribute(key.text(&mut self.key_buffer), value);
-        Ok(())
+        B::read(self, json, stream, scope)
     }
 }
 
-const TIME: &str = "a time is not an unsigned integer of nanoseconds since 1970";
-const FLAGS: &str = "flags are not an unsigned 32-bit integer";
+pub(super) const TIME: &str = "a time is not an unsigned integer of nanoseconds since 1970";
+pub(super) const FLAGS: &str = "flags are not an unsigned 32-bit integer";
 
-fn string<'a>(value: Value<'a>, reason: &'static str) -> Result<Str<'a>, Fault> {
+pub(super) fn string<'a>(value: Value<'a>, reason: &'static str) -> Result<Str<'a>, Fault> {
     match value {
         Value::Str(text) => Ok(text),
         Value::Null => Ok(Str::plain("")),
@@ -307,7 +242,7 @@ fn string<'a>(value: Value<'a>, reason: &'static str) -> Result<Str<'a>, Fault> 
 
 /// A 64-bit integer as number or string; numbers may be spelled like `1e3`.
 #[inline]
-fn unsigned(value: Value<'_>, reason: &'static str) -> Result<u64, Fault> {
+pub(super) fn unsigned(value: Value<'_>, reason: &'static str) -> Result<u64, Fault> {
     let digits = match value {
         Value::Number(digits) => digits,
         Value::Str(text) => text.raw(),
@@ -326,32 +261,19 @@ fn unsigned(value: Value<'_>, reason: &'static str) -> Result<u64, Fault> {
     }
 }
 
-/// A severity number, or its name, which the specification forbids and some senders write.
-fn severity(value: Value<'_>) -> Result<Severity, Fault> {
-    const REASON: &str = "severityNumber is not an integer";
-    let digits = match value {
-        Value::Number(digits) => digits,
-        Value::Str(text) => text.raw(),
-        Value::Null => return Ok(Severity::UNSET),
-        _ => return Err(bad(REASON)),
-    };
-    if let Some(name) = digits.strip_prefix("SEVERITY_NUMBER_") {
-        let step =
-            name.bytes().last().filter(|digit| (b'2'..=b'4').contains(digit)).map_or(0, |digit| digit - b'1');
-        let family = if step == 0 { name } else { &name[..name.len() - 1] };
-        let base = match family {
-            "UNSPECIFIED" => return Ok(Severity::UNSET),
-            "TRACE" => 1,
-            "DEBUG" => 5,
-            "INFO" => 9,
-            "WARN" => 13,
-            "ERROR" => 17,
-            "FATAL" => 21,
-            _ => return Err(bad("severityNumber is a name that OTLP does not know")),
-        };
-        return Ok(Severity::from_number(i64::from(base + step)));
+/// Runs over the attributes of a record; `null` is none.
+#[inline]
+pub(super) fn each_attribute<'a>(
+    json: &mut Json<'a>,
+    attribute: impl FnMut(&mut Json<'a>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if json.null()? {
+        return Ok(());
     }
-    digits.parse().map(Severity::from_number).map_err(|_| bad(REASON))
+    if json.peek() != b'[' {
+        return Err(bad("attributes are not an array"));
+    }
+    json.each(attribute)
 }
 
 fn parse_resource(raw: &str, limits: &Limits) -> Result<Labels, Fault> {

@@ -257,3 +257,15 @@ pub(super) fn key_value<'a>(json: &mut Json<'a>) -> Result<(Str<'a>, Any<'a>), F
     }
     Ok((key, value))
 }
+
+/// Reads a `KeyValue` as text; the buffers are used when key or value are not plain text already.
+#[inline]
+pub(super) fn pair<'s, 'a: 's>(
+    json: &mut Json<'a>,
+    key_buffer: &'s mut String,
+    buffer: &'s mut String,
+    depth: usize,
+) -> Result<(&'s str, &'s str), Fault> {
+    let (key, value) = key_value(json)?;
+    Ok((key.text(key_buffer), text(value, json, buffer, depth)?))
+}

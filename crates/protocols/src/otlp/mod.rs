@@ -27,16 +27,19 @@
 mod answer;
 mod json;
 mod json_value;
+mod logs_json;
 mod logs_protobuf;
 mod protobuf;
 mod scope;
 mod spans;
+mod spans_json;
 mod spans_protobuf;
 mod value;
 
-pub use answer::{encode_logs_response, encode_status};
-pub use json::decode_logs_json;
+pub use answer::{encode_logs_response, encode_status, encode_traces_response};
+pub use logs_json::decode_logs_json;
 pub use logs_protobuf::decode_logs_protobuf;
+pub use spans_json::decode_spans_json;
 pub use spans_protobuf::decode_spans_protobuf;
 
 /// Attribute that keeps a dropped count of attributes: of a record, span, event or link.

@@ -9,7 +9,7 @@ use crate::{
 const PREFIX: &str = "otel.scope.";
 
 #[derive(Debug, Default)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     pub(super) name: String,
     attributes: Vec<(String, String)>,
     bytes: usize,

@@ -1,12 +1,14 @@
 //! No bytes make a decoder panic, and a cut message is never taken for a whole one.
 
+use arrow::array::RecordBatch;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use prost::Message as _;
 use trine_protocols::{
-    DecodeError, Decoded, Limits,
+    Batch, DecodeError, Decoded, Limits,
     jsonlines::{self, FieldNames},
     loki, otlp,
 };
+use trine_schema::SpanBatch;
 
 use crate::rows::{Context, NOW};
 
@@ -24,6 +26,17 @@ pub fn decode(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded, D
     }
 }
 
+/// Every decoder of spans.
+pub const SPAN_DECODERS: [&str; 2] = ["otlp protobuf spans", "otlp json spans"];
+
+pub fn decode_spans(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded<SpanBatch>, DecodeError> {
+    let Context { tenant, registry, limits } = context;
+    match which {
+        "otlp protobuf spans" => otlp::decode_spans_protobuf(bytes, tenant, registry, NOW, limits),
+        _ => otlp::decode_spans_json(bytes, tenant, registry, NOW, limits),
+    }
+}
+
 /// Limits small enough that random messages reach them.
 fn tight() -> Context {
     Context {
@@ -32,6 +45,7 @@ fn tight() -> Context {
             max_record_bytes: 120,
             max_depth: 2,
             max_attributes_per_record: 2,
+            max_events_per_span: 2,
             max_labels_per_stream: 2,
             max_label_name_bytes: 4,
             max_label_value_bytes: 12,
@@ -46,16 +60,23 @@ fn tight() -> Context {
 /// Decodes under wide and tight limits; what comes out must hold together.
 fn survive(which: &str, bytes: &[u8]) {
     for context in [Context::default(), tight()] {
-        if let Ok(decoded) = decode(which, bytes, &context) {
-            assert_eq!(context.rows(&decoded).len(), decoded.accepted);
-            assert_eq!(decoded.error_message().is_empty(), decoded.rejected == 0);
-            assert!(decoded.first_errors.len() <= decoded.rejected.min(trine_protocols::MAX_FIRST_ERRORS));
-            if let Some(batch) = &decoded.batch {
-                for column in batch.records.columns() {
-                    column.to_data().validate_full().unwrap();
-                }
+        if SPAN_DECODERS.contains(&which) {
+            if let Ok(decoded) = decode_spans(which, bytes, &context) {
+                assert_eq!(context.spans(&decoded).len(), decoded.accepted);
+                holds(&decoded, decoded.batch.as_ref().map(|batch| &batch.records));
             }
+        } else if let Ok(decoded) = decode(which, bytes, &context) {
+            assert_eq!(context.rows(&decoded).len(), decoded.accepted);
+            holds(&decoded, decoded.batch.as_ref().map(|batch| &batch.records));
         }
+    }
+}
+
+fn holds<B: Batch>(decoded: &Decoded<B>, records: Option<&RecordBatch>) {
+    assert_eq!(decoded.error_message().is_empty(), decoded.rejected == 0);
+    assert!(decoded.first_errors.len() <= decoded.rejected.min(trine_protocols::MAX_FIRST_ERRORS));
+    for column in records.map_or(&[][..], RecordBatch::columns) {
+        column.to_data().validate_full().unwrap();
     }
 }
 
@@ -64,14 +85,14 @@ proptest! {
 
     #[test]
     fn random_bytes(bytes in vec(any::<u8>(), 0..200)) {
-        for which in DECODERS {
+        for which in DECODERS.into_iter().chain(SPAN_DECODERS) {
             survive(which, &bytes);
         }
     }
 
     #[test]
-    fn random_json(text in "([\\[{][\"a-c:,0-9 ]{0,10}|\"resourceLogs\":\\[|\"streams\":\\[|\"values\":|\"stream\":|[\\]}]){0,10}") {
-        for which in DECODERS {
+    fn random_json(text in "([\\[{][\"a-c:,0-9 ]{0,10}|\"resourceLogs\":\\[|\"resourceSpans\":\\[|\"scopeSpans\":\\[|\"spans\":\\[|\"streams\":\\[|\"values\":|\"stream\":|[\\]}]){0,10}") {
+        for which in DECODERS.into_iter().chain(SPAN_DECODERS) {
             survive(which, text.as_bytes());
         }
     }
@@ -80,12 +101,15 @@ proptest! {
     #[test]
     fn mutated_messages(
         request in crate::otlp::request(),
+        spans in crate::otlp_spans::request(),
         streams in crate::loki::streams(),
         edits in vec((any::<Index>(), any::<u8>(), 0..3), 1..6),
     ) {
         let messages = [
             ("otlp protobuf", request.encode_to_vec()),
             ("otlp json", serde_json::to_vec(&request).unwrap()),
+            ("otlp protobuf spans", spans.encode_to_vec()),
+            ("otlp json spans", serde_json::to_vec(&spans).unwrap()),
             ("loki protobuf", crate::loki::protobuf(&streams)),
         ];
         for (which, mut bytes) in messages {
@@ -104,6 +128,14 @@ proptest! {
     }
 }
 
+/// Accepted and rejected.
+fn counts(which: &str, bytes: &[u8], context: &Context) -> Result<(usize, usize), DecodeError> {
+    if SPAN_DECODERS.contains(&which) {
+        return decode_spans(which, bytes, context).map(|decoded| (decoded.accepted, decoded.rejected));
+    }
+    decode(which, bytes, context).map(|decoded| (decoded.accepted, decoded.rejected))
+}
+
 /// A message cut at any offset is refused, except where the cut leaves whole top-level fields
 /// (protobuf) or whole lines (JSON lines).
 #[test]
@@ -117,6 +149,18 @@ fn cut_at_every_offset() {
     let json = request.to_string();
     let typed: opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest =
         serde_json::from_str(&json).unwrap();
+    let spans = serde_json::json!({"resourceSpans": [
+        {"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": "cart"}}]},
+         "scopeSpans": [{"scope": {"name": "s", "version": "1"}, "spans": [
+            {"traceId": "49a51828322183eb20bfe4ace3060000", "spanId": "083e5d40259e7999", "parentSpanId": "083e5d40259e7998",
+             "name": "GET \u{e9}", "kind": 2, "startTimeUnixNano": "5", "endTimeUnixNano": "9", "flags": 1, "traceState": "a=b",
+             "status": {"code": 2, "message": "no"},
+             "attributes": [{"key": "a", "value": {"arrayValue": {"values": [{"intValue": "1"}, {"doubleValue": 0.5}]}}}],
+             "events": [{"timeUnixNano": "6", "name": "e", "attributes": [{"key": "k", "value": {"boolValue": true}}]}],
+             "links": [{"traceId": "49a51828322183eb20bfe4ace3060000", "spanId": "083e5d40259e7999", "traceState": "x=y"}]}]}]}]});
+    let span_json = spans.to_string();
+    let typed_spans: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest =
+        serde_json::from_str(&span_json).unwrap();
     let entry = vec![("l".to_owned(), "v".to_owned())];
     let streams = [(entry.clone(), vec![(5, "line".to_owned(), entry)])];
     let loki = r#"{"streams":[{"stream":{"a":"b"},"values":[["5","line \u00e9",{"m":"x"}]]}]}"#;
@@ -124,20 +168,20 @@ fn cut_at_every_offset() {
         ("otlp protobuf", typed.encode_to_vec()),
         ("otlp json", json.into_bytes()),
         ("loki protobuf", crate::loki::protobuf(&streams)),
+        ("otlp protobuf spans", typed_spans.encode_to_vec()),
+        ("otlp json spans", span_json.into_bytes()),
         ("loki json", loki.as_bytes().to_vec()),
         ("json lines", br#"{"time":5,"msg":"x \u00e9","a":{"b":[1]}}"#.to_vec()),
     ];
     for (which, bytes) in messages {
         let context = Context::default();
-        assert_eq!(decode(which, &bytes, &context).unwrap().accepted, 1, "{which}");
+        assert_eq!(counts(which, &bytes, &context).unwrap(), (1, 0), "{which}");
         for end in 1..bytes.len() {
-            match decode(which, &bytes[..end], &context) {
+            match counts(which, &bytes[..end], &context) {
                 Err(DecodeError::Json { offset, .. } | DecodeError::Protobuf { offset, .. }) => {
                     assert!(offset <= end, "{which} cut at {end} blames {offset}");
                 }
-                Ok(decoded) if which == "json lines" => {
-                    assert_eq!((decoded.accepted, decoded.rejected), (0, 1));
-                }
+                Ok(counts) if which == "json lines" => assert_eq!(counts, (0, 1)),
                 other => panic!("{which} cut at {end}: {other:?}"),
             }
         }
