@@ -5,16 +5,17 @@ use trine_model::TenantId;
 use trine_protocols::{
     Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
     jsonlines::{self, FieldNames},
-    loki, otlp,
+    loki, otlp, zipkin,
 };
 use trine_schema::StreamRegistry;
 
 /// All targets.
-pub const TARGETS: [&str; 10] = [
+pub const TARGETS: [&str; 11] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
     "otlp_spans_json",
+    "zipkin",
     "loki_protobuf",
     "loki_json",
     "json_lines",
@@ -58,6 +59,11 @@ pub fn run(target: &str, bytes: &[u8]) {
             }
             "otlp_spans_json" => {
                 let decoded = otlp::decode_spans_json(bytes, &tenant, &registry, NOW_NS, &limits);
+                check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
+                continue;
+            }
+            "zipkin" => {
+                let decoded = zipkin::decode_spans(bytes, &tenant, &registry, NOW_NS, &limits);
                 check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
                 continue;
             }
@@ -142,6 +148,7 @@ fn chunk_values(bytes: &[u8]) {
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let otlp_json = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeLogs":[{"scope":{"name":"s","version":"1","attributes":[{"key":"k","value":{"boolValue":true}}]},"logRecords":[{"timeUnixNano":"5","observedTimeUnixNano":7,"severityNumber":9,"severityText":"INFO","body":{"stringValue":"hi \"\u00e9\ud83d\ude00\""},"attributes":[{"key":"a","value":{"arrayValue":{"values":[{"intValue":"1"},{"doubleValue":0.5},{"bytesValue":"AQI="}]}}},{"key":"m","value":{"kvlistValue":{"values":[{"key":"x","value":{}}]}}}],"droppedAttributesCount":2,"flags":1,"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","eventName":"e"}]}]}]}"#;
     let otlp_spans_json = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeSpans":[{"scope":{"name":"s","version":"1"},"spans":[{"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","parentSpanId":"083e5d40259e7998","name":"GET \u00e9","kind":"SPAN_KIND_SERVER","startTimeUnixNano":"5","endTimeUnixNano":9,"flags":1,"traceState":"a=b","status":{"code":2,"message":"no"},"attributes":[{"key":"a","value":{"intValue":"1"}}],"events":[{"timeUnixNano":"6","name":"e","attributes":[{"key":"k","value":{"boolValue":true}}],"droppedAttributesCount":1}],"links":[{"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","traceState":"x=y"}],"droppedEventsCount":2}]}]}]}"#;
+    let zipkin = r#"[{"traceId":"5af7183fb1d4cf5f","id":"352bff9a74ca9ad2","parentId":"1","name":"\u00e9","timestamp":5,"duration":1,"kind":"SERVER","localEndpoint":{"serviceName":"a","ipv4":"1.2.3.4","port":1},"remoteEndpoint":{"serviceName":"b","ipv6":"::1"},"annotations":[{"timestamp":5,"value":"ws"}],"tags":{"error":"x","k":"v"},"shared":true},{"traceId":"1","id":"2"}]"#;
     let loki_json = r#"{"streams":[{"stream":{"app":"a","level":"error"},"values":[["1700000000000000000","line \n",{"trace_id":"49a51828322183eb20bfe4ace3060000","level":"warn","n":1}],[2,"b"]]}]}"#;
     let lines = "{\"time\":\"2023-01-29T12:00:00.5+01:00\",\"msg\":\"hi\",\"level\":\"warn\",\"service\":\"c\",\"a\":{\"b\":[1,{}]}}\n\n{\"ts\":1674993600.25,\"log\":\"x\\u00e9\",\"trace_id\":\"49a51828322183eb20bfe4ace3060000\",\"n\":null}\r\n";
     match target {
@@ -230,6 +237,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         }
         "otlp_json" => vec![otlp_json.into()],
         "otlp_spans_json" => vec![otlp_spans_json.into()],
+        "zipkin" => vec![zipkin.into()],
         "loki_json" => vec![loki_json.into()],
         "json_lines" => vec![lines.into()],
         "chunk_values" => {

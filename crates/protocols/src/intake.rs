@@ -45,6 +45,7 @@ pub(crate) enum Dialect {
     LokiText = 3,
     LokiJson = 4,
     JsonLines = 5,
+    Zipkin = 6,
 }
 
 /// What a row costs besides its text, in bytes; an estimate for [`Limits::max_expanded_bytes`].

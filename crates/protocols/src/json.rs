@@ -19,7 +19,7 @@ pub(crate) struct Json<'a> {
 }
 
 /// A string as it stands in the input, without its quotes; its escapes are valid.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Str<'a> {
     raw: &'a str,
     escaped: bool,

@@ -1,6 +1,6 @@
 //! Wire bytes become [`trine_schema::LogBatch`]es: OTLP logs (protobuf, JSON), Loki push
 //! (protobuf, JSON), JSON lines; and [`trine_schema::SpanBatch`]es: OTLP traces (protobuf,
-//! JSON). No sockets, no async.
+//! JSON), Zipkin. No sockets, no async.
 //!
 //! Guarantees of every decoder:
 //! - Any bytes end in a [`Decoded`] or a [`DecodeError`], never in a panic; work and memory are
@@ -29,6 +29,7 @@ pub mod otlp;
 mod render;
 mod span_intake;
 mod wire;
+pub mod zipkin;
 
 pub use compression::{Compression, decompress};
 pub use decoded::{Batch, Decoded, MAX_FIRST_ERRORS, Rejection};

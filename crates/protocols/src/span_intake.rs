@@ -153,3 +153,21 @@ pub(crate) fn interval(start: i64, end: i64, now_ns: i64) -> (i64, i64) {
         (start, end) => (start, end - start),
     }
 }
+
+/// Nanoseconds from microseconds, of a time since 1970 or a duration.
+#[inline]
+pub(crate) fn microseconds(count: u64) -> Result<i64, Fault> {
+    i64::try_from(count).ok().and_then(|count| count.checked_mul(1000)).ok_or_else(|| {
+        Fault::Record(format!("{count} microseconds are more than 292 years; send microseconds").into())
+    })
+}
+
+/// A status code by its name, with which OpenTelemetry's exporters tell it to systems that have none.
+pub(crate) fn status_by_name(name: &str) -> Option<u8> {
+    match name.strip_prefix("STATUS_CODE_").unwrap_or(name) {
+        "UNSET" => Some(status::UNSET),
+        "OK" => Some(status::OK),
+        "ERROR" => Some(status::ERROR),
+        _ => None,
+    }
+}

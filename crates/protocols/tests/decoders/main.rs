@@ -14,3 +14,4 @@ mod otlp_spans;
 mod robustness;
 mod rows;
 mod trainticket;
+mod zipkin;

@@ -6,7 +6,7 @@ use prost::Message as _;
 use trine_protocols::{
     Batch, DecodeError, Decoded, Limits,
     jsonlines::{self, FieldNames},
-    loki, otlp,
+    loki, otlp, zipkin,
 };
 use trine_schema::SpanBatch;
 
@@ -27,13 +27,14 @@ pub fn decode(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded, D
 }
 
 /// Every decoder of spans.
-pub const SPAN_DECODERS: [&str; 2] = ["otlp protobuf spans", "otlp json spans"];
+pub const SPAN_DECODERS: [&str; 3] = ["otlp protobuf spans", "otlp json spans", "zipkin json"];
 
 pub fn decode_spans(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded<SpanBatch>, DecodeError> {
     let Context { tenant, registry, limits } = context;
     match which {
         "otlp protobuf spans" => otlp::decode_spans_protobuf(bytes, tenant, registry, NOW, limits),
-        _ => otlp::decode_spans_json(bytes, tenant, registry, NOW, limits),
+        "otlp json spans" => otlp::decode_spans_json(bytes, tenant, registry, NOW, limits),
+        _ => zipkin::decode_spans(bytes, tenant, registry, NOW, limits),
     }
 }
 
@@ -110,6 +111,7 @@ proptest! {
             ("otlp json", serde_json::to_vec(&request).unwrap()),
             ("otlp protobuf spans", spans.encode_to_vec()),
             ("otlp json spans", serde_json::to_vec(&spans).unwrap()),
+            ("zipkin json", ZIPKIN.as_bytes().to_vec()),
             ("loki protobuf", crate::loki::protobuf(&streams)),
         ];
         for (which, mut bytes) in messages {
@@ -127,6 +129,8 @@ proptest! {
         }
     }
 }
+
+const ZIPKIN: &str = r#"[{"traceId":"5af7183fb1d4cf5f","id":"352bff9a74ca9ad2","parentId":"1","name":"\u00e9","timestamp":5,"duration":1,"kind":"SERVER","localEndpoint":{"serviceName":"a","port":1},"annotations":[{"timestamp":5,"value":"ws"}],"tags":{"error":"x","k":"v"},"shared":true}]"#;
 
 /// Accepted and rejected.
 fn counts(which: &str, bytes: &[u8], context: &Context) -> Result<(usize, usize), DecodeError> {
@@ -170,6 +174,7 @@ fn cut_at_every_offset() {
         ("loki protobuf", crate::loki::protobuf(&streams)),
         ("otlp protobuf spans", typed_spans.encode_to_vec()),
         ("otlp json spans", span_json.into_bytes()),
+        ("zipkin json", ZIPKIN.as_bytes().to_vec()),
         ("loki json", loki.as_bytes().to_vec()),
         ("json lines", br#"{"time":5,"msg":"x \u00e9","a":{"b":[1]}}"#.to_vec()),
     ];
