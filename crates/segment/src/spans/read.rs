@@ -48,8 +48,15 @@ pub struct SpanSegment {
     pub(super) index: SpanIndex,
     /// The process's references of the index's streams.
     pub(super) streams: Vec<StreamRef>,
-    /// First row of each granule, and the number of rows at the end.
-    starts: Vec<u64>,
+    /// Where each granule lies.
+    pub(super) places: Vec<Place>,
+}
+
+/// Rows of a granule in its row group.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub group: usize,
+    pub rows: Range<usize>,
 }
 
 impl SpanSegment {
@@ -82,10 +89,6 @@ impl SpanSegment {
         let options = ArrowReaderOptions::new().with_schema(with_label_codes(parquet.schema()));
         let parquet =
             ArrowReaderMetadata::try_new(parquet.metadata().clone(), options).map_err(unreadable)?;
-        let rows: i64 = parquet.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).sum();
-        if u64::try_from(rows) != Ok(index.rows()) {
-            return Err(file.corrupt(at, "index and Parquet disagree about rows".into()));
-        }
         let mut streams = Vec::with_capacity(index.streams.len());
         for stream in &index.streams {
             let tenant = TenantId::new(&stream.tenant).map_err(|_| malformed("tenant"))?;
@@ -95,11 +98,8 @@ impl SpanSegment {
                 .map_err(|source| SegmentError::Streams { file: path.to_string(), source })?;
             streams.push(reference);
         }
-        let mut starts = vec![0];
-        for granule in &index.granules {
-            starts.push(starts[starts.len() - 1] + u64::from(granule.rows));
-        }
-        Ok(Self { file: Arc::new(file), parquet, index, streams, starts })
+        let places = places(&index, &parquet).ok_or_else(|| malformed("a granule across row groups"))?;
+        Ok(Self { file: Arc::new(file), parquet, index, streams, places })
     }
 
     /// Number of its granules.
@@ -120,13 +120,16 @@ impl SpanSegment {
                 continue;
             }
             let reader = CheckedReader::new(self.file.clone());
-            let ids = self.read_stored(&reader, number, &[stored::TRACE_ID], None)?;
+            let place = &self.places[number];
+            let ids =
+                self.read(&reader, place.group, &[stored::TRACE_ID], std::slice::from_ref(&place.rows))?;
             let ids = ids.column(0).as_fixed_size_binary();
             // Spans of a trace are neighbours.
             if let Some(start) = (0..ids.len()).find(|row| ids.value(*row) == id.0) {
                 let end = (start..ids.len()).find(|row| ids.value(*row) != id.0).unwrap_or(ids.len());
                 stats.rows_matched.fetch_add((end - start) as u64, Relaxed);
-                found.push(self.logical(&reader, number, start..end)?);
+                let rows = place.rows.start + start..place.rows.start + end;
+                found.push(self.logical(&reader, &[number], &[rows])?);
             }
             stats.granules_scanned.fetch_add(1, Relaxed);
             stats.rows_scanned.fetch_add(u64::from(granule.rows), Relaxed);
@@ -146,7 +149,7 @@ impl SpanSegment {
     /// All rows of a granule with the columns of [`trine_schema::spans::schema`].
     pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
         let reader = CheckedReader::new(self.file.clone());
-        self.logical(&reader, number, 0..self.index.granules[number].rows as usize)
+        self.logical(&reader, &[number], std::slice::from_ref(&self.places[number].rows))
     }
 
     /// Bytes on disk by Parquet column and by our own parts; for measuring.
@@ -161,34 +164,25 @@ impl SpanSegment {
         parts.into_iter().collect()
     }
 
-    /// Columns of the file (by position, rising) for some rows of a granule.
-    pub(super) fn read_stored(
+    /// Columns of the file (by position, rising) for rows of a row group (rising and apart).
+    pub(super) fn read(
         &self,
         reader: &CheckedReader,
-        number: usize,
+        group: usize,
         positions: &[usize],
-        rows: Option<Range<usize>>,
+        rows: &[Range<usize>],
     ) -> Result<RecordBatch, SegmentError> {
-        let (first, end) = (self.starts[number], self.starts[number + 1]);
-        let rows = rows.unwrap_or(0..(end - first) as usize);
-        let (mut group, mut base) = (0, 0u64);
-        while base + self.group_rows(group) <= first {
-            base += self.group_rows(group);
-            group += 1;
-        }
         let failed = |shown: &dyn std::fmt::Display| reader.error(self.file.index().start, shown);
-        let start = (first - base) as usize + rows.start;
-        let selection = RowSelection::from_consecutive_ranges(
-            std::iter::once(start..start + rows.len()),
-            self.group_rows(group) as usize,
-        );
+        let want: usize = rows.iter().map(Range::len).sum();
+        let group_rows = self.parquet.metadata().row_group(group).num_rows().max(0) as usize;
+        let selection = RowSelection::from_consecutive_ranges(rows.iter().cloned(), group_rows);
         let mask = ProjectionMask::roots(self.parquet.parquet_schema(), positions.iter().copied());
         let batches =
             ParquetRecordBatchReaderBuilder::new_with_metadata(reader.clone(), self.parquet.clone())
                 .with_row_groups(vec![group])
                 .with_projection(mask)
                 .with_row_selection(selection)
-                .with_batch_size(rows.len().max(1))
+                .with_batch_size(want.max(1))
                 .build()
                 .map_err(|error| failed(&error))?;
         let batches = batches.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
@@ -197,37 +191,37 @@ impl SpanSegment {
             [] => return Err(failed(&"rows are missing")),
             several => concat_batches(&several[0].schema(), several)?,
         };
-        if batch.num_rows() != rows.len() || batch.num_columns() != positions.len() {
-            return Err(failed(&format!("{} of {} rows were found", batch.num_rows(), rows.len())));
+        if batch.num_rows() != want || batch.num_columns() != positions.len() {
+            return Err(failed(&format!("{} of {want} rows were found", batch.num_rows())));
         }
         Ok(batch)
     }
 
-    fn group_rows(&self, group: usize) -> u64 {
-        self.parquet.metadata().row_group(group).num_rows().max(0) as u64
-    }
-
-    /// Some rows of a granule with the columns of [`trine_schema::spans::schema`].
+    /// Rows (rising and apart, by their places in the row group) with the columns of
+    /// [`trine_schema::spans::schema`]. All lie in these granules of one row group, rising.
     pub(super) fn logical(
         &self,
         reader: &CheckedReader,
-        number: usize,
-        rows: Range<usize>,
+        granules: &[usize],
+        rows: &[Range<usize>],
     ) -> Result<RecordBatch, SegmentError> {
+        let group = self.places[granules[0]].group;
         let all: Vec<usize> = (stored::LABELS..stored::COUNT + self.index.attributes.len()).collect();
-        let read = self.read_stored(reader, number, &all, Some(rows.clone()))?;
+        let read = self.read(reader, group, &all, rows)?;
         let stored_column = |position: usize| read.column(position - stored::LABELS);
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(column::COUNT);
         for logical in 0..column::COUNT {
             columns.push(match (logical, stored_of(logical)) {
                 (_, Some(position)) => stored_column(position).clone(),
-                (column::STREAM, _) => self.references(&read, number)?,
+                (column::STREAM, _) => self.references(&read, granules)?,
                 (column::PARENT_SPAN_ID, _) => {
-                    // Parents stand among all spans of the granule.
-                    let whole = self.read_stored(reader, number, &[stored::SPAN_ID], None)?;
+                    // Parents stand among all spans of the granules.
+                    let whole: Vec<Range<usize>> =
+                        granules.iter().map(|number| self.places[*number].rows.clone()).collect();
+                    let spans = self.read(reader, group, &[stored::SPAN_ID], &whole)?;
                     let (distance, parent) =
                         (stored_column(stored::PARENT_DISTANCE), stored_column(stored::PARENT_SPAN_ID));
-                    self.parents(distance, parent, whole.column(0), rows.start)?
+                    self.parents(distance, parent, rows, (&whole, spans.column(0)))?
                 }
                 (column::ATTRIBUTES, _) => self.attributes(&read)?,
                 _ => unreachable!("BUG: column {logical} comes from nowhere"),
@@ -237,11 +231,10 @@ impl SpanSegment {
     }
 
     /// Streams by the labels of rows.
-    fn references(&self, read: &RecordBatch, number: usize) -> Result<ArrayRef, SegmentError> {
+    fn references(&self, read: &RecordBatch, granules: &[usize]) -> Result<ArrayRef, SegmentError> {
         let bad = |what: &str| self.file.corrupt(self.file.index().start, what.to_owned());
-        let granule = &self.index.granules[number];
         let mut by_labels: HashMap<&str, StreamRef> = HashMap::new();
-        for stream in &granule.streams {
+        for stream in granules.iter().flat_map(|number| &self.index.granules[*number].streams) {
             by_labels.insert(&self.index.streams[*stream as usize].labels, self.streams[*stream as usize]);
         }
         let codes = read.column(0).as_dictionary::<Int32Type>();
@@ -258,24 +251,31 @@ impl SpanSegment {
         Ok(Arc::new(UInt32Array::from(references)))
     }
 
+    /// `known`: places in the row group and the ids of the spans there.
     fn parents(
         &self,
         distance: &ArrayRef,
         elsewhere: &ArrayRef,
-        spans: &ArrayRef,
-        first: usize,
+        rows: &[Range<usize>],
+        known: (&[Range<usize>], &ArrayRef),
     ) -> Result<ArrayRef, SegmentError> {
         let (distance, elsewhere) = (distance.as_primitive::<Int32Type>(), elsewhere.as_fixed_size_binary());
-        let spans = spans.as_fixed_size_binary();
+        let (places, spans) = (known.0, known.1.as_fixed_size_binary());
         let mut parents = FixedSizeBinaryBuilder::with_capacity(distance.len(), 8);
-        for row in 0..distance.len() {
+        // The granule of the row, and how many spans stand before it in `spans`.
+        let (mut granule, mut before) = (0, 0);
+        for (row, place) in rows.iter().cloned().flatten().enumerate() {
+            while places[granule].end <= place {
+                before += places[granule].len();
+                granule += 1;
+            }
             if distance.is_valid(row) {
-                let place = (first + row) as i64 - i64::from(distance.value(row));
-                let place = usize::try_from(place).ok().filter(|place| *place < spans.len());
-                let place = place.ok_or_else(|| {
+                let parent = place as i64 - i64::from(distance.value(row));
+                let parent = usize::try_from(parent).ok().filter(|parent| places[granule].contains(parent));
+                let parent = parent.ok_or_else(|| {
                     self.file.corrupt(self.file.index().start, "a parent is outside of its granule".into())
                 })?;
-                parents.append_value(spans.value(place))?;
+                parents.append_value(spans.value(before + parent - places[granule].start))?;
             } else if elsewhere.is_valid(row) {
                 parents.append_value(elsewhere.value(row))?;
             } else {
@@ -319,6 +319,22 @@ impl SpanSegment {
         }
         Ok(Arc::new(map.finish()))
     }
+}
+
+/// Where the granules lie; `None` when index and Parquet disagree.
+fn places(index: &SpanIndex, parquet: &ArrowReaderMetadata) -> Option<Vec<Place>> {
+    let mut groups = parquet.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize);
+    let (mut group, mut left, mut start) = (0, groups.next().unwrap_or(0), 0);
+    let mut places = Vec::with_capacity(index.granules.len());
+    for granule in &index.granules {
+        if left == 0 {
+            (group, left, start) = (group + 1, groups.next()?, 0);
+        }
+        left = left.checked_sub(granule.rows as usize)?;
+        places.push(Place { group, rows: start..start + granule.rows as usize });
+        start += granule.rows as usize;
+    }
+    (left == 0 && groups.next().is_none()).then_some(places)
 }
 
 /// The schema with codes in the place of labels.

@@ -1,13 +1,14 @@
 //! Searching a segment of spans: granules by what the index says, then the columns that are asked about,
 //! then the rows that are left.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{ops::Range, sync::atomic::Ordering::Relaxed};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, MapArray, RecordBatch},
-    compute::{concat_batches, filter_record_batch, sort_to_indices, take_record_batch},
+    array::{Array, ArrayRef, AsArray, MapArray, RecordBatch},
+    compute::{concat_batches, sort_to_indices, take_record_batch},
     datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt8Type},
 };
+use hashbrown::HashSet;
 use trine_schema::{
     SpanScan, StreamRegistry,
     columns::attributes_of,
@@ -39,18 +40,21 @@ impl SpanSegment {
             order.sort_by_key(|number| std::cmp::Reverse(self.index.granules[*number].max));
         }
         let mut found: Vec<RecordBatch> = Vec::new();
-        for number in order {
+        // The newest are looked for granule by granule, everything else by row group, whose dictionaries are then
+        // read once.
+        let of_one =
+            |a: &usize, b: &usize| scan.newest.is_none() && self.places[*a].group == self.places[*b].group;
+        for granules in order.chunk_by(of_one) {
             let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
             if let Some(newest) = scan.newest.filter(|newest| rows >= *newest) {
                 found = vec![newest_of(&found, newest)?];
                 let times =
                     found[0].column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
-                if times.last().is_none_or(|oldest| *oldest > self.index.granules[number].max) {
+                if times.last().is_none_or(|oldest| *oldest > self.index.granules[granules[0]].max) {
                     break;
                 }
             }
-            let matched = self.search(number, scan, &wanted)?;
-            found.extend((matched.num_rows() > 0).then_some(matched));
+            found.extend(self.search(granules, scan, &wanted)?);
         }
         if let Some(newest) = scan.newest.filter(|_| !found.is_empty()) {
             found = vec![newest_of(&found, newest)?];
@@ -79,42 +83,55 @@ impl SpanSegment {
         streams.contains(&true).then_some(Wanted { streams, operation, attributes })
     }
 
-    /// The rows of a granule that match.
-    fn search(&self, number: usize, scan: &SpanScan, wanted: &Wanted) -> Result<RecordBatch, SegmentError> {
-        let granule = &self.index.granules[number];
+    /// The rows of some granules of one row group that match, if there are any.
+    fn search(
+        &self,
+        granules: &[usize],
+        scan: &SpanScan,
+        wanted: &Wanted,
+    ) -> Result<Option<RecordBatch>, SegmentError> {
         let reader = CheckedReader::new(self.file.clone());
-        let mut selected = vec![true; granule.rows as usize];
+        let group = self.places[granules[0]].group;
+        let places: Vec<Range<usize>> =
+            granules.iter().map(|number| self.places[*number].rows.clone()).collect();
+        let indexed: Vec<&Granule> = granules.iter().map(|number| &self.index.granules[*number]).collect();
+        let rows = places.iter().map(Range::len).sum();
+        let mut selected = vec![true; rows];
         let column = |position: usize| -> Result<ArrayRef, SegmentError> {
-            Ok(self.read_stored(&reader, number, &[position], None)?.column(0).clone())
+            Ok(self.read(&reader, group, &[position], &places)?.column(0).clone())
         };
-        if granule.min < scan.start || granule.max > scan.last {
+        if indexed.iter().any(|granule| granule.min < scan.start || granule.max > scan.last) {
             let times = column(stored::TIMESTAMP)?;
             let times = times.as_primitive::<TimestampNanosecondType>().values();
             keep(&mut selected, |row| (scan.start..=scan.last).contains(&times[row]));
         }
-        if !granule.streams.iter().all(|stream| wanted.streams[*stream as usize]) {
+        let streams = || indexed.iter().flat_map(|granule| &granule.streams);
+        if !streams().all(|stream| wanted.streams[*stream as usize]) {
+            // Tenants with equal labels are told apart by their granules.
+            let fitting: HashSet<&str> = streams()
+                .filter(|stream| wanted.streams[**stream as usize])
+                .map(|stream| self.index.streams[*stream as usize].labels.as_str())
+                .collect();
             let labels = column(stored::LABELS)?;
             let codes = labels.as_dictionary::<Int32Type>();
             let texts = codes.values().as_string::<i32>();
-            let of_granule = |text: &str| {
-                let named = |stream: &&u32| self.index.streams[**stream as usize].labels == text;
-                granule.streams.iter().find(named).is_some_and(|stream| wanted.streams[*stream as usize])
-            };
-            let fits: Vec<bool> = texts.iter().map(|text| text.is_some_and(of_granule)).collect();
+            let fits: Vec<bool> =
+                texts.iter().map(|text| text.is_some_and(|t| fitting.contains(t))).collect();
             let keys = codes.keys().values();
             keep(&mut selected, |row| {
                 usize::try_from(keys[row]).is_ok_and(|code| fits.get(code) == Some(&true))
             });
         }
-        if let Some(name) = scan.operation.as_ref().filter(|_| granule.operations.len() > 1) {
-            let names = column(stored::OPERATION)?;
-            let names = names.as_string::<i32>();
-            keep(&mut selected, |row| names.value(row) == name);
-        }
         if scan.duration != (i64::MIN..=i64::MAX) {
             let durations = column(stored::DURATION)?;
             let durations = durations.as_primitive::<Int64Type>().values();
             keep(&mut selected, |row| scan.duration.contains(&durations[row]));
+        }
+        if let Some(name) = scan.operation.as_ref().filter(|_| indexed.iter().any(|g| g.operations.len() > 1))
+        {
+            let names = column(stored::OPERATION)?;
+            let names = names.as_string::<i32>();
+            keep(&mut selected, |row| names.value(row) == name);
         }
         if let Some(code) = scan.status_code {
             let codes = column(stored::STATUS_CODE)?;
@@ -125,29 +142,33 @@ impl SpanSegment {
             if !selected.contains(&true) {
                 break;
             }
-            // Without a column of its own, or written twice in one span, it stands in the map.
-            let own = place.map(&column).transpose()?;
-            let rest = column(stored::ATTRIBUTES)?;
-            let rest: &MapArray = rest.as_map();
-            keep(&mut selected, |row| {
-                let own = own.as_ref().map(AsArray::as_string::<i32>).filter(|own| own.is_valid(row));
-                match own {
-                    Some(own) => own.value(row) == value,
-                    None => attributes_of(rest, row).any(|(key, found)| key == name && found == value),
+            // Without a column of its own it stands in the map.
+            match place {
+                Some(place) => {
+                    let own = column(*place)?;
+                    let own = own.as_string::<i32>();
+                    keep(&mut selected, |row| own.is_valid(row) && own.value(row) == value);
                 }
-            });
-        }
-        let matched = match (selected.iter().position(|kept| *kept), selected.iter().rposition(|kept| *kept))
-        {
-            (Some(first), Some(last)) => {
-                let rows = self.logical(&reader, number, first..last + 1)?;
-                filter_record_batch(&rows, &BooleanArray::from(selected[first..=last].to_vec()))?
+                None => {
+                    let rest = column(stored::ATTRIBUTES)?;
+                    let rest: &MapArray = rest.as_map();
+                    let first = |row| attributes_of(rest, row).find(|(key, _)| key == name);
+                    keep(&mut selected, |row| first(row).is_some_and(|(_, found)| found == value));
+                }
             }
-            _ => RecordBatch::new_empty(schema()),
-        };
+        }
+        let mut found: Vec<Range<usize>> = Vec::new();
+        let hits = places.iter().cloned().flatten().zip(&selected).filter(|(_, kept)| **kept);
+        for (place, _) in hits {
+            match found.last_mut() {
+                Some(last) if last.end == place => last.end = place + 1,
+                _ => found.push(place..place + 1),
+            }
+        }
+        let matched = (!found.is_empty()).then(|| self.logical(&reader, granules, &found)).transpose()?;
         let stats = &scan.stats;
-        stats.granules_scanned.fetch_add(1, Relaxed);
-        stats.rows_scanned.fetch_add(u64::from(granule.rows), Relaxed);
+        stats.granules_scanned.fetch_add(granules.len() as u64, Relaxed);
+        stats.rows_scanned.fetch_add(rows as u64, Relaxed);
         stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
         Ok(matched)
     }
