@@ -1,7 +1,10 @@
 //! What every fuzz target runs, and the seeds it starts from.
 
+use std::time::{Duration, Instant};
+
 use trine_chunks::{Block, BlockWriter, Part, join, merge};
 use trine_model::TenantId;
+use trine_promql::{Buckets, Engine, Histogram, Labels, MemorySource};
 use trine_protocols::{
     Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
     jsonlines::{self, FieldNames},
@@ -10,7 +13,7 @@ use trine_protocols::{
 use trine_schema::StreamRegistry;
 
 /// All targets.
-pub const TARGETS: [&str; 11] = [
+pub const TARGETS: [&str; 12] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
@@ -22,6 +25,7 @@ pub const TARGETS: [&str; 11] = [
     "decompress",
     "chunks",
     "chunk_values",
+    "promql",
 ];
 
 /// Stands for the time of arrival.
@@ -75,10 +79,40 @@ pub fn run(target: &str, bytes: &[u8]) {
             "decompress" => return decompression(bytes),
             "chunks" => return chunks(bytes),
             "chunk_values" => return chunk_values(bytes),
+            "promql" => return promql(bytes),
             _ => panic!("unknown target {target}; one of {TARGETS:?}"),
         };
         check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
     }
+}
+
+/// Any text is a query that is answered or refused, within its bounds.
+fn promql(bytes: &[u8]) {
+    const MINUTE: i64 = 60_000;
+    let Ok(query) = std::str::from_utf8(bytes) else { return };
+    let mut source = MemorySource::default();
+    for number in 0..3 {
+        let samples = source.series(Labels::new([("__name__", "m_total"), ("i", &number.to_string())]));
+        samples.timestamps = std::sync::Arc::new((0..20).map(|at| at * MINUTE).collect());
+        samples.values = (0..20).map(|at| f64::from(at % 7 * number)).collect();
+    }
+    let samples = source.series(Labels::new([("__name__", "h")]));
+    for at in 0..20 {
+        let count = f64::from(at % 11);
+        samples.histogram_timestamps.push(i64::from(at) * MINUTE);
+        samples.histograms.push(std::sync::Arc::new(Histogram {
+            count: count * 2.0,
+            sum: count,
+            positive: Buckets { index: vec![at % 3, 5], count: vec![count, count] },
+            ..Histogram::default()
+        }));
+    }
+    let engine =
+        Engine { max_samples: 10_000, timeout: Duration::from_millis(500), threads: 1, ..Engine::default() };
+    let start = Instant::now();
+    let _ = engine.instant(&source, query, 10 * MINUTE);
+    let _ = engine.range(&source, query, 0, 15 * MINUTE, MINUTE);
+    assert!(start.elapsed() < Duration::from_secs(5), "the time limit was not kept");
 }
 
 fn check<B>(
@@ -152,6 +186,16 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let loki_json = r#"{"streams":[{"stream":{"app":"a","level":"error"},"values":[["1700000000000000000","line \n",{"trace_id":"49a51828322183eb20bfe4ace3060000","level":"warn","n":1}],[2,"b"]]}]}"#;
     let lines = "{\"time\":\"2023-01-29T12:00:00.5+01:00\",\"msg\":\"hi\",\"level\":\"warn\",\"service\":\"c\",\"a\":{\"b\":[1,{}]}}\n\n{\"ts\":1674993600.25,\"log\":\"x\\u00e9\",\"trace_id\":\"49a51828322183eb20bfe4ace3060000\",\"n\":null}\r\n";
     match target {
+        "promql" => [
+            "sum by (i) (rate(m_total[5m] offset 1m)) / on(i) group_left avg(m_total) > bool 1",
+            "histogram_quantile(0.9, rate(h[5m])) or label_replace(m_total, \"a\", \"$1\", \"i\", \"(.*)\")",
+            "topk(2, max_over_time(m_total[5m:30s] @ end())) unless m_total{i=~\"1|2\"} smoothed",
+            "h </ 2 + fill(0) -h * 1e3 atan2 0x1f # c",
+            "m_total[max_of(step(), 1m) * 2] anchored",
+            "count_values('v', {\"m_total\", i!=`x`}) ^ (time() - 1h30m)",
+        ]
+        .map(|query| query.as_bytes().to_vec())
+        .to_vec(),
         "otlp_protobuf" => {
             let text = |value: &str| message(&[field(1, value.as_bytes())]);
             let pair = |key: &str, value: &[u8]| message(&[field(1, key.as_bytes()), field(2, value)]);
