@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     cluster::cluster,
-    decimal::{Mapping, common_divisor, to_numbers},
+    decimal::{Mapping, common_divisor, few_values, to_numbers},
     model::{Counts, TOKENS, put_lengths},
     residuals,
     spec::Spec,
@@ -81,8 +81,21 @@ impl ColumnsWriter {
     /// shorter.
     pub(crate) fn push_values(&mut self, values: &[f64], alike: bool) {
         std::mem::swap(&mut self.numbers, &mut self.previous);
-        let mapping = to_numbers(values, &mut self.numbers, &mut self.odd);
-        let exceptions = exceptions(values, &self.odd);
+        let mut mapping = to_numbers(values, &mut self.numbers, &mut self.odd);
+        let mut exceptions = exceptions(values, &self.odd);
+        // A list serves noise that repeats, and values between which NaNs or others keep standing.
+        let scattered = exceptions.len() * 8 > values.len();
+        if (mapping == Mapping::Bits || scattered)
+            && let Some(few) = few_values(values, &mut self.numbers)
+        {
+            mapping = Mapping::Few;
+            exceptions.clear();
+            let mut last = 0i64;
+            for value in few {
+                put_zigzag(&mut exceptions, value.wrapping_sub(last));
+                last = value;
+            }
+        }
         let linkable = alike
             && self.chain + 1 < MAX_CHAIN
             && self.previous.len() == self.numbers.len()

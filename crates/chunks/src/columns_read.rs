@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::{
     ChunkError,
     columns::{EXCEPTIONS, MAX_CHAIN, OTHER, PIECE},
-    decimal::to_values,
+    decimal::{Mapping, pick_values, to_values},
     error::corrupt,
     model::Table,
     residuals::{self, Job, SLACK},
@@ -152,7 +152,20 @@ impl<'a> Columns<'a> {
         let from = values.len();
         let numbers = self.load(column, &at)?;
         let spec = self.spec(column);
-        to_values(spec.mapping, &self.scratch.numbers[numbers], values);
+        let numbers = &self.scratch.numbers[numbers];
+        if spec.mapping == Mapping::Few {
+            let mut list = self.exceptions(column, spec)?;
+            let (mut few, mut last) = (Vec::new(), 0i64);
+            while !list.is_empty() {
+                last = last.wrapping_add(list.zigzag()?);
+                few.push(last);
+            }
+            if !pick_values(&few, numbers, values) {
+                return Err(corrupt("a value is none of the few"));
+            }
+            return Ok(());
+        }
+        to_values(spec.mapping, numbers, values);
         if spec.exceptions {
             self.put_exceptions(column, spec, &at, &mut values[from..])?;
         }
@@ -294,14 +307,8 @@ impl<'a> Columns<'a> {
         Ok(Parts { first, center, rest, end })
     }
 
-    /// Puts the values in place that numbers do not stand for.
-    fn put_exceptions(
-        &self,
-        column: usize,
-        spec: Spec,
-        at: &Range<usize>,
-        values: &mut [f64],
-    ) -> Result<(), ChunkError> {
+    /// The bytes of a column's exceptions, or of its few values.
+    fn exceptions(&self, column: usize, spec: Spec) -> Result<Reader<'a>, ChunkError> {
         let mut rest = self.parts(column, spec)?.rest;
         if !spec.constant {
             let further = self.len_of(column).div_ceil(PIECE).saturating_sub(1);
@@ -310,7 +317,18 @@ impl<'a> Columns<'a> {
             }
         }
         let size = rest.bounded(rest.rest().len())?;
-        let mut runs = Reader::new(rest.take(size)?);
+        Ok(Reader::new(rest.take(size)?))
+    }
+
+    /// Puts the values in place that numbers do not stand for.
+    fn put_exceptions(
+        &self,
+        column: usize,
+        spec: Spec,
+        at: &Range<usize>,
+        values: &mut [f64],
+    ) -> Result<(), ChunkError> {
+        let mut runs = self.exceptions(column, spec)?;
         let mut place = 0usize;
         while !runs.is_empty() && place < at.end {
             let len = self.len_of(column);

@@ -8,6 +8,8 @@ const MAGIC: f64 = (3u64 << 51) as f64;
 pub(crate) const MAX_DIGITS: usize = 17;
 /// Values looked at to guess how many decimals a series has.
 const SAMPLE: usize = 24;
+/// Values looked at to guess whether a series has few distinct ones, and how many of them may be distinct.
+const FEW_SAMPLE: (usize, usize) = (64, 52);
 
 /// Powers of ten that a float holds exactly.
 pub(crate) const POWERS: [f64; MAX_DIGITS + 1] =
@@ -24,6 +26,8 @@ pub(crate) enum Mapping {
     Large,
     /// [`ordered`] bits.
     Bits,
+    /// Positions in a list of the distinct values, which the column has in place of exceptions.
+    Few,
 }
 
 /// The number nearest to `value * power`, and whether dividing it gives `value` back bit for bit.
@@ -53,30 +57,36 @@ fn is_plain(value: f64) -> bool {
     value.is_finite() && value.to_bits() != (-0.0f64).to_bits()
 }
 
-/// Fewest decimals from `digits` on with which `value` is exact.
-fn digits_of(value: f64, digits: usize) -> Option<usize> {
-    (digits..=MAX_DIGITS).find(|&digits| to_decimal(value, POWERS[digits]).1)
+/// Fewest decimals from `digits` up to `most` with which `value` is exact.
+fn digits_of(value: f64, digits: usize, most: usize) -> Option<usize> {
+    (digits..=most).find(|&digits| to_decimal(value, POWERS[digits]).1)
 }
 
 /// Turns values into numbers. `exceptions` receives the positions whose number does not give the value back;
 /// they hold their neighbour's number.
 pub(crate) fn to_numbers(values: &[f64], numbers: &mut Vec<i64>, exceptions: &mut Vec<u32>) -> Mapping {
     exceptions.clear();
-    let mut digits = 0;
-    let (mut seen, mut failed) = (0, 0);
-    for value in values.iter().step_by(values.len().div_ceil(SAMPLE).max(1)).filter(|value| is_plain(**value))
-    {
-        seen += 1;
-        match digits_of(*value, digits) {
-            Some(more) => digits = more,
+    // More decimals would be too many for the greatest value: one long fraction must not cost all others theirs.
+    let plain = values.iter().copied().filter(|value| is_plain(*value));
+    let greatest = plain.fold(0.0, |greatest, value| f64::max(greatest, value.abs()));
+    let most = POWERS.iter().rposition(|power| greatest * power < EXACT).unwrap_or(0);
+    let (mut needs, mut failed) = ([0u8; SAMPLE], 0);
+    let mut seen = 0;
+    let step = values.len().div_ceil(SAMPLE).max(1);
+    for value in values.iter().step_by(step).filter(|value| is_plain(**value)) {
+        match digits_of(*value, 0, most) {
+            Some(digits) => needs[seen] = digits as u8,
             None => failed += 1,
         }
+        seen += 1;
         if failed * 8 > SAMPLE {
             break;
         }
     }
-    // One value in eight may be odd; what is as long as the float itself is not a decimal.
+    // One value in eight may be odd, needing more decimals than the others or not being a decimal.
     if failed * 8 <= seen {
+        needs[..seen].sort_unstable();
+        let mut digits = usize::from(needs[(seen * 7 / 8).min(seen.saturating_sub(1))]);
         let mut tries = 0;
         loop {
             numbers.clear();
@@ -93,17 +103,18 @@ pub(crate) fn to_numbers(values: &[f64], numbers: &mut Vec<i64>, exceptions: &mu
             exceptions.clear();
             let inexact = |&at: &usize| !to_decimal(values[at], power).1;
             exceptions.extend((0..values.len()).filter(inexact).map(|at| at as u32));
-            // A finite value that needs more decimals than the sample had.
-            let plain = exceptions.iter().map(|&at| values[at as usize]).filter(|value| is_plain(*value));
-            let longer = plain.filter_map(|value| digits_of(value, digits + 1)).max();
+            let plain = || exceptions.iter().map(|&at| values[at as usize]).filter(|value| is_plain(*value));
+            let longer = plain().filter_map(|value| digits_of(value, digits + 1, most)).max();
+            let odd = plain().count();
+            // A further digit costs 3.3 bits per number, an exception about 11 bytes.
             if let Some(longer) = longer
+                && (odd * 27 > (longer - digits) * values.len() || odd * 16 > values.len())
                 && tries < 4
             {
                 (digits, tries) = (longer, tries + 1);
                 continue;
             }
-            let finite = exceptions.iter().filter(|&&at| is_plain(values[at as usize])).count();
-            if finite * 16 <= values.len() {
+            if odd * 16 <= values.len() {
                 fill_exceptions(numbers, exceptions);
                 return Mapping::Decimal { digits: digits as u8 };
             }
@@ -122,6 +133,39 @@ pub(crate) fn to_numbers(values: &[f64], numbers: &mut Vec<i64>, exceptions: &mu
     numbers.clear();
     numbers.extend(values.iter().map(|&value| ordered(value)));
     Mapping::Bits
+}
+
+/// The distinct values, as ordered bits, when it pays to list them. `numbers` are then positions in the list.
+pub(crate) fn few_values(values: &[f64], numbers: &mut Vec<i64>) -> Option<Vec<i64>> {
+    let (size, distinct) = FEW_SAMPLE;
+    let step = values.len().div_ceil(size).max(1);
+    let mut few: Vec<i64> = values.iter().step_by(step).map(|&value| ordered(value)).collect();
+    few.sort_unstable();
+    let seen = few.len();
+    few.dedup();
+    if seen < 16 || few.len() * size > distinct * seen {
+        return None;
+    }
+    few.clear();
+    few.extend(values.iter().map(|&value| ordered(value)));
+    few.sort_unstable();
+    few.dedup();
+    if few.len() * 3 > values.len() {
+        return None;
+    }
+    numbers.clear();
+    let position = |value: &f64| few.partition_point(|few| *few < ordered(*value)) as i64;
+    numbers.extend(values.iter().map(position));
+    Some(few)
+}
+
+/// Appends values whose numbers are positions in `few`; false when one is not.
+pub(crate) fn pick_values(few: &[i64], numbers: &[i64], values: &mut Vec<f64>) -> bool {
+    for &number in numbers {
+        let Some(&value) = usize::try_from(number).ok().and_then(|at| few.get(at)) else { return false };
+        values.push(from_ordered(value));
+    }
+    true
 }
 
 /// Exceptions repeat the number before them (the first ones the first good number), so that they cost
@@ -151,7 +195,9 @@ pub(crate) fn to_values(mapping: Mapping, numbers: &[i64], values: &mut Vec<f64>
             let power = POWERS[usize::from(digits).min(MAX_DIGITS)];
             values.extend(numbers.iter().map(|&number| float(number) / power));
         }
-        Mapping::Large | Mapping::Whole => values.extend(numbers.iter().map(|&number| number as f64)),
+        Mapping::Large | Mapping::Whole | Mapping::Few => {
+            values.extend(numbers.iter().map(|&number| number as f64));
+        }
         Mapping::Bits => values.extend(numbers.iter().map(|&number| from_ordered(number))),
     }
 }
@@ -200,11 +246,17 @@ mod tests {
 
     #[test]
     fn decimals_are_recognised() {
-        let cases: [(&[f64], Mapping); 6] = [
+        const OUTLIER: [f64; 20] = {
+            let mut values = [594.0; 20];
+            values[7] = 0.133_333_333_333_333_33;
+            values
+        };
+        let cases: [(&[f64], Mapping); 7] = [
             (&[1.0, 2.0, 1e15], Mapping::Decimal { digits: 0 }),
             (&[0.1, 0.25, 17.0], Mapping::Decimal { digits: 2 }),
             (&[36.6, f64::NAN, 37.1, f64::INFINITY, -0.0], Mapping::Decimal { digits: 1 }),
             (&[1.7e18, 1.7e18 + 256.0], Mapping::Large),
+            (&OUTLIER, Mapping::Decimal { digits: 0 }),
             (&[std::f64::consts::PI * 1e5, std::f64::consts::E * 1e9], Mapping::Bits),
             (&[f64::NAN, f64::NAN], Mapping::Decimal { digits: 0 }),
         ];

@@ -13,6 +13,8 @@ const LINKED: u8 = 16;
 const CENTER: u8 = 32;
 const EXCEPTIONS: u8 = 64;
 const DIVISOR: u8 = 128;
+/// Stands in place of a number of digits.
+const FEW: u8 = 255;
 
 /// number\[i\] = base + divisor × (residual\[i\] + center), base being the first number or, with
 /// `differences`, the number before; plus the same number of the column before when `linked`.
@@ -39,6 +41,7 @@ impl Spec {
         let (mapping, digits) = match self.mapping {
             Mapping::Whole => (0, None),
             Mapping::Decimal { digits } => (1, Some(digits)),
+            Mapping::Few => (1, Some(FEW)),
             Mapping::Large => (2, None),
             Mapping::Bits => (3, None),
         };
@@ -65,7 +68,10 @@ impl Spec {
         let flags = reader.u8()?;
         let mapping = match flags & 3 {
             0 => Mapping::Whole,
-            1 => Mapping::Decimal { digits: reader.u8()? },
+            1 => match reader.u8()? {
+                FEW => Mapping::Few,
+                digits => Mapping::Decimal { digits },
+            },
             2 => Mapping::Large,
             _ => Mapping::Bits,
         };

@@ -65,13 +65,14 @@ fn shape(kind: usize, n: usize, random: &mut Random) -> Vec<f64> {
                 15 if i == n / 2 => 1e15,
                 15 => f64::from((r % 4) as u8),
                 16 => [i64::MIN, i64::MAX, 0, -1, 1][(r % 5) as usize] as f64,
+                17 => f64::from((r % 9) as u8).sqrt() * if r.is_multiple_of(500) { f64::NAN } else { 1.0 },
                 _ => f64::from_bits([0, 1, u64::MAX, 1 << 63, (1 << 63) - 1][(r % 5) as usize]),
             }
         })
         .collect()
 }
 
-const SHAPES: usize = 18;
+const SHAPES: usize = 19;
 
 fn scraped(n: usize, random: &mut Random) -> Vec<i64> {
     (0..n as i64)
