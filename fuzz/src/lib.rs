@@ -6,19 +6,20 @@ use trine_chunks::{Block, BlockWriter, Part, join, merge};
 use trine_model::TenantId;
 use trine_promql::{Buckets, Engine, Histogram, Labels, MemorySource};
 use trine_protocols::{
-    Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
+    Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress, jaeger,
     jsonlines::{self, FieldNames},
     loki, otlp, zipkin,
 };
 use trine_schema::StreamRegistry;
 
 /// All targets.
-pub const TARGETS: [&str; 12] = [
+pub const TARGETS: [&str; 13] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
     "otlp_spans_json",
     "zipkin",
+    "jaeger",
     "loki_protobuf",
     "loki_json",
     "json_lines",
@@ -68,6 +69,11 @@ pub fn run(target: &str, bytes: &[u8]) {
             }
             "zipkin" => {
                 let decoded = zipkin::decode_spans(bytes, &tenant, &registry, NOW_NS, &limits);
+                check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
+                continue;
+            }
+            "jaeger" => {
+                let decoded = jaeger::decode_batch_thrift(bytes, &tenant, &registry, NOW_NS, &limits);
                 check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
                 continue;
             }
@@ -128,7 +134,11 @@ fn check<B>(
             assert!(decoded.accepted + decoded.rejected <= limits.max_records);
             assert!(decoded.first_errors.len() <= decoded.rejected.min(MAX_FIRST_ERRORS));
         }
-        Err(DecodeError::Protobuf { offset, .. } | DecodeError::Json { offset, .. }) => {
+        Err(
+            DecodeError::Protobuf { offset, .. }
+            | DecodeError::Json { offset, .. }
+            | DecodeError::Thrift { offset, .. },
+        ) => {
             assert!(offset <= length)
         }
         Err(_) => {}
@@ -282,6 +292,45 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "otlp_json" => vec![otlp_json.into()],
         "otlp_spans_json" => vec![otlp_spans_json.into()],
         "zipkin" => vec![zipkin.into()],
+        "jaeger" => {
+            let thrift = |kind: u8, number: u8, value: &[u8]| [&[kind, 0, number], value].concat();
+            let text =
+                |number: u8, text: &[u8]| thrift(11, number, &[&[0, 0, 0, text.len() as u8], text].concat());
+            let long = |number: u8, value: i64| thrift(10, number, &value.to_be_bytes());
+            let int = |number: u8, value: i32| thrift(8, number, &value.to_be_bytes());
+            let structure = |fields: &[Vec<u8>]| [message(fields), vec![0]].concat();
+            let list = |number: u8, structs: &[Vec<u8>]| {
+                thrift(15, number, &[&[12, 0, 0, 0, structs.len() as u8][..], &message(structs)].concat())
+            };
+            let tag = |key: &str, value: &str| {
+                structure(&[text(1, key.as_bytes()), int(2, 0), text(3, value.as_bytes())])
+            };
+            let reference = |kind| structure(&[int(1, kind), long(2, 1), long(3, 0), long(4, 5)]);
+            let span = structure(&[
+                long(1, 1),
+                long(2, 9),
+                long(3, 2),
+                text(5, b"op"),
+                list(6, &[reference(0), reference(1)]),
+                int(7, 1),
+                long(8, 1000),
+                long(9, 20),
+                list(
+                    10,
+                    &[
+                        tag("span.kind", "server"),
+                        tag("k", "v"),
+                        structure(&[text(1, b"n"), int(2, 3), long(6, 7)]),
+                    ],
+                ),
+                list(11, &[structure(&[long(1, 1001), list(2, &[tag("event", "e"), tag("a", "b")])])]),
+            ]);
+            let process = thrift(12, 1, &structure(&[text(1, b"cart"), list(2, &[tag("hostname", "h")])]));
+            vec![
+                structure(&[process.clone(), list(2, &[span.clone(), structure(&[])])]),
+                structure(&[list(2, &[span]), process]),
+            ]
+        }
         "loki_json" => vec![loki_json.into()],
         "json_lines" => vec![lines.into()],
         "chunk_values" => {

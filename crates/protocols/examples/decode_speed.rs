@@ -1,8 +1,9 @@
 //! How fast each decoder turns a request into a finished batch, on one core:
 //! `cargo run --release -p trine-protocols --example decode_speed [decoder]`.
 //!
-//! The request of logs holds 6,000 lines of about 170 bytes in 20 streams, 9 % with a trace id; that of traces
-//! 6,000 spans of about 350 bytes in 20 streams, with 6 attributes, some with an event, a link or an error.
+//! The request of logs holds 6,000 lines of about 170 bytes in 20 streams, 9 % with a trace id; that of
+//! traces 6,000 spans of about 350 bytes in 20 streams, with 6 attributes, some with an event, a link or an
+//! error.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -184,7 +185,8 @@ fn bytes(out: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     prost::encoding::encode_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
-/// Spans of a small shop: a server span with a client span and three internal ones below it, six times per trace.
+/// Spans of a small shop: a server span with a client span and three internal ones below it, six times per
+/// trace.
 fn spans() -> ExportTraceServiceRequest {
     let span = |stream: usize, line: usize| {
         let n = (stream * LINES + line) as u64;

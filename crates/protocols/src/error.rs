@@ -41,6 +41,14 @@ pub enum DecodeError {
         reason: &'static str,
     },
     /// HTTP 400.
+    #[error("the body is not a valid Thrift batch in the binary protocol: {reason} at byte {offset}")]
+    Thrift {
+        /// Position in the decompressed body.
+        offset: usize,
+        /// What is wrong there.
+        reason: &'static str,
+    },
+    /// HTTP 400.
     #[error("the body is not valid JSON for this endpoint: {reason} at byte {offset}")]
     Json {
         /// Position in the decompressed body.
@@ -56,7 +64,7 @@ impl DecodeError {
         match self {
             Self::UnknownEncoding(_) => 415,
             Self::TooLarge { .. } | Self::TooManyRecords { .. } | Self::Expanded { .. } => 413,
-            Self::Compression { .. } | Self::Protobuf { .. } | Self::Json { .. } => 400,
+            Self::Compression { .. } | Self::Protobuf { .. } | Self::Thrift { .. } | Self::Json { .. } => 400,
         }
     }
 }

@@ -46,6 +46,7 @@ pub(crate) enum Dialect {
     LokiJson = 4,
     JsonLines = 5,
     Zipkin = 6,
+    JaegerThrift = 7,
 }
 
 /// What a row costs besides its text, in bytes; an estimate for [`Limits::max_expanded_bytes`].
@@ -194,8 +195,8 @@ impl<'r, B: Rows> Intake<'r, B> {
         Err(Fault::Record(format!("the {row} has more than {limit} attributes; send fewer").into()))
     }
 
-    /// Notes what a row that was closed has besides its text: its time (that of arrival, where none was sent),
-    /// and its bytes that [`Rows::text_bytes`] does not count.
+    /// Notes what a row that was closed has besides its text: its time (that of arrival, where none was
+    /// sent), and its bytes that [`Rows::text_bytes`] does not count.
     #[inline]
     pub(crate) fn closed(&mut self, time: i64, bytes: usize) {
         self.own_times &= time != self.now_ns;

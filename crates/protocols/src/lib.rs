@@ -1,6 +1,6 @@
 //! Wire bytes become [`trine_schema::LogBatch`]es: OTLP logs (protobuf, JSON), Loki push
 //! (protobuf, JSON), JSON lines; and [`trine_schema::SpanBatch`]es: OTLP traces (protobuf,
-//! JSON), Zipkin. No sockets, no async.
+//! JSON), Zipkin, Jaeger. No sockets, no async.
 //!
 //! Guarantees of every decoder:
 //! - Any bytes end in a [`Decoded`] or a [`DecodeError`], never in a panic; work and memory are
@@ -20,6 +20,7 @@ mod decoded;
 mod error;
 mod hints;
 mod intake;
+pub mod jaeger;
 mod json;
 mod json_intake;
 pub mod jsonlines;

@@ -15,7 +15,8 @@ pub struct Limits {
     pub max_depth: usize,
     /// Most attributes (structured metadata, JSON fields) of a record; more reject it.
     pub max_attributes_per_record: usize,
-    /// Most events of a span, and most links; more reject it. An event is 2 bytes on the wire and 16 in memory.
+    /// Most events of a span, and most links; more reject it. An event is 2 bytes on the wire and 16 in
+    /// memory.
     pub max_events_per_span: usize,
     /// Most labels (resource attributes) of a stream; more reject the stream's records.
     pub max_labels_per_stream: usize,

@@ -142,8 +142,8 @@ impl Intake<'_, SpanBatchBuilder> {
     }
 }
 
-/// Start and duration of a span whose sender gave both ends (nanoseconds since 1970, 0 when not known). Without
-/// a start the end stands in, then the time of arrival; without an end the duration is 0.
+/// Start and duration of a span whose sender gave both ends (nanoseconds since 1970, 0 when not known).
+/// Without a start the end stands in, then the time of arrival; without an end the duration is 0.
 #[inline]
 pub(crate) fn interval(start: i64, end: i64, now_ns: i64) -> (i64, i64) {
     match (start, end) {
@@ -156,14 +156,72 @@ pub(crate) fn interval(start: i64, end: i64, now_ns: i64) -> (i64, i64) {
 
 /// Nanoseconds from microseconds, of a time since 1970 or a duration.
 #[inline]
-pub(crate) fn microseconds(count: u64) -> Result<i64, Fault> {
-    i64::try_from(count).ok().and_then(|count| count.checked_mul(1000)).ok_or_else(|| {
+pub(crate) fn microseconds(count: i64) -> Result<i64, Fault> {
+    count.checked_mul(1000).ok_or_else(|| {
         Fault::Record(format!("{count} microseconds are more than 292 years; send microseconds").into())
     })
 }
 
-/// A status code by its name, with which OpenTelemetry's exporters tell it to systems that have none.
-pub(crate) fn status_by_name(name: &str) -> Option<u8> {
+/// What the tags of systems with fewer columns say about ours. `T` is a text of the request.
+#[derive(Debug, Default)]
+pub(crate) struct Told<T> {
+    pub(crate) kind: u8,
+    error: Option<T>,
+    /// Whether the error is more than a flag.
+    error_text: bool,
+    status_code: u8,
+    status_message: Option<T>,
+    pub(crate) trace_state: T,
+    pub(crate) scope_name: T,
+}
+
+impl<T: Copy + Default> Told<T> {
+    /// Takes a tag that speaks of a column; `word` is the value as spelled.
+    #[inline]
+    pub(crate) fn take(&mut self, key: &str, word: &str, value: T) -> bool {
+        match key {
+            "error" if word != "false" => {
+                self.error = Some(value);
+                self.error_text = !matches!(word, "true" | "");
+            }
+            "span.kind" => match kind_by_name(word) {
+                Some(kind) => self.kind = kind,
+                None => return false,
+            },
+            "otel.status_code" => match status_by_name(word) {
+                Some(code) => self.status_code = code,
+                None => return false,
+            },
+            "otel.status_description" => self.status_message = Some(value),
+            "w3c.tracestate" => self.trace_state = value,
+            "otel.scope.name" | "otel.library.name" => self.scope_name = value,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Code and message. An error is one whatever else is said.
+    pub(crate) fn status(&self) -> (u8, T) {
+        let code = if self.error.is_some() { status::ERROR } else { self.status_code };
+        let text = self.error.filter(|_| self.error_text);
+        (code, self.status_message.or(text).unwrap_or_default())
+    }
+}
+
+/// OpenTracing's names of kinds, and OpenTelemetry's fifth.
+fn kind_by_name(name: &str) -> Option<u8> {
+    match name {
+        "internal" => Some(kind::INTERNAL),
+        "server" => Some(kind::SERVER),
+        "client" => Some(kind::CLIENT),
+        "producer" => Some(kind::PRODUCER),
+        "consumer" => Some(kind::CONSUMER),
+        _ => None,
+    }
+}
+
+/// A status code by the name that OpenTelemetry's exporters write.
+fn status_by_name(name: &str) -> Option<u8> {
     match name.strip_prefix("STATUS_CODE_").unwrap_or(name) {
         "UNSET" => Some(status::UNSET),
         "OK" => Some(status::OK),

@@ -1,17 +1,21 @@
-//! Zipkin v2 JSON (`POST /api/v2/spans`, <https://zipkin.io/zipkin-api/#/default/post_spans>): an array of spans.
+//! Zipkin v2 JSON (`POST /api/v2/spans`, <https://zipkin.io/zipkin-api/#/default/post_spans>): an array of
+//! spans.
 //!
 //! How a span maps; the names are those of the OpenTelemetry collector's Zipkin receiver:
 //! - `localEndpoint.serviceName` is the stream's only label, `service.name`; the rest of the endpoint becomes
-//!   `net.host.ip` and `net.host.port`; the remote endpoint becomes `peer.service`, `net.peer.ip`, `net.peer.port`;
-//! - ids are up to 32 and 16 hex digits and are padded with zeros on the left; a parent that is the span itself
-//!   is none;
-//! - `timestamp` and `duration` are microseconds; without a timestamp the earliest annotation stands in, then the
-//!   time of arrival;
-//! - `kind` is CLIENT, SERVER, PRODUCER or CONSUMER; the tag `span.kind` = `internal` gives the fifth;
-//! - an annotation is an event; a tag is an attribute, except those that speak of columns: `otel.status_code`,
-//!   `otel.status_description`, `error`, `w3c.tracestate`, `otel.scope.name` (`otel.library.name`);
+//!   `net.host.ip` and `net.host.port`; the remote endpoint becomes `peer.service`, `net.peer.ip`,
+//!   `net.peer.port`;
+//! - ids are up to 32 and 16 hex digits and are padded with zeros on the left; a parent that is the span
+//!   itself is none;
+//! - `timestamp` and `duration` are microseconds; without a timestamp the earliest annotation stands in, then
+//!   the time of arrival;
+//! - `kind` is CLIENT, SERVER, PRODUCER or CONSUMER; without it the tag `span.kind` decides, which knows
+//!   `internal` too;
+//! - an annotation is an event; a tag is an attribute, except those that speak of columns:
+//!   `otel.status_code`, `otel.status_description`, `error`, `w3c.tracestate`, `otel.scope.name`
+//!   (`otel.library.name`);
 //! - `error` makes the status an error unless it is `false`; its text, where it is more than `true`, is the
-//!   status message when no other is given, as Zipkin asks ("the value is a message");
+//!   status message when no other is given;
 //! - a span that is `shared` has the id of the client's span in the other process: it keeps it, with the
 //!   attribute `zipkin.shared`; `debug` becomes `zipkin.debug`.
 
@@ -25,14 +29,14 @@ use crate::{
     intake::{Dialect, Fault, Intake, bad, labels},
     json::{Json, Str, Value},
     json_intake::JsonIntake,
-    span_intake::{Staged, kind, microseconds, status, status_by_name},
+    span_intake::{Staged, Told, kind, microseconds},
 };
 
 /// A guess at the JSON bytes of a span, to size the builder.
 const SPAN_BYTES: usize = 400;
 
-/// Decodes a list of Zipkin v2 spans in JSON. `now_ns` (nanoseconds since 1970) stands in for spans that carry no
-/// time at all.
+/// Decodes a list of Zipkin v2 spans in JSON. `now_ns` (nanoseconds since 1970) stands in for spans that
+/// carry no time at all.
 pub fn decode_spans(
     bytes: &[u8],
     tenant: &TenantId,
@@ -73,7 +77,7 @@ fn span<'a>(
     let (mut local, mut remote) = (Endpoint::default(), Endpoint::default());
     let (mut shared, mut debug) = (false, false);
     let mut earliest = None;
-    let mut told = Told::default();
+    let mut told = Told::<Str<'a>>::default();
     let mut first = true;
     while let Some(name) = json.member(&mut first)? {
         match name.raw() {
@@ -127,8 +131,8 @@ fn span<'a>(
             intake.attribute(&mut staged, name, "true")?;
         }
     }
-    if kind == kind::UNSPECIFIED && told.internal {
-        kind = kind::INTERNAL;
+    if kind == kind::UNSPECIFIED {
+        kind = told.kind;
     }
     let (status_code, status_message) = told.status();
     let timestamp = match timestamp {
@@ -161,48 +165,10 @@ fn span<'a>(
     Ok(())
 }
 
-/// What tags say about columns.
-#[derive(Default)]
-struct Told<'a> {
-    internal: bool,
-    error: Option<Str<'a>>,
-    status_code: Option<u8>,
-    status_message: Option<Str<'a>>,
-    trace_state: Str<'a>,
-    scope_name: Str<'a>,
-}
-
-impl<'a> Told<'a> {
-    /// Takes a tag that speaks of a column.
-    fn take(&mut self, key: &str, value: Str<'a>) -> bool {
-        match key {
-            "error" if value.raw() != "false" => self.error = Some(value),
-            "span.kind" if value.raw() == "internal" => self.internal = true,
-            "otel.status_code" => match status_by_name(value.raw()) {
-                Some(code) => self.status_code = Some(code),
-                None => return false,
-            },
-            "otel.status_description" => self.status_message = Some(value),
-            "w3c.tracestate" => self.trace_state = value,
-            "otel.scope.name" | "otel.library.name" => self.scope_name = value,
-            _ => return false,
-        }
-        true
-    }
-
-    fn status(&self) -> (u8, Str<'a>) {
-        let message = self.error.filter(|text| text.raw() != "true").or(Some(NONE));
-        match self.error {
-            Some(_) => (status::ERROR, self.status_message.or(message).unwrap_or(NONE)),
-            None => (self.status_code.unwrap_or(status::UNSET), self.status_message.unwrap_or(NONE)),
-        }
-    }
-}
-
 fn tags<'a>(
     decoder: &mut JsonIntake<'_, SpanBatchBuilder>,
     staged: &mut Staged,
-    told: &mut Told<'a>,
+    told: &mut Told<Str<'a>>,
     json: &mut Json<'a>,
 ) -> Result<(), Fault> {
     const REASON: &str = "tags are not an object of strings";
@@ -218,7 +184,7 @@ fn tags<'a>(
     while let Some(key) = json.member(&mut first)? {
         let key = key.text(key_buffer);
         match json.value()? {
-            Value::Str(value) if told.take(key, value) => {}
+            Value::Str(value) if told.take(key, value.raw(), value) => {}
             Value::Str(value) => intake.attribute(staged, key, value.text(buffer))?,
             // Not by the specification, but senders write them.
             Value::Number(number) => intake.attribute(staged, key, number)?,
@@ -271,7 +237,7 @@ struct Endpoint<'a> {
     service: Str<'a>,
     ipv4: Str<'a>,
     ipv6: Str<'a>,
-    port: u64,
+    port: i64,
 }
 
 fn endpoint<'a>(json: &mut Json<'a>) -> Result<Endpoint<'a>, Fault> {
@@ -323,12 +289,14 @@ fn string<'a>(value: Value<'a>, reason: &'static str) -> Result<Str<'a>, Fault> 
     }
 }
 
-fn number(value: Value<'_>, reason: &'static str) -> Result<Option<u64>, Fault> {
-    match value {
-        Value::Number(digits) => digits.parse().map(Some).map_err(|_| bad(reason)),
-        Value::Null => Ok(None),
-        _ => Err(bad(reason)),
-    }
+/// A count of microseconds or a port: not negative.
+fn number(value: Value<'_>, reason: &'static str) -> Result<Option<i64>, Fault> {
+    let number = match value {
+        Value::Number(digits) => digits.parse().ok().filter(|number| *number >= 0),
+        Value::Null => return Ok(None),
+        _ => None,
+    };
+    number.map(Some).ok_or_else(|| bad(reason))
 }
 
 /// Hex digits, padded with zeros on the left.

@@ -1,5 +1,5 @@
-//! OTLP logs and traces: `ExportLogsServiceRequest` and `ExportTraceServiceRequest` of opentelemetry-proto 1.x
-//! (<https://github.com/open-telemetry/opentelemetry-proto>), and their answers.
+//! OTLP logs and traces: `ExportLogsServiceRequest` and `ExportTraceServiceRequest` of opentelemetry-proto
+//! 1.x (<https://github.com/open-telemetry/opentelemetry-proto>), and their answers.
 //!
 //! How records and spans map, in both encodings:
 //! - resource attributes are the labels of the stream; the resource's schema URL and dropped count
@@ -18,10 +18,10 @@
 //!   trace if … the field contains an invalid value").
 //!
 //! Spans:
-//! - without a valid trace and span id a span is rejected, and so it is with a parent that is neither an id nor
-//!   empty nor all zero; a link keeps an id that is not valid as all zero, and its flags are not kept;
-//! - the duration is end minus start, negative where the clock went back, 0 where one of them is 0 (not known);
-//!   for a start of 0 the end stands in, then the time of arrival;
+//! - without a valid trace and span id a span is rejected, and so it is with a parent that is neither an id
+//!   nor empty nor all zero; a link keeps an id that is not valid as all zero, and its flags are not kept;
+//! - the duration is end minus start, negative where the clock went back, 0 where one of them is 0 (not
+//!   known); for a start of 0 the end stands in, then the time of arrival;
 //! - a kind or status code that OTLP does not know counts as unspecified.
 
 mod answer;

@@ -7,6 +7,7 @@
 
 mod compression;
 mod errors;
+mod jaeger;
 mod jsonlines;
 mod loki;
 mod otlp;

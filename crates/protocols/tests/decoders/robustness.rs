@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use prost::Message as _;
 use trine_protocols::{
-    Batch, DecodeError, Decoded, Limits,
+    Batch, DecodeError, Decoded, Limits, jaeger,
     jsonlines::{self, FieldNames},
     loki, otlp, zipkin,
 };
@@ -27,14 +27,16 @@ pub fn decode(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded, D
 }
 
 /// Every decoder of spans.
-pub const SPAN_DECODERS: [&str; 3] = ["otlp protobuf spans", "otlp json spans", "zipkin json"];
+pub const SPAN_DECODERS: [&str; 4] =
+    ["otlp protobuf spans", "otlp json spans", "zipkin json", "jaeger thrift"];
 
 pub fn decode_spans(which: &str, bytes: &[u8], context: &Context) -> Result<Decoded<SpanBatch>, DecodeError> {
     let Context { tenant, registry, limits } = context;
     match which {
         "otlp protobuf spans" => otlp::decode_spans_protobuf(bytes, tenant, registry, NOW, limits),
         "otlp json spans" => otlp::decode_spans_json(bytes, tenant, registry, NOW, limits),
-        _ => zipkin::decode_spans(bytes, tenant, registry, NOW, limits),
+        "zipkin json" => zipkin::decode_spans(bytes, tenant, registry, NOW, limits),
+        _ => jaeger::decode_batch_thrift(bytes, tenant, registry, NOW, limits),
     }
 }
 
@@ -112,6 +114,7 @@ proptest! {
             ("otlp protobuf spans", spans.encode_to_vec()),
             ("otlp json spans", serde_json::to_vec(&spans).unwrap()),
             ("zipkin json", ZIPKIN.as_bytes().to_vec()),
+            ("jaeger thrift", crate::jaeger::batch(&[crate::jaeger::full(), crate::jaeger::full()])),
             ("loki protobuf", crate::loki::protobuf(&streams)),
         ];
         for (which, mut bytes) in messages {
@@ -175,6 +178,7 @@ fn cut_at_every_offset() {
         ("otlp protobuf spans", typed_spans.encode_to_vec()),
         ("otlp json spans", span_json.into_bytes()),
         ("zipkin json", ZIPKIN.as_bytes().to_vec()),
+        ("jaeger thrift", crate::jaeger::batch(&[crate::jaeger::full()])),
         ("loki json", loki.as_bytes().to_vec()),
         ("json lines", br#"{"time":5,"msg":"x \u00e9","a":{"b":[1]}}"#.to_vec()),
     ];
@@ -183,7 +187,11 @@ fn cut_at_every_offset() {
         assert_eq!(counts(which, &bytes, &context).unwrap(), (1, 0), "{which}");
         for end in 1..bytes.len() {
             match counts(which, &bytes[..end], &context) {
-                Err(DecodeError::Json { offset, .. } | DecodeError::Protobuf { offset, .. }) => {
+                Err(
+                    DecodeError::Json { offset, .. }
+                    | DecodeError::Protobuf { offset, .. }
+                    | DecodeError::Thrift { offset, .. },
+                ) => {
                     assert!(offset <= end, "{which} cut at {end} blames {offset}");
                 }
                 Ok(counts) if which == "json lines" => assert_eq!(counts, (0, 1)),

@@ -2,7 +2,9 @@
 
 use std::{collections::HashSet, io::Read as _, path::Path};
 
-use trine_protocols::otlp::{decode_logs_json, decode_spans_json};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+use trine_protocols::otlp::{decode_logs_json, decode_spans_json, decode_spans_protobuf};
 
 use crate::rows::{Context, NOW};
 
@@ -30,7 +32,17 @@ fn spans_of_trainticket_decode_completely() {
         let decoded =
             decode_spans_json(line, &context.tenant, &context.registry, NOW, &context.limits).unwrap();
         assert_eq!(decoded.error_message(), "");
-        rows.extend(context.spans(&decoded));
+        let spans = context.spans(&decoded);
+        // Some are sent again in protobuf, and must be the same.
+        if rows.len() < 20_000 {
+            let request: ExportTraceServiceRequest = serde_json::from_slice(line).unwrap();
+            let bytes = request.encode_to_vec();
+            let again =
+                decode_spans_protobuf(&bytes, &context.tenant, &context.registry, NOW, &context.limits)
+                    .unwrap();
+            assert!(context.spans(&again) == spans);
+        }
+        rows.extend(spans);
     }
     assert_eq!(rows.len(), 333_738);
     let ids: HashSet<_> = rows.iter().map(|row| (&row.trace_id, &row.span_id)).collect();

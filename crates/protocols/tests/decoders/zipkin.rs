@@ -160,15 +160,15 @@ fn bad_spans() {
     check(
         &format!("[{}]", spans.join(",")),
         expect![[r#"
-        took 1
-        8 of 9 spans were rejected: span 1: the span is not an object
-        span 2: traceId is not 1 to 32 hex digits
-        span 3: traceId is all zero
-        span 4: id is not 1 to 16 hex digits
-        span 5: traceId is not 1 to 32 hex digits
-        span 7: parentId is not 1 to 16 hex digits
-        span 8: kind is none of CLIENT, SERVER, PRODUCER, CONSUMER
-        span 9: timestamp is not an integer of microseconds"#]],
+            took 1
+            8 of 9 spans were rejected: span 1: the span is not an object
+            span 2: traceId is not 1 to 32 hex digits
+            span 3: traceId is all zero
+            span 4: id is not 1 to 16 hex digits
+            span 5: traceId is not 1 to 32 hex digits
+            span 7: parentId is not 1 to 16 hex digits
+            span 8: kind is none of CLIENT, SERVER, PRODUCER, CONSUMER
+            span 9: timestamp is not an integer of microseconds"#]],
     );
     let spans = [
         r#"{"traceId":"1","id":"2","timestamp":9223372036854775807}"#,
