@@ -31,8 +31,8 @@ pub(crate) mod status {
 impl Rows for SpanBatchBuilder {
     type Batch = SpanBatch;
 
-    fn new(tenant: TenantId, rows: usize, _bytes: usize) -> Self {
-        Self::new(tenant, rows)
+    fn new(tenant: TenantId, rows: usize, bytes: usize) -> Self {
+        Self::with_room(tenant, rows, bytes)
     }
 
     fn len(&self) -> usize {

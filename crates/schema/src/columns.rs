@@ -286,7 +286,12 @@ pub(crate) struct Attributes {
 
 impl Attributes {
     pub(crate) fn new() -> Self {
-        Self { rows: Runs::new(), keys: TextColumn::new(0, 0), values: TextColumn::new(0, 0) }
+        Self::with_room(0, 0)
+    }
+
+    /// With room for so many pairs, and so many bytes of keys and of values.
+    pub(crate) fn with_room(pairs: usize, bytes: usize) -> Self {
+        Self { rows: Runs::new(), keys: TextColumn::new(pairs, bytes), values: TextColumn::new(pairs, bytes) }
     }
 
     /// Bytes of keys and values so far, staged ones included.
