@@ -194,7 +194,10 @@ impl<T: Copy + Default> Told<T> {
             },
             "otel.status_description" => self.status_message = Some(value),
             "w3c.tracestate" => self.trace_state = value,
-            "otel.scope.name" | "otel.library.name" => self.scope_name = value,
+            // A scope was a library once.
+            _ if matches!(key.strip_prefix("otel."), Some("scope.name" | "library.name")) => {
+                self.scope_name = value;
+            }
             _ => return false,
         }
         true

@@ -13,7 +13,7 @@
 //!   `internal` too;
 //! - an annotation is an event; a tag is an attribute, except those that speak of columns:
 //!   `otel.status_code`, `otel.status_description`, `error`, `w3c.tracestate`, `otel.scope.name`
-//!   (`otel.library.name`);
+//!   (or by its old name);
 //! - `error` makes the status an error unless it is `false`; its text, where it is more than `true`, is the
 //!   status message when no other is given;
 //! - a span that is `shared` has the id of the client's span in the other process: it keeps it, with the

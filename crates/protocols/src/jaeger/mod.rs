@@ -9,7 +9,7 @@
 //!   are links with the attribute `opentracing.ref_type`;
 //! - a log is an event, its field `event` the name; a tag is an attribute, binary ones in base64, except
 //!   those that speak of columns: `span.kind`, `error`, `otel.status_code`, `otel.status_description`,
-//!   `w3c.tracestate`, `otel.scope.name` (`otel.library.name`), read as [`crate::zipkin`] does;
+//!   `w3c.tracestate`, `otel.scope.name` (or by its old name), read as [`crate::zipkin`] does;
 //! - of the flags the sampled bit is kept.
 
 mod thrift;
