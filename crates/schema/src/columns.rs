@@ -10,8 +10,8 @@ use std::{
 
 use arrow::{
     array::{
-        ArrayData, ArrayRef, AsArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray, RecordBatch,
-        StringArray, StructArray,
+        ArrayData, ArrayRef, AsArray, BinaryArray, BooleanBufferBuilder, FixedSizeBinaryArray, MapArray,
+        RecordBatch, StringArray, StructArray,
     },
     buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{ArrowNativeType, DataType, Field, Fields, TimeUnit},
@@ -196,26 +196,29 @@ impl Validity {
     }
 }
 
-/// Optional text column; a row without text costs nothing.
-pub(crate) struct OptionalText {
+/// Optional column of bytes; a row without any costs nothing.
+pub(crate) struct OptionalBytes {
     /// Row `n` ends at position `n + 1`.
     offsets: Runs<i32>,
     data: Vec<u8>,
     validity: Validity,
 }
 
-impl OptionalText {
+impl OptionalBytes {
     pub(crate) fn new() -> Self {
         Self { offsets: Runs::new(), data: Vec::new(), validity: Validity::new() }
     }
 
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
     #[inline]
-    pub(crate) fn set(&mut self, row: usize, text: &str) {
-        if !text.is_empty() {
-            self.data.extend_from_slice(text.as_bytes());
-            self.offsets.set(row + 1, offset(self.data.len()));
-            self.validity.set(row);
-        }
+    pub(crate) fn set(&mut self, row: usize, bytes: &[u8]) {
+        self.data.extend_from_slice(bytes);
+        self.offsets.set(row + 1, offset(self.data.len()));
+        self.validity.set(row);
     }
 
     /// Cuts off all rows from number `rows` on.
@@ -225,8 +228,35 @@ impl OptionalText {
         self.validity.truncate(rows);
     }
 
+    pub(crate) fn finish(self, rows: usize) -> BinaryArray {
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets.finish(rows + 1)));
+        BinaryArray::new(offsets, Buffer::from_vec(self.data), self.validity.finish(rows))
+    }
+}
+
+/// Optional text column; a row without text costs nothing.
+pub(crate) struct OptionalText(OptionalBytes);
+
+impl OptionalText {
+    pub(crate) fn new() -> Self {
+        Self(OptionalBytes::new())
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, row: usize, text: &str) {
+        if !text.is_empty() {
+            self.0.set(row, text.as_bytes());
+        }
+    }
+
+    /// Cuts off all rows from number `rows` on.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        self.0.truncate(rows);
+    }
+
     pub(crate) fn finish(self, rows: usize) -> StringArray {
-        text_array(self.offsets.finish(rows + 1), self.data, self.validity.finish(rows))
+        let OptionalBytes { offsets, data, validity } = self.0;
+        text_array(offsets.finish(rows + 1), data, validity.finish(rows))
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     fmt,
     ops::RangeInclusive,
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use arrow::{
@@ -163,6 +164,8 @@ pub struct SpanScan {
     pub last: i64,
     /// All must match the resource; empty takes every one.
     pub streams: Vec<LabelMatcher>,
+    /// The trace is one of these, sorted; `None` takes every one.
+    pub traces: Option<Arc<[TraceId]>>,
     /// The span's name.
     pub operation: Option<String>,
     /// Nanoseconds.
@@ -171,8 +174,14 @@ pub struct SpanScan {
     pub status_code: Option<u8>,
     /// Each must be set to its value.
     pub attributes: Vec<(String, String)>,
-    /// Only so many, those that started last.
+    /// Only so many, those that started last, newest first. Without it the spans come in no order.
     pub newest: Option<usize>,
+    /// Columns of [`schema`] to return, rising. May be empty: only row counts come.
+    pub projection: Vec<usize>,
+    /// When to give up.
+    pub deadline: Option<Instant>,
+    /// Most bytes this scan may hold at once.
+    pub memory_limit: Option<usize>,
     /// Where the scan counts what it touched.
     pub stats: Arc<ScanStats>,
 }
@@ -185,11 +194,15 @@ impl SpanScan {
             start: i64::MIN,
             last: i64::MAX,
             streams: Vec::new(),
+            traces: None,
             operation: None,
             duration: i64::MIN..=i64::MAX,
             status_code: None,
             attributes: Vec::new(),
             newest: None,
+            projection: (0..column::COUNT).collect(),
+            deadline: None,
+            memory_limit: None,
             stats: Arc::default(),
         }
     }

@@ -17,7 +17,10 @@ use parking_lot::Mutex;
 use regex::Regex;
 use trine_model::{SpanId, TenantId, TraceId};
 
-use crate::{LogBatch, Stream, StreamRef, StreamRegistry};
+use crate::{
+    Exemplar, Labels, LogBatch, Metadata, MetricScan, MetricSeries, SpanScan, Stream, StreamRef,
+    StreamRegistry,
+};
 
 /// Batches as they are found. Dropping the stream stops the work behind it.
 pub type RecordBatchStream = Pin<Box<dyn FuturesStream<Item = Result<RecordBatch, ScanError>> + Send>>;
@@ -54,6 +57,18 @@ pub enum LabelMatch {
     NotRegex(Regex),
 }
 
+impl LabelMatch {
+    /// Whether a value passes; a missing label counts as empty.
+    pub fn matches(&self, value: &str) -> bool {
+        match self {
+            Self::Equal(want) => value == want,
+            Self::NotEqual(want) => value != want,
+            Self::Regex(regex) => regex.is_match(value),
+            Self::NotRegex(regex) => !regex.is_match(value),
+        }
+    }
+}
+
 /// One matcher of a stream selector.
 #[derive(Debug, Clone)]
 pub struct LabelMatcher {
@@ -64,6 +79,12 @@ pub struct LabelMatcher {
 }
 
 impl LabelMatcher {
+    /// Whether labels pass by the name as it is written (Prometheus' rule); a missing label counts as empty.
+    pub fn matches_exactly(&self, labels: &Labels) -> bool {
+        let found = labels.iter().find(|(name, _)| *name == self.name);
+        self.value.matches(found.map_or("", |(_, value)| value))
+    }
+
     /// Whether the stream passes; a missing label counts as empty.
     pub fn matches(&self, stream: &Stream) -> bool {
         let value = match stream.labels.get(&self.name) {
@@ -71,12 +92,7 @@ impl LabelMatcher {
             None if self.name == "service" || self.name == "service_name" => stream.service(),
             None => "",
         };
-        match &self.value {
-            LabelMatch::Equal(want) => value == want,
-            LabelMatch::NotEqual(want) => value != want,
-            LabelMatch::Regex(regex) => regex.is_match(value),
-            LabelMatch::NotRegex(regex) => !regex.is_match(value),
-        }
+        self.value.matches(value)
     }
 }
 
@@ -319,6 +335,27 @@ pub trait Tables: Send + Sync + 'static {
     /// Attribute names seen in the tenant's logs, sorted; bounded to the most frequent ones.
     fn attribute_names(&self, tenant: &TenantId) -> Vec<String>;
 
+    /// Reads the span table. Tables of logs alone have none.
+    fn scan_spans(&self, _scan: SpanScan) -> RecordBatchStream {
+        Box::pin(futures::stream::empty())
+    }
+
+    /// Series that match and have samples in the range, sorted by labels. Their samples are read when
+    /// [`MetricSeries::data`] is asked for them. May block the thread. Tables of logs alone have none.
+    fn select_series(&self, _scan: &MetricScan) -> Result<Vec<MetricSeries>, ScanError> {
+        Ok(Vec::new())
+    }
+
+    /// Exemplars of the series that match, in the range, by series and time. May block the thread.
+    fn exemplars(&self, _scan: &MetricScan) -> Result<Vec<Exemplar>, ScanError> {
+        Ok(Vec::new())
+    }
+
+    /// Metadata of the tenant's metrics by their names, sorted; of each metric what was told last.
+    fn metric_metadata(&self, _tenant: &TenantId) -> Result<Vec<(String, Metadata)>, ScanError> {
+        Ok(Vec::new())
+    }
+
     /// Batches of the tenant as they become visible, from now on. A reader that falls behind by
     /// more than the bound gets an error item that counts the batches it missed.
     fn tail_logs(
@@ -335,7 +372,6 @@ pub struct TailLag(pub u64);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Labels;
 
     #[test]
     fn a_missing_label_is_empty_and_service_is_found_under_any_of_its_names() {
