@@ -19,7 +19,7 @@ pub use metrics::{Metadata, MetricBatch, MetricBatchBuilder, RowKind};
 pub use native_histogram::{BucketSpans, CUSTOM_BOUNDS, NativeHistogram, ResetHint};
 pub use series::{Exemplar, LoadSamples, MetricScan, MetricSeries, Samples};
 pub use signal::{AnyBatch, Signal};
-pub use spans::{Span, SpanBatch, SpanBatchBuilder, SpanScan};
+pub use spans::{Span, SpanBatch, SpanBatchBuilder, SpanScan, TraceService, TraceSummary};
 pub use stream::{
     Labels, LabelsError, Stream, StreamId, StreamRef, StreamRegistry, label_name, label_name_eq,
 };

@@ -22,7 +22,7 @@ use arrow::{
 use trine_model::{SpanId, TenantId, TraceId};
 
 use crate::{
-    LabelMatcher, ScanStats, StreamRef,
+    LabelMatcher, ScanError, ScanStats, StreamRef,
     columns::{Attributes, OptionalFixed, OptionalText, Runs, TextColumn, map_type, offset, timestamp_type},
 };
 
@@ -63,6 +63,9 @@ pub mod column {
     /// Number of columns.
     pub const COUNT: usize = 16;
 }
+
+/// The OTLP `StatusCode` of an error.
+pub const STATUS_ERROR: u8 = 2;
 
 /// Fields of an event: `timestamp`, `name`, `attributes`.
 pub fn event_fields() -> Fields {
@@ -178,12 +181,56 @@ pub struct SpanScan {
     pub newest: Option<usize>,
     /// Columns of [`schema`] to return, rising. May be empty: only row counts come.
     pub projection: Vec<usize>,
+    /// `operation` comes as [`operation_codes`] instead of text: no text is copied, and who groups by it
+    /// looks at each name once a batch. Different batches may have different dictionaries, with names that
+    /// no row of the batch has.
+    pub dictionaries: bool,
     /// When to give up.
     pub deadline: Option<Instant>,
     /// Most bytes this scan may hold at once.
     pub memory_limit: Option<usize>,
     /// Where the scan counts what it touched.
     pub stats: Arc<ScanStats>,
+}
+
+/// Type of `operation` in the answer to a scan with [`SpanScan::dictionaries`].
+pub fn operation_codes() -> DataType {
+    DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8))
+}
+
+/// What is known of a trace without reading its spans, from all parts of the table where it has some.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceSummary {
+    /// Its id.
+    pub trace_id: TraceId,
+    /// First start of a span, nanoseconds since 1970.
+    pub start: i64,
+    /// Last end of a span minus the first start, nanoseconds.
+    pub duration_ns: i64,
+    /// Number of its spans.
+    pub spans: u64,
+    /// Number of its spans with status error.
+    pub errors: u64,
+    /// Whether a span without parent is known. The next two are of the one that started first, or without
+    /// any of the span that started first.
+    pub has_root: bool,
+    /// Service of the root.
+    pub root_service: String,
+    /// Operation of the root.
+    pub root_operation: String,
+    /// By name.
+    pub services: Vec<TraceService>,
+}
+
+/// The part of a service in a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceService {
+    /// Its name.
+    pub service: String,
+    /// Number of its spans in the trace.
+    pub spans: u64,
+    /// Number of those with status error.
+    pub errors: u64,
 }
 
 impl SpanScan {
@@ -201,9 +248,34 @@ impl SpanScan {
             attributes: Vec::new(),
             newest: None,
             projection: (0..column::COUNT).collect(),
+            dictionaries: false,
             deadline: None,
             memory_limit: None,
             stats: Arc::default(),
+        }
+    }
+
+    /// Schema of the batches that come.
+    pub fn schema(&self) -> SchemaRef {
+        let all = schema();
+        if self.projection.len() == all.fields().len() && !self.dictionaries {
+            return all;
+        }
+        let field = |position: &usize| {
+            let field = all.field(*position).clone();
+            let coded = self.dictionaries && *position == column::OPERATION;
+            if coded { field.with_data_type(operation_codes()) } else { field }
+        };
+        Arc::new(Schema::new(self.projection.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    /// Fails once the deadline has passed.
+    pub fn check_deadline(&self) -> Result<(), ScanError> {
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => {
+                Err(ScanError::Deadline(self.stats.started.elapsed().as_millis() as u64))
+            }
+            _ => Ok(()),
         }
     }
 }

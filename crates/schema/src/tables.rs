@@ -19,7 +19,7 @@ use trine_model::{SpanId, TenantId, TraceId};
 
 use crate::{
     Exemplar, Labels, LogBatch, Metadata, MetricScan, MetricSeries, SpanScan, Stream, StreamRef,
-    StreamRegistry,
+    StreamRegistry, TraceSummary,
 };
 
 /// Batches as they are found. Dropping the stream stops the work behind it.
@@ -338,6 +338,13 @@ pub trait Tables: Send + Sync + 'static {
     /// Reads the span table. Tables of logs alone have none.
     fn scan_spans(&self, _scan: SpanScan) -> RecordBatchStream {
         Box::pin(futures::stream::empty())
+    }
+
+    /// The traces of which a span satisfies the scan, the [`SpanScan::newest`] of those whose fitting spans
+    /// started last; sorted by their starts, newest first. Summaries are of whole traces. The projection is
+    /// ignored. May block the thread. Tables of logs alone have none.
+    fn search_traces(&self, _scan: SpanScan) -> Result<Vec<TraceSummary>, ScanError> {
+        Ok(Vec::new())
     }
 
     /// Series that match and have samples in the range, sorted by labels. Their samples are read when

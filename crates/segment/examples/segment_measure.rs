@@ -25,8 +25,8 @@ use trine_schema::{
     LogScan, Needle, StreamRegistry, logs::column,
 };
 use trine_segment::{
-    BodyEncoding, IndexCache, Join, OnCorrupt, Segment, SegmentError, SegmentHandle, Snapshot, WriteOptions,
-    count, merge_sorted, scan, sort_batches, write_segment,
+    BodyEncoding, CachedIndex as _, IndexCache, Join, OnCorrupt, Segment, SegmentError, SegmentHandle,
+    Snapshot, WriteOptions, count, merge_sorted, scan, sort_batches, write_segment,
 };
 
 /// The program's allocator, so that the figures are its own.

@@ -13,7 +13,7 @@ use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{
     LabelMatch, LabelMatcher, Labels, ScanStats, Span, SpanBatchBuilder, SpanScan, StreamRef, StreamRegistry,
 };
-use trine_segment::{SpanSegment, WriteOptions, sort_spans, write_spans};
+use trine_segment::{IndexCache, SpanSegment, WriteOptions, sort_spans, write_spans};
 
 /// The program's allocator, so that the figures are its own.
 #[global_allocator]
@@ -231,9 +231,11 @@ fn main() {
         (cpu() - begun - sort) * per_million
     );
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&dir).unwrap());
+    let cache = IndexCache::new(usize::MAX);
     let segment =
-        block_on(SpanSegment::open(store, Path::from("spans.parquet"), &registry, Some(&meta))).unwrap();
-    for (part, bytes) in segment.bytes_by_part() {
+        block_on(SpanSegment::open(store, Path::from("spans.parquet"), &registry, Some(&meta), &cache))
+            .unwrap();
+    for (part, bytes) in segment.bytes_by_part().unwrap() {
         println!("{part:40} {:7.2} bytes a span", bytes as f64 / spans as f64);
     }
     let (mut times, mut found) = (Vec::new(), 0);

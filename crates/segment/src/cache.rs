@@ -11,7 +11,11 @@ use std::{
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::Segment;
+/// An index of a segment, of whatever signal.
+pub trait CachedIndex: Send + Sync {
+    /// Bytes of memory it takes.
+    fn memory(&self) -> usize;
+}
 
 /// Indexes of segments that were asked for lately, up to a bound; the least recently asked for go first.
 /// A query that reads with an index keeps it alive by itself, so letting go never disturbs one.
@@ -31,15 +35,17 @@ struct Kept {
 }
 
 struct Entry {
-    segment: Arc<Segment>,
+    index: Arc<dyn CachedIndex>,
+    /// What it took when it came.
+    bytes: usize,
     asked: Instant,
 }
 
 impl Kept {
-    fn remove(&mut self, handle: u64) -> Option<Arc<Segment>> {
+    fn remove(&mut self, handle: u64) -> Option<Arc<dyn CachedIndex>> {
         let entry = self.indexes.remove(&handle)?;
-        self.bytes -= entry.segment.memory();
-        Some(entry.segment)
+        self.bytes -= entry.bytes;
+        Some(entry.index)
     }
 }
 
@@ -94,13 +100,12 @@ impl IndexCache {
     }
 
     /// The index was asked for: keeps it and lets others go when they are too much together.
-    pub(crate) fn keep(&self, handle: u64, segment: &Arc<Segment>) {
+    pub(crate) fn keep(&self, handle: u64, index: Arc<dyn CachedIndex>) {
+        let bytes = index.memory();
         let mut kept = self.kept.lock();
-        let entry = Entry { segment: segment.clone(), asked: Instant::now() };
-        if kept.indexes.insert(handle, entry).is_none() {
-            kept.bytes += segment.memory();
-        }
-        let mut gone = Vec::new();
+        let mut gone: Vec<_> = kept.remove(handle).into_iter().collect();
+        kept.indexes.insert(handle, Entry { index, bytes, asked: Instant::now() });
+        kept.bytes += bytes;
         while kept.bytes > self.most_bytes {
             let oldest = kept.indexes.iter().min_by_key(|(_, entry)| entry.asked).map(|(handle, _)| *handle);
             gone.extend(oldest.and_then(|handle| kept.remove(handle)));

@@ -51,7 +51,15 @@ pub struct StreamMatcher {
 impl StreamMatcher {
     /// For one scan: its tenant and its matchers.
     pub fn new(registry: Arc<StreamRegistry>, scan: &LogScan) -> Self {
-        let (tenant, matchers) = (scan.tenant.clone(), scan.streams.clone());
+        Self::of(registry, scan.tenant.clone(), scan.streams.clone())
+    }
+
+    /// For a tenant and matchers that all must pass.
+    pub fn of(
+        registry: Arc<StreamRegistry>,
+        tenant: trine_model::TenantId,
+        matchers: Vec<trine_schema::LabelMatcher>,
+    ) -> Self {
         Self { registry, tenant, matchers, known: RwLock::new(Vec::new()) }
     }
 

@@ -90,7 +90,7 @@ impl SegmentHandle {
 
     /// Keeps its index in memory for a while, as if somebody had asked for it now.
     pub fn keep(&self, segment: &Arc<Segment>) {
-        self.cache.keep(self.number, segment);
+        self.cache.keep(self.number, segment.clone());
     }
 
     /// [`SegmentHandle::load`] for one who works through the whole segment and will not come back: the index

@@ -28,11 +28,12 @@ mod read;
 mod scan;
 mod sort;
 mod spans;
+mod steps;
 mod top;
 mod verify;
 mod write;
 
-pub use cache::IndexCache;
+pub use cache::{CachedIndex, IndexCache};
 pub use compaction::SortedBatches;
 pub use error::SegmentError;
 pub use file::block_on;
@@ -43,7 +44,10 @@ pub use merge::merge_sorted;
 pub use read::Segment;
 pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
 pub use sort::{SortedRows, StreamOrder, sort_batches};
-pub use spans::{SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, sort_spans, write_spans};
+pub use spans::{
+    OnCorruptSpans, SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, SpanSnapshot, merge_spans, scan_spans,
+    search_traces, sort_spans, write_spans,
+};
 pub use write::{BodyEncoding, SegmentMeta, WriteOptions, write_segment};
 
 /// Rows that are decoded and skipped together: a Parquet page, a body block, a bloom.

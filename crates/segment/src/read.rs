@@ -12,7 +12,7 @@ use trine_model::TenantId;
 use trine_schema::{Labels, LogScan, StreamRef, StreamRegistry};
 
 use crate::{
-    SegmentError, SegmentMeta,
+    CachedIndex, SegmentError, SegmentMeta,
     columns::stored_schema,
     file::{CheckedReader, SegmentFile, Tail},
     index::Index,
@@ -175,14 +175,16 @@ impl Segment {
         &self.meta
     }
 
-    /// Bytes of memory that index and metadata take.
-    pub fn memory(&self) -> usize {
-        self.memory
-    }
-
     /// A reader for one step of a query.
     pub(crate) fn reader(&self) -> CheckedReader {
         CheckedReader::new(self.file.clone())
+    }
+}
+
+impl CachedIndex for Segment {
+    /// Bytes of memory that index and metadata take.
+    fn memory(&self) -> usize {
+        self.memory
     }
 }
 

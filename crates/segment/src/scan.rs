@@ -1,28 +1,21 @@
 //! The scan driver: a snapshot and a scan in, batches out.
 //!
 //! One segment after another is planned, then its granules are read in steps of a few; steps run on the
-//! pool ([`crate::pool`]), a bounded number ahead of the reader. Only a segment that may hold rows of the
+//! pool ([`crate::steps`]), a bounded number ahead of the reader. Only a segment that may hold rows of the
 //! scan has its index brought into memory, and only when its turn has come. A damaged segment is left out, named in
 //! the scan's statistics and reported. Dropping the stream stops the work: steps that have begun
 //! look at a flag between granules, no further ones begin.
 
 use std::{
-    collections::VecDeque,
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use arrow::{
     array::{RecordBatch, RecordBatchOptions},
     compute,
 };
-use futures::{
-    StreamExt as _,
-    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
-};
+use futures::StreamExt as _;
 use trine_schema::{
     LogCount, LogCountRow, LogScan, RecordBatchStream, ScanError, StreamRef, StreamRegistry, logs::column,
 };
@@ -32,7 +25,7 @@ use crate::{
     filter::{filter_batch, projected_schema},
     granule::GranuleReader,
     plan::{LineQueries, SegmentPlan, plan},
-    pool,
+    steps::{self, Cancel, Found, Work},
 };
 
 /// Granules of one step when whole columns of text are returned: about 5 MB of bodies.
@@ -41,8 +34,6 @@ const STEP_GRANULES_TEXT: usize = 4;
 const STEP_GRANULES: usize = 16;
 /// Rows in memory that one step takes.
 const STEP_MEMTABLE_ROWS: usize = 64 * 1024;
-/// Steps that run or wait for the reader, per thread of the pool.
-const STEPS_PER_THREAD: usize = 2;
 /// Batches of one step with fewer rows on average are joined.
 const SMALL_BATCH_ROWS: usize = 1_024;
 
@@ -64,15 +55,13 @@ pub(crate) struct Shared {
     pub streams: StreamMatcher,
     pub queries: LineQueries,
     pub on_corrupt: OnCorrupt,
-    cancelled: Arc<AtomicBool>,
+    cancelled: Cancel,
 }
 
 impl Shared {
     /// Whether nobody waits for the answer any more, or the deadline has passed.
     pub fn check(&self) -> Result<(), SegmentError> {
-        if self.cancelled.load(Relaxed) {
-            return Err(ScanError::Storage("the query was cancelled".into()).into());
-        }
+        self.cancelled.check()?;
         Ok(self.scan.check_deadline()?)
     }
 
@@ -146,15 +135,6 @@ fn note_failure(
     }
 }
 
-/// Sets the flag when the stream is dropped.
-pub(crate) struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 /// Runs a scan. Reading happens on a small pool of threads, a bounded number of steps ahead of the
 /// reader; dropping the stream stops it. A damaged segment is left out, named in `stats.partial`
 /// and reported to `on_corrupt`.
@@ -171,8 +151,8 @@ pub fn scan(
             return futures::stream::once(async { Err(error) }).boxed();
         }
     };
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let guard = CancelOnDrop(cancelled.clone());
+    let cancelled = Cancel::default();
+    let guard = cancelled.guard();
     let streams = StreamMatcher::new(registry, &scan);
     let shared = Arc::new(Shared { scan, streams, queries, on_corrupt, cancelled });
     if shared.scan.top.is_some() {
@@ -182,25 +162,10 @@ pub fn scan(
         })
         .boxed();
     }
-    let (sender, receiver) = unbounded();
-    let mut driver = Driver {
-        shared: shared.clone(),
-        steps: VecDeque::new(),
-        ready: VecDeque::new(),
-        running: 0,
-        held: 0,
-        sender,
-        receiver,
-        done: false,
-        _guard: guard,
-    };
-    driver.steps.extend(memtable_steps(snapshot.memtable).map(Step::Memtable));
-    driver.steps.extend(shared.usable(snapshot.segments).into_iter().map(Step::Plan));
-    futures::stream::unfold(driver, |mut driver| async {
-        let item = driver.next().await?;
-        Some((item, driver))
-    })
-    .boxed()
+    let memtable = memtable_steps(snapshot.memtable).map(Step::Memtable);
+    let segments = shared.usable(snapshot.segments).into_iter().map(Step::Plan);
+    let steps: Vec<Step> = memtable.chain(segments).collect();
+    steps::stream(shared, steps, guard)
 }
 
 /// Batches grouped so that a step is worth its overhead.
@@ -218,125 +183,59 @@ pub(crate) fn memtable_steps(batches: Vec<RecordBatch>) -> impl Iterator<Item = 
 }
 
 /// Something to do on the pool.
-enum Step {
+pub(crate) enum Step {
     Memtable(Vec<RecordBatch>),
     Plan(Arc<SegmentHandle>),
     Read(Arc<SegmentPlan>, Range<usize>),
 }
 
-/// What a step found.
-enum Found {
-    Batches(Vec<RecordBatch>),
-    Plan(Option<SegmentPlan>),
-    Failed(Option<Arc<SegmentHandle>>, SegmentError),
-}
+impl Work for Shared {
+    type Step = Step;
 
-/// Tells the driver even when its step panicked.
-struct Report(Option<UnboundedSender<Found>>);
-
-impl Report {
-    fn send(mut self, found: Found) {
-        if let Some(sender) = self.0.take() {
-            let _ = sender.unbounded_send(found);
-        }
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        if let Some(sender) = self.0.take() {
-            let error = SegmentError::Contract("a step of a scan panicked; see the log".into());
-            let _ = sender.unbounded_send(Found::Failed(None, error));
-        }
-    }
-}
-
-struct Driver {
-    shared: Arc<Shared>,
-    steps: VecDeque<Step>,
-    ready: VecDeque<RecordBatch>,
-    running: usize,
-    /// Bytes of `ready`.
-    held: usize,
-    sender: UnboundedSender<Found>,
-    receiver: UnboundedReceiver<Found>,
-    done: bool,
-    _guard: CancelOnDrop,
-}
-
-impl Driver {
-    async fn next(&mut self) -> Option<Result<RecordBatch, ScanError>> {
-        loop {
-            if self.done {
-                return None;
+    fn run(&self, step: Step) -> Result<Found<Step>, ScanError> {
+        let (segment, found) = match step {
+            Step::Memtable(batches) => (None, read_memtable(&batches, self).map(Found::Batches)),
+            Step::Plan(handle) => {
+                let found = self.load(&handle).map(|segment| {
+                    let planned = |s| plan(&handle, s, &self.scan, &self.streams, &self.queries);
+                    Found::Steps(segment.map(planned).map_or_else(Vec::new, |plan| self.steps(plan)))
+                });
+                (Some(handle), found)
             }
-            self.start_steps();
-            if let Some(batch) = self.ready.pop_front() {
-                self.held = self.held.saturating_sub(batch.get_array_memory_size());
-                return Some(Ok(batch));
+            Step::Read(plan, work) => {
+                (Some(plan.handle.clone()), read_segment(&plan, work, self).map(Found::Batches))
             }
-            if self.running == 0 {
-                return None;
+        };
+        match (segment, found) {
+            (_, Ok(found)) => Ok(found),
+            (Some(segment), Err(error)) => {
+                self.failed(&segment, error)?;
+                Ok(Found::Batches(Vec::new()))
             }
-            let found = self.receiver.next().await?;
-            self.running -= 1;
-            if let Err(error) = self.take(found) {
-                self.done = true;
-                return Some(Err(error));
-            }
+            (None, Err(SegmentError::Scan(error))) => Err(error),
+            (None, Err(error)) => Err(ScanError::Storage(error.to_string())),
         }
     }
 
-    fn start_steps(&mut self) {
-        let limit = self.shared.scan.memory_limit.unwrap_or(usize::MAX);
-        let most = pool::threads() * STEPS_PER_THREAD;
-        // What lies ready counts as a running step, so that a slow reader holds the work back.
-        while self.running + self.ready.len() < most && (self.held < limit / 2 || self.running == 0) {
-            let Some(step) = self.steps.pop_front() else { return };
-            if let Step::Read(plan, _) = &step
-                && plan.handle.is_damaged()
-            {
-                continue;
-            }
-            self.running += 1;
-            let (shared, report) = (self.shared.clone(), Report(Some(self.sender.clone())));
-            pool::spawn(move || {
-                let found = run(step, &shared);
-                report.send(found);
-            });
-        }
+    fn is_vain(&self, step: &Step) -> bool {
+        matches!(step, Step::Read(plan, _) if plan.handle.is_damaged())
     }
 
-    fn take(&mut self, found: Found) -> Result<(), ScanError> {
-        match found {
-            Found::Batches(batches) => {
-                for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
-                    self.held += batch.get_array_memory_size();
-                    self.ready.push_back(batch);
-                }
-                match self.shared.scan.memory_limit {
-                    Some(limit) if self.held > limit => Err(ScanError::Memory { limit }),
-                    _ => Ok(()),
-                }
-            }
-            Found::Plan(None) => Ok(()),
-            Found::Plan(Some(plan)) => {
-                let plan = Arc::new(plan);
-                count_plan(&self.shared.scan, &plan);
-                let text = self.shared.scan.projection.contains(&column::BODY)
-                    || self.shared.scan.projection.contains(&column::ATTRIBUTES);
-                let size = if text { STEP_GRANULES_TEXT } else { STEP_GRANULES };
-                // Before the next segments are planned: few indexes are in use at a time.
-                for start in (0..plan.work.len()).step_by(size).rev() {
-                    let end = (start + size).min(plan.work.len());
-                    self.steps.push_front(Step::Read(plan.clone(), start..end));
-                }
-                Ok(())
-            }
-            Found::Failed(Some(segment), error) => self.shared.failed(&segment, error),
-            Found::Failed(None, SegmentError::Scan(error)) => Err(error),
-            Found::Failed(None, error) => Err(ScanError::Storage(error.to_string())),
-        }
+    fn memory_limit(&self) -> Option<usize> {
+        self.scan.memory_limit
+    }
+}
+
+impl Shared {
+    /// The work of a plan in parts.
+    fn steps(&self, plan: SegmentPlan) -> Vec<Step> {
+        let plan = Arc::new(plan);
+        count_plan(&self.scan, &plan);
+        let text = self.scan.projection.contains(&column::BODY)
+            || self.scan.projection.contains(&column::ATTRIBUTES);
+        let size = if text { STEP_GRANULES_TEXT } else { STEP_GRANULES };
+        let starts = (0..plan.work.len()).step_by(size);
+        starts.map(|start| Step::Read(plan.clone(), start..(start + size).min(plan.work.len()))).collect()
     }
 }
 
@@ -346,25 +245,6 @@ pub(crate) fn count_plan(scan: &LogScan, plan: &SegmentPlan) {
         if plan.work.is_empty() { &scan.stats.segments_skipped } else { &scan.stats.segments_scanned };
     segments.fetch_add(1, Relaxed);
     scan.stats.granules_skipped.fetch_add(plan.skipped, Relaxed);
-}
-
-fn run(step: Step, shared: &Shared) -> Found {
-    match step {
-        Step::Memtable(batches) => match read_memtable(&batches, shared) {
-            Ok(found) => Found::Batches(found),
-            Err(error) => Found::Failed(None, error),
-        },
-        Step::Plan(handle) => match shared.load(&handle) {
-            Ok(segment) => Found::Plan(
-                segment.map(|segment| plan(&handle, segment, &shared.scan, &shared.streams, &shared.queries)),
-            ),
-            Err(error) => Found::Failed(Some(handle), error),
-        },
-        Step::Read(plan, work) => match read_segment(&plan, work, shared) {
-            Ok(found) => Found::Batches(found),
-            Err(error) => Found::Failed(Some(plan.handle.clone()), error),
-        },
-    }
 }
 
 fn read_memtable(batches: &[RecordBatch], shared: &Shared) -> Result<Vec<RecordBatch>, SegmentError> {

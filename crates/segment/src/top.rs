@@ -17,7 +17,6 @@ use arrow::{
     compute,
     datatypes::TimestampNanosecondType,
 };
-use futures::channel::oneshot;
 use parking_lot::Mutex;
 use trine_body::RowSet;
 use trine_schema::{Direction, LogScan, ScanError, logs::column};
@@ -31,6 +30,7 @@ use crate::{
     pool,
     read::last_instant,
     scan::{Shared, Snapshot, count_plan, count_skipped, memtable_steps},
+    steps::on_pool,
     write::timestamps,
 };
 
@@ -108,15 +108,6 @@ fn key_of(direction: Direction, time: i64) -> i64 {
         // `!time` reverses the order without overflow.
         Direction::Backward => !time,
     }
-}
-
-/// Runs a job on the pool.
-async fn on_pool<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> Result<T, ScanError> {
-    let (sender, receiver) = oneshot::channel();
-    pool::spawn(move || {
-        let _ = sender.send(job());
-    });
-    receiver.await.map_err(|_| ScanError::Storage("BUG: a step of a scan panicked; see the log".into()))
 }
 
 /// The batch with the best rows, sorted by time.

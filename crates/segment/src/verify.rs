@@ -12,9 +12,10 @@ use trine_body::TraceIdBloom;
 use trine_schema::logs::column;
 
 use crate::{
-    GRANULE_ROWS, Segment, SegmentError, SegmentHandle,
+    GRANULE_ROWS, Segment, SegmentError, SegmentHandle, SegmentMeta,
     blocks::{BLOCK_BYTES, BlockTable},
     columns::stored,
+    file::SegmentFile,
     index::{LEVELS, MARK_ROWS, MINUTE_NS, Minute, minutes, span},
     pool,
     write::{level_of, timestamps},
@@ -24,7 +25,7 @@ use crate::{
 const STEP_BLOCKS: u64 = 64;
 
 /// Runs checks on the scan pool.
-async fn on_pool(
+pub(crate) async fn on_pool(
     checks: impl FnOnce() -> Result<(), SegmentError> + Send + 'static,
 ) -> Result<(), SegmentError> {
     let (sender, receiver) = oneshot::channel();
@@ -33,6 +34,28 @@ async fn on_pool(
     });
     let stopped = |_| SegmentError::Contract("checking a segment panicked; see the log".into());
     receiver.await.map_err(stopped)?
+}
+
+/// Checks every block of the data against its hash, and the tail against the root.
+pub(crate) fn verify_blocks(file: &SegmentFile, meta: &SegmentMeta) -> Result<(), SegmentError> {
+    let tail = file.read_tail(meta.tail_offset, &meta.root)?;
+    let table = BlockTable::parse(tail.bytes())
+        .map_err(|bad| file.corrupt(meta.tail_offset, format!("{} cannot be read", bad.0)))?;
+    let step = STEP_BLOCKS * BLOCK_BYTES as u64;
+    let mut start = 0;
+    while start < meta.tail_offset {
+        let end = (start + step).min(meta.tail_offset);
+        let (_, bytes) = file.read_blocks(start..end)?;
+        for (number, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
+            let position = (start / BLOCK_BYTES as u64) as usize + number;
+            if *blake3::hash(block).as_bytes() != table.hashes[position] {
+                let at = (position * BLOCK_BYTES) as u64;
+                return Err(file.corrupt(at, "a 64 KiB block does not have its hash".into()));
+            }
+        }
+        start = end;
+    }
+    Ok(())
 }
 
 impl SegmentHandle {
@@ -52,31 +75,9 @@ impl Segment {
     }
 
     fn check(self: &Arc<Self>) -> Result<(), SegmentError> {
-        self.verify_blocks()?;
+        verify_blocks(&self.file, self.meta())?;
         self.verify_streams()?;
         self.verify_rows()
-    }
-
-    fn verify_blocks(&self) -> Result<(), SegmentError> {
-        let meta = self.meta();
-        let tail = self.file.read_tail(meta.tail_offset, &meta.root)?;
-        let table = BlockTable::parse(tail.bytes())
-            .map_err(|bad| self.file.corrupt(meta.tail_offset, format!("{} cannot be read", bad.0)))?;
-        let step = STEP_BLOCKS * BLOCK_BYTES as u64;
-        let mut start = 0;
-        while start < meta.tail_offset {
-            let end = (start + step).min(meta.tail_offset);
-            let (_, bytes) = self.file.read_blocks(start..end)?;
-            for (number, block) in bytes.chunks(BLOCK_BYTES).enumerate() {
-                let position = (start / BLOCK_BYTES as u64) as usize + number;
-                if *blake3::hash(block).as_bytes() != table.hashes[position] {
-                    let at = (position * BLOCK_BYTES) as u64;
-                    return Err(self.file.corrupt(at, "a 64 KiB block does not have its hash".into()));
-                }
-            }
-            start = end;
-        }
-        Ok(())
     }
 
     fn differs(&self, row: u32, what: &str) -> SegmentError {

@@ -18,8 +18,8 @@ use trine_schema::{
     LogScan, StreamRegistry, logs::column,
 };
 use trine_segment::{
-    IndexCache, OnCorrupt, Segment, SegmentHandle, Snapshot, WriteOptions, count, scan, sort_batches,
-    streams, write_segment,
+    CachedIndex as _, IndexCache, OnCorrupt, Segment, SegmentHandle, Snapshot, WriteOptions, count, scan,
+    sort_batches, streams, write_segment,
 };
 
 const SECOND: i64 = 1_000_000_000;

@@ -4,15 +4,19 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 
 use arrow::{
     array::{Array as _, AsArray, RecordBatch},
-    datatypes::{Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
+    datatypes::{DataType, Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
+use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
 use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{
     LabelMatch, LabelMatcher, Labels, ScanStats, Span, SpanBatchBuilder, SpanScan, StreamRegistry,
-    columns::attributes_of, spans::column,
+    TraceService, TraceSummary, columns::attributes_of, spans::column,
 };
-use trine_segment::{SPAN_GRANULE_ROWS, SpanSegment, WriteOptions, block_on, sort_spans, write_spans};
+use trine_segment::{
+    IndexCache, OnCorruptSpans, SPAN_GRANULE_ROWS, SegmentError, SegmentMeta, SpanSegment, SpanSnapshot,
+    WriteOptions, block_on, merge_spans, scan_spans, search_traces, sort_spans, write_spans,
+};
 
 /// Numbers that look random and are the same in every run (xorshift64).
 struct Random(u64);
@@ -126,14 +130,14 @@ fn sorted(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 struct Written {
-    registry: StreamRegistry,
+    registry: Arc<StreamRegistry>,
     store: Arc<InMemory>,
     batches: Vec<RecordBatch>,
     bytes: Vec<u8>,
 }
 
 fn written(traces: u64) -> Written {
-    let (registry, store) = (StreamRegistry::new(), Arc::new(InMemory::new()));
+    let (registry, store) = (Arc::new(StreamRegistry::new()), Arc::new(InMemory::new()));
     let batches = batches(&registry, traces, &mut Random(88_172_645_463_325_252));
     let mut bytes = Vec::new();
     let meta = write_spans(
@@ -151,9 +155,15 @@ fn written(traces: u64) -> Written {
 }
 
 impl Written {
-    fn open(&self) -> Result<SpanSegment, trine_segment::SegmentError> {
+    fn open(&self) -> Result<Arc<SpanSegment>, trine_segment::SegmentError> {
         let store: Arc<dyn ObjectStore> = self.store.clone();
-        block_on(SpanSegment::open(store, Path::from("x"), &self.registry, None))
+        block_on(SpanSegment::open(
+            store,
+            Path::from("x"),
+            &self.registry,
+            None,
+            &IndexCache::new(usize::MAX),
+        ))
     }
 }
 
@@ -224,69 +234,330 @@ fn passes(batch: &RecordBatch, row: usize, scan: &SpanScan, registry: &StreamReg
             .as_ref()
             .is_none_or(|name| batch.column(column::OPERATION).as_string::<i32>().value(row) == name)
         && scan.duration.contains(&duration)
+        && scan.traces.as_ref().is_none_or(|ids| {
+            let id = batch.column(column::TRACE_ID).as_fixed_size_binary().value(row);
+            ids.iter().any(|known| known.0 == id)
+        })
         && scan.status_code.is_none_or(|code| code == status)
         && scan.attributes.iter().all(|(key, value)| first(key).as_ref() == Some(value))
 }
 
+/// Most spans in segments, a batch here and a batch there so that traces lie in several; the rest in memory.
+struct Table {
+    registry: Arc<StreamRegistry>,
+    batches: Vec<RecordBatch>,
+    snapshot: SpanSnapshot,
+    cache: Arc<IndexCache>,
+    store: Arc<InMemory>,
+}
+
+impl Table {
+    fn new(traces: u64, segments: usize) -> Self {
+        let (registry, store) = (Arc::new(StreamRegistry::new()), Arc::new(InMemory::new()));
+        let batches = batches(&registry, traces, &mut Random(4_101_842_887_655_102_017));
+        let cache = IndexCache::new(usize::MAX);
+        let mut table = Self { registry, batches, snapshot: SpanSnapshot::default(), cache, store };
+        for number in 0..segments {
+            let part = table.part(number, segments);
+            let segment = table.write(&format!("{number}"), |registry, out| {
+                let sorted = sort_spans(&part, registry).unwrap();
+                Some(write_spans(out, registry, sorted, &WriteOptions::default()).unwrap())
+            });
+            table.snapshot.segments.push(segment.unwrap());
+        }
+        table.snapshot.memtable = table.part(segments, segments);
+        table
+    }
+
+    /// Batches of a segment, or of the memtable.
+    fn part(&self, number: usize, segments: usize) -> Vec<RecordBatch> {
+        self.batches.iter().skip(number).step_by(segments + 1).cloned().collect()
+    }
+
+    fn write(
+        &self,
+        name: &str,
+        write: impl FnOnce(&StreamRegistry, &mut Vec<u8>) -> Option<SegmentMeta>,
+    ) -> Option<Arc<SpanSegment>> {
+        let mut bytes = Vec::new();
+        let meta = write(&self.registry, &mut bytes)?;
+        let store: Arc<dyn ObjectStore> = self.store.clone();
+        block_on(store.put(&Path::from(name), bytes.into())).unwrap();
+        let opened = SpanSegment::open(store, Path::from(name), &self.registry, Some(&meta), &self.cache);
+        let segment = block_on(opened).unwrap();
+        assert_eq!(segment.meta(), &meta);
+        Some(segment)
+    }
+
+    fn scan(&self, scan: &SpanScan) -> Vec<RecordBatch> {
+        scanned(&self.snapshot, &self.registry, scan, |segment, error| panic!("{segment:?}: {error}"))
+    }
+
+    /// Rows that pass, newest first.
+    fn passing(&self, scan: &SpanScan) -> Vec<(i64, String)> {
+        let mut found: Vec<(i64, String)> = Vec::new();
+        for batch in &self.batches {
+            let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
+            let texts = rows(batch).into_iter().enumerate();
+            let fitting = texts.filter(|(row, _)| passes(batch, *row, scan, &self.registry));
+            found.extend(fitting.map(|(row, text)| (times.value(row), text)));
+        }
+        found.sort_unstable_by_key(|(time, _)| std::cmp::Reverse(*time));
+        found
+    }
+}
+
+fn scanned(
+    snapshot: &SpanSnapshot,
+    registry: &Arc<StreamRegistry>,
+    scan: &SpanScan,
+    on_corrupt: impl Fn(&Arc<SpanSegment>, &SegmentError) + Send + Sync + 'static,
+) -> Vec<RecordBatch> {
+    let found = scan_spans(snapshot.clone(), registry.clone(), scan.clone(), Arc::new(on_corrupt));
+    let batches: Vec<RecordBatch> = block_on(found.try_collect()).unwrap();
+    assert!(batches.iter().all(|batch| batch.schema() == scan.schema()));
+    batches
+}
+
+fn times(batches: &[RecordBatch], place: usize) -> Vec<i64> {
+    let of =
+        |batch: &RecordBatch| batch.column(place).as_primitive::<TimestampNanosecondType>().values().to_vec();
+    batches.iter().flat_map(of).collect()
+}
+
+fn random_scan(random: &mut Random, traces: u64) -> SpanScan {
+    let mut scan = SpanScan::all(tenant(random.below(2)));
+    if random.below(2) == 0 {
+        scan.start = random.below(traces) as i64 * 1_000_000;
+        let bits = 10 + random.below(22);
+        scan.last = scan.start + random.below(1 << bits) as i64;
+    }
+    if random.below(2) == 0 {
+        let value = LabelMatch::Equal(format!("s{}", random.below(6)));
+        scan.streams.push(LabelMatcher { name: "service".into(), value });
+    }
+    if random.below(3) == 0 {
+        scan.operation = Some(format!("op {}", random.below(31)));
+    }
+    if random.below(3) == 0 {
+        let shortest = random.below(1 << 30) as i64;
+        scan.duration = shortest..=shortest + random.below(1 << 30) as i64;
+    }
+    if random.below(3) == 0 {
+        scan.status_code = Some(random.below(4) as u8);
+    }
+    if random.below(3) == 0 {
+        let pair =
+            [("http.request.method", "PUT"), ("rare.7", "x"), ("never", ""), ("http.request.method", "no")]
+                [random.below(4) as usize];
+        scan.attributes.push((pair.0.into(), pair.1.into()));
+    }
+    if random.below(4) == 0 {
+        let bits = random.below(10);
+        let mut ids: Vec<TraceId> = (0..1 << bits).map(|_| trace_id(random.below(traces * 2))).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        scan.traces = Some(ids.into());
+    }
+    scan
+}
+
 #[test]
-fn a_search_finds_what_a_plain_look_at_every_span_finds() {
-    let written = written(4_000);
-    let segment = written.open().unwrap();
-    let texts: Vec<Vec<String>> = written.batches.iter().map(rows).collect();
+fn a_scan_of_memory_and_segments_finds_what_a_plain_look_at_every_span_finds() {
+    let table = Table::new(4_000, 3);
+    assert!(table.snapshot.segments.iter().all(|segment| segment.meta().rows > 1_000));
     let mut random = Random(1_234_567);
     let mut hits = 0;
-    for _ in 0..100 {
-        let mut scan = SpanScan::all(tenant(random.below(2)));
-        if random.below(2) == 0 {
-            scan.start = random.below(4_000) as i64 * 1_000_000;
-            let bits = 10 + random.below(22);
-            scan.last = scan.start + random.below(1 << bits) as i64;
-        }
-        if random.below(2) == 0 {
-            let value = LabelMatch::Equal(format!("s{}", random.below(6)));
-            scan.streams.push(LabelMatcher { name: "service".into(), value });
-        }
-        if random.below(2) == 0 {
-            scan.operation = Some(format!("op {}", random.below(31)));
-        }
-        if random.below(3) == 0 {
-            scan.duration = random.below(1 << 30) as i64..=i64::MAX;
-        }
-        if random.below(3) == 0 {
-            scan.status_code = Some(random.below(4) as u8);
-        }
-        if random.below(3) == 0 {
-            let pair =
-                [("http.request.method", "PUT"), ("rare.7", "x"), ("never", "")][random.below(3) as usize];
-            scan.attributes.push((pair.0.into(), pair.1.into()));
-        }
-        let mut want: Vec<(i64, String)> = Vec::new();
-        for (batch, texts) in written.batches.iter().zip(&texts) {
-            let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
-            let fitting = texts.iter().enumerate();
-            let fitting = fitting.filter(|(row, _)| passes(batch, *row, &scan, &written.registry));
-            want.extend(fitting.map(|(row, text)| (times.value(row), text.clone())));
-        }
+    for _ in 0..150 {
+        let scan = random_scan(&mut random, 4_000);
+        let want = table.passing(&scan);
         hits += usize::from(!want.is_empty());
-        let found = segment.scan(&scan, &written.registry).unwrap();
         let mut texts: Vec<String> = want.iter().map(|(_, text)| text.clone()).collect();
         texts.sort_unstable();
+        let found = table.scan(&scan);
         assert_eq!(sorted(&found), texts, "{scan:?}");
+        // A few columns, or none.
+        let projection: Vec<usize> = (0..column::COUNT).filter(|_| random.below(3) == 0).collect();
+        let narrow = SpanScan { projection: projection.clone(), ..scan.clone() };
+        let cells = |batches: &[RecordBatch], places: &[usize]| {
+            let of = |batch: &RecordBatch, row| {
+                places.iter().map(|place| format!("{:?}", batch.column(*place).slice(row, 1))).collect()
+            };
+            let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| of(batch, row)));
+            let mut cells: Vec<String> = rows.collect();
+            cells.sort_unstable();
+            cells
+        };
+        let places: Vec<usize> = (0..projection.len()).collect();
+        if !projection.contains(&column::ATTRIBUTES) {
+            assert_eq!(cells(&table.scan(&narrow), &places), cells(&found, &projection), "{narrow:?}");
+        }
+        let none = table.scan(&SpanScan { projection: Vec::new(), ..scan.clone() });
+        assert_eq!(none.iter().map(RecordBatch::num_rows).sum::<usize>(), want.len());
         // The newest by time; of equal times any may come.
         let newest = 1 + random.below(30) as usize;
-        let found =
-            segment.scan(&SpanScan { newest: Some(newest), ..scan.clone() }, &written.registry).unwrap();
-        let times: Vec<i64> = found
-            .iter()
-            .flat_map(|b| {
-                b.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values().to_vec()
-            })
-            .collect();
-        want.sort_unstable_by_key(|(time, _)| std::cmp::Reverse(*time));
-        let best: Vec<i64> = want.iter().take(newest).map(|(time, _)| *time).collect();
-        assert_eq!(times, best, "newest {newest} of {scan:?}");
+        let newest = SpanScan { newest: Some(newest), ..scan.clone() };
+        let best: Vec<i64> = want.iter().take(newest.newest.unwrap()).map(|(time, _)| *time).collect();
+        let found = table.scan(&newest);
+        assert_eq!(times(&found, column::TIMESTAMP), best, "{newest:?}");
+        assert!(sorted(&found).iter().all(|row| texts.binary_search(row).is_ok()), "{newest:?}");
+        let bare = SpanScan { projection: vec![column::TIMESTAMP], ..newest.clone() };
+        assert_eq!(times(&table.scan(&bare), 0), best, "{bare:?}");
     }
-    assert!(hits > 40, "only {hits} of 100 scans found anything");
+    assert!(hits > 40, "only {hits} of 150 scans found anything");
+}
+
+#[test]
+fn operations_come_as_dictionaries_when_they_are_asked_for() {
+    let table = Table::new(500, 2);
+    let projection = vec![column::OPERATION];
+    let plain = SpanScan { projection, ..SpanScan::all(tenant(0)) };
+    let coded = SpanScan { dictionaries: true, ..plain.clone() };
+    for newest in [None, Some(7), Some(1 << 20)] {
+        let names = |batches: Vec<RecordBatch>| {
+            let cast = |batch: &RecordBatch| arrow::compute::cast(batch.column(0), &DataType::Utf8).unwrap();
+            let of = |batch: &RecordBatch| {
+                let names = cast(batch);
+                names.as_string::<i32>().iter().map(|name| name.unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            let mut names: Vec<String> = batches.iter().flat_map(of).collect();
+            names.sort_unstable();
+            names
+        };
+        let plain = table.scan(&SpanScan { newest, ..plain.clone() });
+        let coded = table.scan(&SpanScan { newest, ..coded.clone() });
+        assert!(!plain.is_empty());
+        assert_eq!(names(coded), names(plain));
+    }
+}
+
+#[test]
+fn merged_segments_hold_the_same_spans_and_traces_in_one_piece() {
+    let mut table = Table::new(4_000, 4);
+    let inputs = std::mem::take(&mut table.snapshot.segments);
+    let cutoff = 700_000_000;
+    for keep_from in [None, Some(cutoff)] {
+        let merged = table.write("merged", |registry, out| {
+            merge_spans(&inputs, registry, keep_from, &WriteOptions::default(), out).unwrap()
+        });
+        let merged = merged.unwrap();
+        block_on(merged.verify()).unwrap();
+        let read = |segments: &[Arc<SpanSegment>]| -> Vec<RecordBatch> {
+            let of =
+                |s: &Arc<SpanSegment>| (0..s.granules()).map(|n| s.granule(n).unwrap()).collect::<Vec<_>>();
+            segments.iter().flat_map(of).collect()
+        };
+        let keep = |batch: RecordBatch| {
+            let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
+            let kept: arrow::array::BooleanArray =
+                times.values().iter().map(|t| Some(keep_from.is_none_or(|from| *t >= from))).collect();
+            arrow::compute::filter_record_batch(&batch, &kept).unwrap()
+        };
+        let want: Vec<RecordBatch> = read(&inputs).into_iter().map(keep).collect();
+        let found = read(std::slice::from_ref(&merged));
+        assert_eq!(sorted(&found), sorted(&want));
+        // As if all had been written at once.
+        let order = |batches: &[RecordBatch]| {
+            let of = |batch: &RecordBatch| {
+                let ids = batch.column(column::TRACE_ID).as_fixed_size_binary();
+                let times = times(std::slice::from_ref(batch), column::TIMESTAMP);
+                let streams = batch.column(column::STREAM).as_primitive::<UInt32Type>();
+                let row = |row| {
+                    let tenant = table.registry.get(streams.value(row)).tenant.clone();
+                    (tenant, ids.value(row).to_vec(), times[row])
+                };
+                (0..batch.num_rows()).map(row).collect::<Vec<_>>()
+            };
+            batches.iter().flat_map(of).collect::<Vec<_>>()
+        };
+        let at_once: Vec<RecordBatch> =
+            sort_spans(&want, &table.registry).unwrap().collect::<Result<_, _>>().unwrap();
+        assert_eq!(order(&found), order(&at_once));
+    }
+    let mut out = Vec::new();
+    let none = merge_spans(&inputs, &table.registry, Some(i64::MAX), &WriteOptions::default(), &mut out);
+    assert!(none.unwrap().is_none());
+}
+
+/// Summaries from a plain look at every span.
+fn plain_summaries(table: &Table, tenant: &TenantId) -> BTreeMap<TraceId, TraceSummary> {
+    let all = SpanScan::all(tenant.clone());
+    let mut traces: BTreeMap<TraceId, Vec<(bool, i64, i64, bool, String, String)>> = BTreeMap::new();
+    for batch in &table.batches {
+        let streams = batch.column(column::STREAM).as_primitive::<UInt32Type>();
+        let durations = batch.column(column::DURATION).as_primitive::<Int64Type>();
+        let times = times(std::slice::from_ref(batch), column::TIMESTAMP);
+        for row in (0..batch.num_rows()).filter(|row| passes(batch, *row, &all, &table.registry)) {
+            let id = batch.column(column::TRACE_ID).as_fixed_size_binary().value(row);
+            traces.entry(TraceId(id.try_into().unwrap())).or_default().push((
+                batch.column(column::PARENT_SPAN_ID).is_valid(row),
+                times[row],
+                times[row] + durations.value(row),
+                batch.column(column::STATUS_CODE).as_primitive::<UInt8Type>().value(row) == 2,
+                table.registry.get(streams.value(row)).service().to_owned(),
+                batch.column(column::OPERATION).as_string::<i32>().value(row).to_owned(),
+            ));
+        }
+    }
+    let summary = |(trace_id, spans): (TraceId, Vec<(bool, i64, i64, bool, String, String)>)| {
+        let start = spans.iter().map(|span| span.1).min().unwrap();
+        let root = spans.iter().min_by_key(|span| (span.0, span.1)).unwrap();
+        let mut services: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for span in &spans {
+            let service = services.entry(&span.4).or_default();
+            (service.0, service.1) = (service.0 + 1, service.1 + u64::from(span.3));
+        }
+        let summary = TraceSummary {
+            trace_id,
+            start,
+            duration_ns: spans.iter().map(|span| span.2).max().unwrap() - start,
+            spans: spans.len() as u64,
+            errors: spans.iter().filter(|span| span.3).count() as u64,
+            has_root: !root.0,
+            root_service: root.4.clone(),
+            root_operation: root.5.clone(),
+            services: services
+                .into_iter()
+                .map(|(service, (spans, errors))| TraceService { service: service.into(), spans, errors })
+                .collect(),
+        };
+        (trace_id, summary)
+    };
+    traces.into_iter().map(summary).collect()
+}
+
+#[test]
+fn a_search_for_traces_finds_whole_traces_wherever_their_spans_are() {
+    let table = Table::new(2_000, 3);
+    let known = [0, 1].map(|number| plain_summaries(&table, &tenant(number)));
+    let mut random = Random(55_555);
+    let mut hits = 0;
+    for _ in 0..60 {
+        let mut scan = random_scan(&mut random, 2_000);
+        scan.newest = (random.below(3) > 0).then(|| 1 + random.below(30) as usize);
+        let mut newest: BTreeMap<TraceId, i64> = BTreeMap::new();
+        let streams = SpanScan { newest: None, ..scan.clone() };
+        for batch in &table.batches {
+            let times = times(std::slice::from_ref(batch), column::TIMESTAMP);
+            for row in (0..batch.num_rows()).filter(|row| passes(batch, *row, &streams, &table.registry)) {
+                let id = batch.column(column::TRACE_ID).as_fixed_size_binary().value(row);
+                let time = newest.entry(TraceId(id.try_into().unwrap())).or_insert(i64::MIN);
+                *time = (*time).max(times[row]);
+            }
+        }
+        let mut found: Vec<(std::cmp::Reverse<i64>, TraceId)> =
+            newest.into_iter().map(|(id, time)| (std::cmp::Reverse(time), id)).collect();
+        found.sort_unstable();
+        found.truncate(scan.newest.unwrap_or(usize::MAX));
+        let known = &known[usize::from(scan.tenant == tenant(1))];
+        let mut want: Vec<TraceSummary> = found.iter().map(|(_, id)| known[id].clone()).collect();
+        want.sort_unstable_by_key(|summary| (std::cmp::Reverse(summary.start), summary.trace_id));
+        hits += usize::from(!want.is_empty());
+        let on_corrupt: OnCorruptSpans = Arc::new(|segment, error| panic!("{segment:?}: {error}"));
+        let found = search_traces(&table.snapshot, &table.registry, &scan, &on_corrupt).unwrap();
+        assert_eq!(found, want, "{scan:?}");
+    }
+    assert!(hits > 20, "only {hits} of 60 searches found anything");
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct Granule {
 /// The index of one segment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpanIndex {
+    /// Bytes of operations and attributes.
+    pub raw_bytes: u64,
     /// Streams by number.
     pub streams: Vec<StreamName>,
     /// Operations by number.
@@ -85,10 +87,23 @@ impl SpanIndex {
         self.granules.iter().map(|granule| u64::from(granule.rows)).sum()
     }
 
+    /// About the bytes of memory it takes, decoded from this.
+    pub fn memory(&self, encoded: &[u8]) -> usize {
+        let numbers =
+            |granule: &Granule| (granule.streams.len() + granule.operations.len()) * size_of::<u32>();
+        let granules =
+            self.granules.len() * size_of::<Granule>() + self.granules.iter().map(numbers).sum::<usize>();
+        let names = self.streams.iter().map(|s| s.tenant.len() + s.labels.len() + size_of::<StreamName>());
+        let texts = self.operations.iter().chain(&self.attributes).map(|n| n.len() + size_of::<String>());
+        let bytes = encoded.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+        bytes + granules + names.sum::<usize>() + texts.sum::<usize>()
+    }
+
     /// Serialised and compressed.
     pub fn encode(&self) -> std::io::Result<Vec<u8>> {
         let mut out = vec![MARK];
         put_varint(&mut out, VERSION);
+        put_varint(&mut out, self.raw_bytes);
         put_varint(&mut out, self.streams.len() as u64);
         for stream in &self.streams {
             put_bytes(&mut out, stream.tenant.as_bytes());
@@ -126,7 +141,7 @@ impl SpanIndex {
         if reader.byte("kind of the index")? != MARK || reader.varint("version")? != VERSION {
             return Err(Malformed("version of the index"));
         }
-        let mut index = Self::default();
+        let mut index = Self { raw_bytes: reader.varint("bytes")?, ..Self::default() };
         for _ in 0..reader.count(2, "streams")? {
             let (tenant, labels) = (reader.text("tenant")?.to_owned(), reader.text("labels")?.to_owned());
             index.streams.push(StreamName { tenant, labels });
@@ -177,6 +192,7 @@ mod tests {
         };
         let name = |labels: &str| StreamName { tenant: "t".into(), labels: labels.into() };
         let index = SpanIndex {
+            raw_bytes: 77,
             streams: vec![name("{}"), name("{\"a\":\"b\"}")],
             operations: vec!["GET".into(), "PUT".into()],
             attributes: vec!["http.method".into()],

@@ -6,14 +6,23 @@
 //! are columns of their own.
 
 mod columns;
+mod filter;
+mod handle;
 mod index;
+mod merge;
 mod order;
 mod read;
+mod scan;
 mod search;
+mod traces;
+mod verify;
 mod write;
 
+pub use handle::SpanSegment;
+pub use merge::merge_spans;
 pub use order::{SortedSpans, sort_spans};
-pub use read::SpanSegment;
+pub use scan::{OnCorruptSpans, SpanSnapshot, scan_spans};
+pub use traces::search_traces;
 pub use write::write_spans;
 
 /// Spans that are read together: a Parquet page, a bloom. Fewer than log rows, because a trace is few spans

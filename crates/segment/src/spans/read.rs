@@ -14,7 +14,6 @@ use arrow::{
     datatypes::{DataType, Int32Type, Schema, SchemaRef},
 };
 use hashbrown::HashMap;
-use object_store::{ObjectStore, path::Path};
 use parquet::{
     arrow::{
         ProjectionMask,
@@ -27,7 +26,7 @@ use parquet::{
 use trine_body::TraceIdBloom;
 use trine_model::{TenantId, TraceId};
 use trine_schema::{
-    Labels, ScanStats, StreamRef, StreamRegistry,
+    ScanStats, StreamRef,
     columns::attributes_of,
     spans::{column, schema},
 };
@@ -37,19 +36,27 @@ use super::{
     index::{Granule, SpanIndex},
 };
 use crate::{
-    SegmentError, SegmentMeta,
-    file::{CheckedReader, SegmentFile},
+    SegmentError,
+    cache::CachedIndex,
+    file::{CheckedReader, SegmentFile, Tail},
 };
 
-/// An opened segment of spans.
-pub struct SpanSegment {
+/// The index of a segment of spans in memory, and its file.
+pub struct LoadedSpans {
     pub(super) file: Arc<SegmentFile>,
     parquet: ArrowReaderMetadata,
     pub(super) index: SpanIndex,
     /// The process's references of the index's streams.
-    pub(super) streams: Vec<StreamRef>,
+    pub(super) streams: Arc<[StreamRef]>,
     /// Where each granule lies.
     pub(super) places: Vec<Place>,
+    memory: usize,
+}
+
+impl CachedIndex for LoadedSpans {
+    fn memory(&self) -> usize {
+        self.memory
+    }
 }
 
 /// Rows of a granule in its row group.
@@ -59,26 +66,23 @@ pub(super) struct Place {
     pub rows: Range<usize>,
 }
 
-impl SpanSegment {
-    /// Opens a segment and registers its streams. With `expect` (from the catalog) the root is checked;
-    /// without, the file's own checksums.
-    pub async fn open(
-        store: Arc<dyn ObjectStore>,
-        path: Path,
-        registry: &StreamRegistry,
-        expect: Option<&SegmentMeta>,
+impl LoadedSpans {
+    /// Reads the index of a file whose tail is at hand. `streams` gives the references of the index's streams.
+    pub(super) fn decode(
+        file: Arc<SegmentFile>,
+        tail: &Tail,
+        encoded: &[u8],
+        streams: impl FnOnce(&SpanIndex) -> Result<Arc<[StreamRef]>, SegmentError>,
     ) -> Result<Self, SegmentError> {
-        let (file, tail) = SegmentFile::open(store, &path, expect).await?;
         let at = file.index().start;
         let malformed = |what: &str| file.corrupt(at, format!("{what} cannot be read"));
-        let encoded = file.read(file.index()).await?;
-        let index = SpanIndex::decode(&encoded).map_err(|found| malformed(found.0))?;
+        let index = SpanIndex::decode(encoded).map_err(|found| malformed(found.0))?;
         let unreadable =
             |error| file.corrupt(tail.offset(), format!("the Parquet footer cannot be read: {error}"));
         let metadata = ParquetMetaDataReader::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Required)
-            .parse_and_finish(&tail)
+            .parse_and_finish(tail)
             .map_err(unreadable)?;
         let parquet = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
             .map_err(unreadable)?;
@@ -89,17 +93,16 @@ impl SpanSegment {
         let options = ArrowReaderOptions::new().with_schema(with_label_codes(parquet.schema()));
         let parquet =
             ArrowReaderMetadata::try_new(parquet.metadata().clone(), options).map_err(unreadable)?;
-        let mut streams = Vec::with_capacity(index.streams.len());
-        for stream in &index.streams {
-            let tenant = TenantId::new(&stream.tenant).map_err(|_| malformed("tenant"))?;
-            let labels = Labels::from_json(&stream.labels).ok_or_else(|| malformed("labels"))?;
-            let reference = registry
-                .intern(&tenant, labels)
-                .map_err(|source| SegmentError::Streams { file: path.to_string(), source })?;
-            streams.push(reference);
-        }
         let places = places(&index, &parquet).ok_or_else(|| malformed("a granule across row groups"))?;
-        Ok(Self { file: Arc::new(file), parquet, index, streams, places })
+        let streams = streams(&index)?;
+        if streams.len() != index.streams.len() {
+            return Err(malformed("the list of streams"));
+        }
+        let memory = size_of::<Self>()
+            + index.memory(encoded)
+            + places.len() * size_of::<Place>()
+            + parquet.metadata().memory_size();
+        Ok(Self { file, parquet, index, streams, places, memory })
     }
 
     /// Number of its granules.

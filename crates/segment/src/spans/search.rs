@@ -15,7 +15,7 @@ use trine_schema::{
     spans::{column, schema},
 };
 
-use super::{SpanSegment, columns::stored, index::Granule};
+use super::{columns::stored, index::Granule, read::LoadedSpans};
 use crate::{SegmentError, file::CheckedReader};
 
 /// Which values of the index the scan asks for.
@@ -28,7 +28,7 @@ struct Wanted {
     attributes: Vec<Option<usize>>,
 }
 
-impl SpanSegment {
+impl LoadedSpans {
     /// The spans that satisfy all conditions, newest first when only the newest are asked for.
     pub fn scan(&self, scan: &SpanScan, registry: &StreamRegistry) -> Result<Vec<RecordBatch>, SegmentError> {
         let Some(wanted) = self.wanted(scan, registry) else { return Ok(Vec::new()) };
@@ -58,6 +58,18 @@ impl SpanSegment {
         }
         if let Some(newest) = scan.newest.filter(|_| !found.is_empty()) {
             found = vec![newest_of(&found, newest)?];
+        }
+        for batch in &mut found {
+            let mut columns =
+                scan.projection.iter().map(|place| batch.column(*place).clone()).collect::<Vec<_>>();
+            if let Some(place) =
+                scan.projection.iter().position(|p| scan.dictionaries && *p == column::OPERATION)
+            {
+                columns[place] =
+                    arrow::compute::cast(&columns[place], &trine_schema::spans::operation_codes())?;
+            }
+            let rows = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            *batch = RecordBatch::try_new_with_options(scan.schema(), columns, &rows)?;
         }
         let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
         scan.stats.rows_matched.fetch_add(rows as u64, Relaxed);
@@ -122,6 +134,11 @@ impl SpanSegment {
                 usize::try_from(keys[row]).is_ok_and(|code| fits.get(code) == Some(&true))
             });
         }
+        if let Some(traces) = &scan.traces {
+            let ids = column(stored::TRACE_ID)?;
+            let ids = ids.as_fixed_size_binary();
+            keep(&mut selected, |row| traces.binary_search(&super::filter::trace_id(ids, row)).is_ok());
+        }
         if scan.duration != (i64::MIN..=i64::MAX) {
             let durations = column(stored::DURATION)?;
             let durations = durations.as_primitive::<Int64Type>().values();
@@ -180,6 +197,9 @@ fn may_match(granule: &Granule, scan: &SpanScan, wanted: &Wanted) -> bool {
         && granule.min <= scan.last
         && granule.longest >= *scan.duration.start()
         && scan.status_code.is_none_or(|code| granule.statuses >> code.min(7) & 1 == 1)
+        && scan.traces.as_ref().is_none_or(|ids| {
+            ids.iter().any(|id| trine_body::TraceIdBloom::may_contain(&granule.traces, &id.0))
+        })
         && wanted.operation.is_none_or(|number| granule.operations.binary_search(&number).is_ok())
         && granule.streams.iter().any(|stream| wanted.streams[*stream as usize])
 }

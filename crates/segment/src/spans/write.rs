@@ -72,7 +72,6 @@ pub fn write_spans<W: Write + Send>(
         registry,
         leaves: Vec::new(),
         group_rows: 0,
-        raw_bytes: 0,
         streams: HashMap::new(),
         operations: HashMap::new(),
         index: SpanIndex { attributes, ..SpanIndex::default() },
@@ -144,7 +143,6 @@ struct Writer<'a, W: Write + Send> {
     /// Parquet's writers of the open row group by leaf.
     leaves: Vec<ArrowColumnWriter>,
     group_rows: usize,
-    raw_bytes: u64,
     /// By reference: number in the index.
     streams: HashMap<u32, (u32, Arc<Stream>)>,
     operations: HashMap<String, u32>,
@@ -203,14 +201,14 @@ impl<W: Write + Send> Writer<'_, W> {
                 names.len() as u32 - 1
             });
             operations.push(*number);
-            self.raw_bytes += name.len() as u64;
+            self.index.raw_bytes += name.len() as u64;
         }
         for numbers in [&mut streams, &mut operations] {
             numbers.sort_unstable();
             numbers.dedup();
         }
         let map = batch.column(column::ATTRIBUTES).as_map();
-        self.raw_bytes += (0..batch.num_rows())
+        self.index.raw_bytes += (0..batch.num_rows())
             .flat_map(|row| attributes_of(map, row))
             .map(|(key, value)| (key.len() + value.len()) as u64)
             .sum::<u64>();
@@ -279,7 +277,7 @@ impl<W: Write + Send> Writer<'_, W> {
         let granules = &self.index.granules;
         Ok(SegmentMeta {
             rows: self.index.rows(),
-            raw_bytes: self.raw_bytes,
+            raw_bytes: self.index.raw_bytes,
             file_bytes,
             min_timestamp: granules.iter().map(|granule| granule.min).min().unwrap_or_default(),
             max_timestamp: granules.iter().map(|granule| granule.max).max().unwrap_or_default(),
