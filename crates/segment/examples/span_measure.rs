@@ -1,19 +1,24 @@
 //! Measures bytes, writing and reading of a segment of spans.
 //!
-//! `span_measure made SPANS [WORK_DIR]` makes spans as OpenTelemetry's HTTP and database instrumentations do
-//! (about 350 bytes in OTLP); `span_measure FILE [WORK_DIR]` takes OTLP JSON lines, as the file exporter writes
-//! them, decompressed.
+//! `span_measure made SPANS [WORK_DIR [SEGMENTS]]` makes spans as OpenTelemetry's HTTP and database
+//! instrumentations do (about 350 bytes in OTLP); `span_measure FILE [WORK_DIR [SEGMENTS]]` takes OTLP JSON
+//! lines, as the file exporter writes them, decompressed. With several segments they are merged too. On a busy
+//! machine the CPU times tell more than the wall times.
 
 use std::{collections::HashMap, fs, io::BufRead, path::PathBuf, sync::Arc, time::Instant};
 
-use futures::executor::block_on;
+use futures::{TryStreamExt as _, executor::block_on};
 use object_store::{ObjectStore, local::LocalFileSystem, path::Path};
 use serde_json::Value;
 use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{
-    LabelMatch, LabelMatcher, Labels, ScanStats, Span, SpanBatchBuilder, SpanScan, StreamRef, StreamRegistry,
+    LabelMatch, LabelMatcher, Labels, Span, SpanBatchBuilder, SpanScan, StreamRef, StreamRegistry,
+    spans::column,
 };
-use trine_segment::{IndexCache, SpanSegment, WriteOptions, sort_spans, write_spans};
+use trine_segment::{
+    IndexCache, OnCorruptSpans, SegmentMeta, SpanSegment, SpanSnapshot, WriteOptions, merge_spans,
+    scan_spans, search_traces, sort_spans, write_spans,
+};
 
 /// The program's allocator, so that the figures are its own.
 #[global_allocator]
@@ -95,7 +100,9 @@ fn made(spans: usize, registry: &StreamRegistry, tenant: &TenantId) -> Load {
             let span = random.next() | 1;
             let parent = if depth == 0 { 0 } else { open[random.below(open.len() as u64) as usize] };
             open.push(span);
-            let duration = 20_000 + random.size(28) as i64;
+            // One in a thousand takes seconds.
+            let slow = if random.below(1_000) == 0 { 4_000_000_000 } else { 1 };
+            let duration = 20_000 + random.size(28) as i64 + random.below(slow) as i64;
             let place = random.below(200) as usize;
             rows.push(Made { end: start + duration, trace: id, span, parent, start, place });
             start += random.size(20) as i64;
@@ -201,93 +208,168 @@ fn from_file(path: &str, registry: &StreamRegistry, tenant: &TenantId) -> Load {
     (batches, traces)
 }
 
+/// CPU seconds of all threads.
+fn cpu_of_all() -> f64 {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let of = |task: fs::DirEntry| -> Option<f64> {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok()
+    };
+    tasks.filter_map(of).sum::<f64>() / 1e9
+}
+
+/// Prints wall times and CPU of a question; the answer of `ask` is a number of rows.
+fn measure(name: &str, times: usize, mut ask: impl FnMut(usize) -> usize) {
+    let (mut walls, mut rows, begun) = (Vec::new(), 0, cpu_of_all());
+    for number in 0..times {
+        let begun = Instant::now();
+        rows += ask(number);
+        walls.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    let cpu = (cpu_of_all() - begun) * 1e3 / times as f64;
+    walls.sort_by(f64::total_cmp);
+    println!(
+        "{name:62} median {:8.2} ms, least {:8.2} ms, CPU {cpu:8.2} ms, {} rows",
+        walls[walls.len() / 2],
+        walls[0],
+        rows / times
+    );
+}
+
+/// Sorts and writes a part of the batches as one segment.
+fn write(
+    batches: &[arrow::array::RecordBatch],
+    registry: &StreamRegistry,
+    path: &std::path::Path,
+) -> (SegmentMeta, f64, f64) {
+    let begun = cpu();
+    let sorted = sort_spans(batches, registry).unwrap();
+    let sort = cpu() - begun;
+    let file = std::io::BufWriter::new(fs::File::create(path).unwrap());
+    let meta = write_spans(file, registry, sorted, &WriteOptions::default()).unwrap();
+    (meta, sort, cpu() - begun - sort)
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(source) = arguments.first() else {
-        eprintln!("usage: span_measure made SPANS [WORK_DIR] | span_measure FILE [WORK_DIR]");
+        eprintln!(
+            "usage: span_measure made SPANS [WORK_DIR [SEGMENTS]] | span_measure FILE [WORK_DIR [SEGMENTS]]"
+        );
         std::process::exit(2);
     };
-    let (registry, tenant) = (StreamRegistry::new(), TenantId::default());
-    let ((batches, traces), dir) = if source == "made" {
+    let (registry, tenant) = (Arc::new(StreamRegistry::new()), TenantId::default());
+    let ((batches, traces), rest) = if source == "made" {
         let spans = arguments.get(1).and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-        (made(spans, &registry, &tenant), arguments.get(2))
+        (made(spans, &registry, &tenant), &arguments[2.min(arguments.len())..])
     } else {
-        (from_file(source, &registry, &tenant), arguments.get(1))
+        (from_file(source, &registry, &tenant), &arguments[1..])
     };
     let spans: usize = batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
-    let dir = dir.map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir = rest.first().map_or_else(std::env::temp_dir, PathBuf::from);
+    let parts: usize = rest.get(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     fs::create_dir_all(&dir).unwrap();
-    let path = dir.join("spans.parquet");
-    let begun = cpu();
-    let sorted = sort_spans(&batches, &registry).unwrap();
-    let sort = cpu() - begun;
-    let file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
-    let meta = write_spans(file, &registry, sorted, &WriteOptions::default()).unwrap();
-    let per_million = 1e6 / spans as f64;
-    println!(
-        "{spans} spans: {:.1} bytes a span; CPU-s per million: sort {:.2}, write {:.2}",
-        meta.file_bytes as f64 / spans as f64,
-        sort * per_million,
-        (cpu() - begun - sort) * per_million
-    );
     let store: Arc<dyn ObjectStore> = Arc::new(LocalFileSystem::new_with_prefix(&dir).unwrap());
     let cache = IndexCache::new(usize::MAX);
-    let segment =
-        block_on(SpanSegment::open(store, Path::from("spans.parquet"), &registry, Some(&meta), &cache))
-            .unwrap();
-    for (part, bytes) in segment.bytes_by_part().unwrap() {
-        println!("{part:40} {:7.2} bytes a span", bytes as f64 / spans as f64);
+    let (mut sort, mut written, mut bytes, mut segments) = (0.0, 0.0, 0, Vec::new());
+    for (number, part) in batches.chunks(batches.len().div_ceil(parts)).enumerate() {
+        let name = format!("spans-{number}.parquet");
+        let (meta, sorting, writing) = write(part, &registry, &dir.join(&name));
+        (sort, written, bytes) = (sort + sorting, written + writing, bytes + meta.file_bytes);
+        let opened = SpanSegment::open(store.clone(), Path::from(name), &registry, Some(&meta), &cache);
+        segments.push(block_on(opened).unwrap());
     }
-    let (mut times, mut found) = (Vec::new(), 0);
-    let stats = ScanStats::default();
-    for trace in &traces {
-        let begun = Instant::now();
-        let batches = segment.trace(&tenant, *trace, &stats).unwrap();
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
-        found += batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>();
-    }
-    times.sort_by(f64::total_cmp);
+    drop(batches);
+    let per_million = 1e6 / spans as f64;
     println!(
-        "trace by id: median {:.2} ms, p95 {:.2} ms, {found} spans of {} traces, {} granules read of {} each",
-        times[times.len() / 2],
-        times[times.len() * 95 / 100],
-        traces.len(),
-        stats.snapshot().granules_scanned,
-        segment.granules(),
+        "{spans} spans in {} segments: {:.1} bytes a span; CPU-s per million: sort {:.2}, write {:.2}",
+        segments.len(),
+        bytes as f64 / spans as f64,
+        sort * per_million,
+        written * per_million
     );
+    if segments.len() == 1 {
+        for (part, bytes) in segments[0].bytes_by_part().unwrap() {
+            println!("{part:40} {:7.2} bytes a span", bytes as f64 / spans as f64);
+        }
+    } else {
+        let begun = cpu();
+        let path = dir.join("merged.parquet");
+        let file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
+        let merged = merge_spans(&segments, &registry, None, &WriteOptions::default(), file).unwrap();
+        println!(
+            "merged: {:.1} bytes a span, {:.2} CPU-s per million",
+            merged.map_or(0.0, |meta| meta.file_bytes as f64 / spans as f64),
+            (cpu() - begun) * per_million
+        );
+        fs::remove_file(path).unwrap();
+    }
+    let last = segments.iter().map(|segment| segment.meta().max_timestamp).max().unwrap();
+    ask(&SpanSnapshot { memtable: Vec::new(), segments }, &registry, &cache, &traces, last);
+}
+
+/// The questions of `docs/benchmarks.md` and those behind joins and searches.
+fn ask(
+    snapshot: &SpanSnapshot,
+    registry: &Arc<StreamRegistry>,
+    cache: &Arc<IndexCache>,
+    traces: &[TraceId],
+    last: i64,
+) {
+    let on_corrupt: OnCorruptSpans = Arc::new(|segment, error| panic!("{segment:?}: {error}"));
+    let run = |scan: SpanScan| -> usize {
+        let found = scan_spans(snapshot.clone(), registry.clone(), scan, on_corrupt.clone());
+        let batches: Vec<arrow::array::RecordBatch> = block_on(found.try_collect()).unwrap();
+        batches.iter().map(arrow::array::RecordBatch::num_rows).sum()
+    };
+    let all = || SpanScan::all(TenantId::default());
+    let trace =
+        |number: usize| SpanScan { traces: Some(Arc::new([traces[number * 7_919 % traces.len()]])), ..all() };
+    measure("trace by id, indexes not in memory", 100, |number| {
+        cache.let_go(std::time::Duration::ZERO);
+        run(trace(number))
+    });
+    measure("trace by id", 500, |number| run(trace(number)));
     let of =
         |service: &str| LabelMatcher { name: "service".into(), value: LabelMatch::Equal(service.into()) };
-    let all = || SpanScan::all(tenant.clone());
     let minutes = 15 * 60_000_000_000;
-    let scans = [
-        (
-            "newest 20 of a service and operation in 15 minutes",
-            SpanScan {
-                start: meta.max_timestamp - minutes,
-                streams: vec![of("service-7")],
-                operation: Some("operation-7-3".into()),
-                newest: Some(20),
-                ..all()
-            },
-        ),
-        (
-            "status 500 and longer than 100 ms",
-            SpanScan {
-                duration: 100_000_000..=i64::MAX,
-                attributes: vec![("http.response.status_code".into(), "500".into())],
-                ..all()
-            },
-        ),
-    ];
-    for (name, scan) in scans {
-        let (mut times, mut rows) = (Vec::new(), 0);
-        for _ in 0..20 {
-            let begun = Instant::now();
-            let found = segment.scan(&scan, &registry).unwrap();
-            times.push(begun.elapsed().as_secs_f64() * 1e3);
-            rows = found.iter().map(arrow::array::RecordBatch::num_rows).sum();
-        }
-        times.sort_by(f64::total_cmp);
-        println!("{name}: median {:.2} ms, {rows} spans", times[times.len() / 2]);
+    let newest = SpanScan {
+        start: last - minutes,
+        streams: vec![of("service-7")],
+        operation: Some("operation-7-3".into()),
+        newest: Some(20),
+        ..all()
+    };
+    measure("newest 20 of a service and operation in 15 minutes", 50, |_| run(newest.clone()));
+    let status = ("http.response.status_code".to_owned(), "500".to_owned());
+    let slow = SpanScan { duration: 1_000_000_000..=i64::MAX, attributes: vec![status], ..all() };
+    let ids = vec![column::TIMESTAMP, column::DURATION, column::TRACE_ID, column::SPAN_ID, column::OPERATION];
+    for (name, projection) in
+        [("count", vec![]), ("ids and names", ids), ("all columns", slow.projection.clone())]
+    {
+        let scan = SpanScan { projection, ..slow.clone() };
+        measure(&format!("status 500 and longer than 1 s: {name}"), 20, |_| run(scan.clone()));
     }
+    let shorter = SpanScan { duration: 100_000_000..=i64::MAX, projection: Vec::new(), ..slow.clone() };
+    measure("status 500 and longer than 100 ms: count", 20, |_| run(shorter.clone()));
+    let errors =
+        SpanScan { status_code: Some(2), projection: vec![column::STREAM, column::TIMESTAMP], ..all() };
+    measure("errors: stream and start, for counts by service and minute", 20, |_| run(errors.clone()));
+    let durations = SpanScan { projection: vec![column::DURATION, column::OPERATION], ..all() };
+    let coded = SpanScan { dictionaries: true, ..durations.clone() };
+    measure("operation (as codes) and duration of all, for quantiles", 10, |_| run(coded.clone()));
+    measure("operation (as text) and duration of all", 10, |_| run(durations.clone()));
+    let mut ids: Vec<TraceId> = traces.to_vec();
+    ids.sort_unstable();
+    let join = SpanScan {
+        traces: Some(ids.into()),
+        projection: vec![column::STREAM, column::TIMESTAMP, column::DURATION, column::TRACE_ID],
+        ..all()
+    };
+    measure("spans of 1,000 traces, as a join reads them", 20, |_| run(join.clone()));
+    measure("rows of everything", 10, |_| run(SpanScan { projection: Vec::new(), ..all() }));
+    let search = |scan: &SpanScan| search_traces(snapshot, registry, scan, &on_corrupt).unwrap().len();
+    measure("newest 20 traces with a span of a service and operation", 20, |_| search(&newest));
+    let failed = SpanScan { status_code: Some(2), newest: Some(20), ..all() };
+    measure("newest 20 traces with an error", 20, |_| search(&failed));
 }

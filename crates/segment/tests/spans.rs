@@ -10,8 +10,8 @@ use futures::TryStreamExt as _;
 use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
 use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{
-    LabelMatch, LabelMatcher, Labels, ScanStats, Span, SpanBatchBuilder, SpanScan, StreamRegistry,
-    TraceService, TraceSummary, columns::attributes_of, spans::column,
+    LabelMatch, LabelMatcher, Labels, Span, SpanBatchBuilder, SpanScan, StreamRegistry, TraceService,
+    TraceSummary, columns::attributes_of, spans::column,
 };
 use trine_segment::{
     IndexCache, OnCorruptSpans, SPAN_GRANULE_ROWS, SegmentError, SegmentMeta, SpanSegment, SpanSnapshot,
@@ -196,10 +196,14 @@ fn a_trace_is_found_for_its_tenant_only_and_in_the_order_of_its_starts() {
             want.entry((owner, number_of[&id])).or_default().push(text);
         }
     }
-    let stats = ScanStats::default();
+    let snapshot = SpanSnapshot { memtable: Vec::new(), segments: vec![segment] };
+    let trace = |owner, id| {
+        let scan = SpanScan { traces: Some(Arc::new([id])), ..SpanScan::all(owner) };
+        scanned(&snapshot, &written.registry, &scan, |segment, error| panic!("{segment:?}: {error}"))
+    };
     for number in (0..4_000).step_by(37).chain([7]) {
         for owner in [0, 1] {
-            let found = segment.trace(&tenant(owner), trace_id(number), &stats).unwrap();
+            let found = trace(tenant(owner), trace_id(number));
             let mut of_trace = want.remove(&(owner, number)).unwrap_or_default();
             of_trace.sort_unstable();
             assert_eq!(sorted(&found), of_trace, "trace {number} of tenant {owner}");
@@ -213,7 +217,7 @@ fn a_trace_is_found_for_its_tenant_only_and_in_the_order_of_its_starts() {
             assert!(starts.is_sorted());
         }
     }
-    assert!(segment.trace(&tenant(0), TraceId([1; 16]), &stats).unwrap().is_empty());
+    assert!(trace(tenant(0), TraceId([1; 16])).is_empty());
 }
 
 /// Whether a row passes, by the plain meaning of the scan.

@@ -1,5 +1,7 @@
 //! Exact filters on spans in memory.
 
+use std::sync::Arc;
+
 use arrow::{
     array::{AsArray, RecordBatch},
     compute::cast,
@@ -20,8 +22,48 @@ pub(super) fn trace_id(ids: &arrow::array::FixedSizeBinaryArray, row: usize) -> 
     TraceId(ids.value(row).try_into().expect("the column has 16 bytes a row"))
 }
 
+/// Trace ids that are looked for, prepared for many questions of which most are answered with no.
+pub(super) struct Ids {
+    sorted: Arc<[TraceId]>,
+    /// A bit per value of two bytes of an id.
+    seen: Box<[u64; 1024]>,
+}
+
+impl Ids {
+    /// Of sorted ids.
+    pub fn new(sorted: Arc<[TraceId]>) -> Self {
+        let mut seen = Box::new([0; 1024]);
+        for id in sorted.iter() {
+            let (word, bit) = Self::place(&id.0);
+            seen[word] |= bit;
+        }
+        Self { sorted, seen }
+    }
+
+    /// The last bytes: the first ones of some senders are a time.
+    fn place(id: &[u8]) -> (usize, u64) {
+        let [.., a, b] = id else { return (0, 0) };
+        let value = usize::from(u16::from_le_bytes([*a, *b]));
+        (value / 64, 1 << (value % 64))
+    }
+
+    pub fn sorted(&self) -> &[TraceId] {
+        &self.sorted
+    }
+
+    pub fn contains(&self, id: &[u8]) -> bool {
+        let (word, bit) = Self::place(id);
+        self.seen[word] & bit != 0 && self.sorted.binary_search_by(|known| known.0.as_slice().cmp(id)).is_ok()
+    }
+}
+
 /// Rows of a batch of [`trine_schema::spans::schema`] that pass all conditions.
-pub(super) fn select(batch: &RecordBatch, scan: &SpanScan, streams: &StreamMatcher) -> RowSet {
+pub(super) fn select(
+    batch: &RecordBatch,
+    scan: &SpanScan,
+    streams: &StreamMatcher,
+    wanted: Option<&Ids>,
+) -> RowSet {
     let mut selected = RowSet::new(batch.num_rows() as u32);
     let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
     let mut last = None;
@@ -35,9 +77,9 @@ pub(super) fn select(batch: &RecordBatch, scan: &SpanScan, streams: &StreamMatch
             selected.insert(row as u32);
         }
     }
-    if let Some(traces) = &scan.traces {
+    if let Some(wanted) = wanted {
         let ids = batch.column(column::TRACE_ID).as_fixed_size_binary();
-        retain(&mut selected, |row| traces.binary_search(&trace_id(ids, row)).is_ok());
+        retain(&mut selected, |row| wanted.contains(ids.value(row)));
     }
     if scan.duration != (i64::MIN..=i64::MAX) {
         let durations = batch.column(column::DURATION).as_primitive::<Int64Type>().values();

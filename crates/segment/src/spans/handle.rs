@@ -12,14 +12,19 @@ use arrow::array::RecordBatch;
 use object_store::{ObjectStore, path::Path};
 use parking_lot::Mutex;
 use parquet::file::reader::Length as _;
-use trine_model::{TenantId, TraceId};
-use trine_schema::{Labels, ScanStats, SpanScan, StreamRef, StreamRegistry};
+use trine_model::TenantId;
+use trine_schema::{Labels, SpanScan, StreamRef, StreamRegistry};
 
-use super::{index::SpanIndex, read::LoadedSpans};
+use super::{directory::Directory, filter::Ids, index::SpanIndex, read::LoadedSpans};
 use crate::{
-    BodyEncoding, IndexCache, SegmentError, SegmentMeta,
-    file::{SegmentFile, Tail},
+    BodyEncoding, IndexCache, SegmentError, SegmentMeta, StreamMatcher,
+    file::{CheckedReader, SegmentFile, Tail},
 };
+
+/// Above so many trace ids the index is loaded without a look into the table of traces.
+const FEW_TRACES: usize = 64;
+/// A segment with more operations than this does not keep their names in memory.
+const MAX_OPERATIONS: usize = 1_024;
 
 /// What stays in memory of a segment of spans while nobody asks: enough to pass it by and to read its
 /// index again. Its file stays open, so that it can be read after it was deleted.
@@ -29,6 +34,10 @@ pub struct SpanSegment {
     pub(super) file: Arc<SegmentFile>,
     /// The process's references of the index's streams.
     streams: Arc<[StreamRef]>,
+    /// Names of its operations, sorted; none when they are too many.
+    operations: Option<Box<[Box<str>]>>,
+    /// Where the table of its traces lies: a look-up needs no index.
+    directory: Directory,
     granules: usize,
     damaged: AtomicBool,
     /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
@@ -97,7 +106,15 @@ impl SpanSegment {
         let loaded = LoadedSpans::decode(file.clone(), &tail, &encoded, |index| {
             register(&path, &file, registry, index)
         })?;
+        let names = &loaded.index.operations;
+        let operations = (names.len() <= MAX_OPERATIONS).then(|| {
+            let mut names: Vec<Box<str>> = names.iter().map(|name| name.as_str().into()).collect();
+            names.sort_unstable();
+            names.into_boxed_slice()
+        });
         Ok(Arc::new(Self {
+            operations,
+            directory: loaded.index.directory,
             meta: Arc::new(meta_of(&loaded.index, &tail)),
             streams: loaded.streams.clone(),
             granules: loaded.granules(),
@@ -169,19 +186,33 @@ impl SpanSegment {
         self.damaged.store(true, Relaxed);
     }
 
-    /// All spans of a trace, in the order of their starts; no batch when there is none.
-    pub fn trace(
+    /// Whether its streams, operations and traces let it hold rows of a scan. Reads a block of the table of
+    /// traces for each id that is looked for.
+    pub(super) fn may_hold(
         &self,
-        tenant: &TenantId,
-        id: TraceId,
-        stats: &ScanStats,
-    ) -> Result<Vec<RecordBatch>, SegmentError> {
-        self.load()?.trace(tenant, id, stats)
+        scan: &SpanScan,
+        streams: &StreamMatcher,
+        ids: Option<&Ids>,
+    ) -> Result<bool, SegmentError> {
+        if !self.streams.iter().any(|stream| streams.matches(*stream)) {
+            return Ok(false);
+        }
+        if let (Some(name), Some(names)) = (&scan.operation, &self.operations)
+            && names.binary_search_by(|known| (**known).cmp(name)).is_err()
+        {
+            return Ok(false);
+        }
+        ids.map_or(Ok(true), |ids| self.may_hold_traces(ids))
     }
 
-    /// The spans that satisfy all conditions, newest first when only the newest are asked for.
-    pub fn scan(&self, scan: &SpanScan, registry: &StreamRegistry) -> Result<Vec<RecordBatch>, SegmentError> {
-        self.load()?.scan(scan, registry)
+    /// Whether it may hold one of these traces.
+    pub(super) fn may_hold_traces(&self, ids: &Ids) -> Result<bool, SegmentError> {
+        // Among many ids there is nearly always one, and the look-up would be made twice.
+        if ids.sorted().len() > FEW_TRACES || self.index.lock().strong_count() > 0 {
+            return Ok(true);
+        }
+        let reader = CheckedReader::new(self.file.clone());
+        Ok(!self.directory.find(&reader, ids.sorted())?.is_empty())
     }
 
     /// All rows of a granule with the columns of [`trine_schema::spans::schema`].

@@ -6,15 +6,22 @@
 //! are columns of their own.
 
 mod columns;
+mod directory;
 mod filter;
 mod handle;
 mod index;
 mod merge;
+mod newest;
+mod numbers;
 mod order;
 mod read;
+mod rows;
 mod scan;
 mod search;
+mod shape;
+mod summary;
 mod traces;
+mod values;
 mod verify;
 mod write;
 

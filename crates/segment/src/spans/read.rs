@@ -1,19 +1,14 @@
-//! Reading a segment of spans.
+//! Reading rows of a segment of spans.
 
-use std::{
-    ops::Range,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, MapBuilder, MapFieldNames, RecordBatch,
-        StringBuilder, UInt32Array,
+        Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, RecordBatch, RecordBatchOptions, StringArray,
     },
-    compute::concat_batches,
-    datatypes::{DataType, Int32Type, Schema, SchemaRef},
+    compute::{concat_batches, filter_record_batch},
+    datatypes::{DataType, Int32Type, Schema},
 };
-use hashbrown::HashMap;
 use parquet::{
     arrow::{
         ProjectionMask,
@@ -21,19 +16,13 @@ use parquet::{
             ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
         },
     },
-    file::metadata::{PageIndexPolicy, ParquetMetaDataReader, RowGroupMetaData},
+    file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData},
 };
-use trine_body::TraceIdBloom;
-use trine_model::{TenantId, TraceId};
-use trine_schema::{
-    ScanStats, StreamRef,
-    columns::attributes_of,
-    spans::{column, schema},
-};
+use trine_schema::StreamRef;
 
 use super::{
-    columns::{stored, stored_of, stored_schema},
-    index::{Granule, SpanIndex},
+    columns::{stored, stored_schema},
+    index::SpanIndex,
 };
 use crate::{
     SegmentError,
@@ -44,7 +33,8 @@ use crate::{
 /// The index of a segment of spans in memory, and its file.
 pub struct LoadedSpans {
     pub(super) file: Arc<SegmentFile>,
-    parquet: ArrowReaderMetadata,
+    /// Parquet's metadata by row group: columns with dictionaries are read as codes.
+    groups: Vec<ArrowReaderMetadata>,
     pub(super) index: SpanIndex,
     /// The process's references of the index's streams.
     pub(super) streams: Arc<[StreamRef]>,
@@ -66,6 +56,28 @@ pub(super) struct Place {
     pub rows: Range<usize>,
 }
 
+/// A column of text as it was read.
+pub(super) enum Texts<'a> {
+    Coded(&'a DictionaryArray<Int32Type>, &'a StringArray),
+    Plain(&'a StringArray),
+}
+
+impl<'a> Texts<'a> {
+    pub fn of(array: &'a ArrayRef) -> Self {
+        match array.as_dictionary_opt::<Int32Type>() {
+            Some(codes) => Self::Coded(codes, codes.values().as_string()),
+            None => Self::Plain(array.as_string()),
+        }
+    }
+
+    pub fn get(&self, row: usize) -> Option<&'a str> {
+        match self {
+            Self::Coded(codes, values) => codes.key(row).map(|code| values.value(code)),
+            Self::Plain(values) => values.is_valid(row).then(|| values.value(row)),
+        }
+    }
+}
+
 impl LoadedSpans {
     /// Reads the index of a file whose tail is at hand. `streams` gives the references of the index's streams.
     pub(super) fn decode(
@@ -76,7 +88,7 @@ impl LoadedSpans {
     ) -> Result<Self, SegmentError> {
         let at = file.index().start;
         let malformed = |what: &str| file.corrupt(at, format!("{what} cannot be read"));
-        let index = SpanIndex::decode(encoded).map_err(|found| malformed(found.0))?;
+        let index = SpanIndex::decode(encoded, at).map_err(|found| malformed(found.0))?;
         let unreadable =
             |error| file.corrupt(tail.offset(), format!("the Parquet footer cannot be read: {error}"));
         let metadata = ParquetMetaDataReader::new()
@@ -84,16 +96,14 @@ impl LoadedSpans {
             .with_offset_index_policy(PageIndexPolicy::Required)
             .parse_and_finish(tail)
             .map_err(unreadable)?;
-        let parquet = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
+        let plain = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())
             .map_err(unreadable)?;
-        if parquet.schema().fields() != stored_schema(&index.attributes).fields() {
+        if plain.schema().fields() != stored_schema(&index.attributes).fields() {
             return Err(file.corrupt(tail.offset(), "the columns are not those of this format".into()));
         }
-        // Codes of a dictionary are read instead of the labels of each row.
-        let options = ArrowReaderOptions::new().with_schema(with_label_codes(parquet.schema()));
-        let parquet =
-            ArrowReaderMetadata::try_new(parquet.metadata().clone(), options).map_err(unreadable)?;
-        let places = places(&index, &parquet).ok_or_else(|| malformed("a granule across row groups"))?;
+        let groups = with_codes(&plain).map_err(unreadable)?;
+        let places =
+            places(&index, plain.metadata()).ok_or_else(|| malformed("a granule across row groups"))?;
         let streams = streams(&index)?;
         if streams.len() != index.streams.len() {
             return Err(malformed("the list of streams"));
@@ -101,8 +111,9 @@ impl LoadedSpans {
         let memory = size_of::<Self>()
             + index.memory(encoded)
             + places.len() * size_of::<Place>()
-            + parquet.metadata().memory_size();
-        Ok(Self { file, parquet, index, streams, places, memory })
+            + groups.len() * size_of::<ArrowReaderMetadata>()
+            + plain.metadata().memory_size();
+        Ok(Self { file, groups, index, streams, places, memory })
     }
 
     /// Number of its granules.
@@ -110,64 +121,35 @@ impl LoadedSpans {
         self.index.granules.len()
     }
 
-    /// All spans of a trace, in the order of their starts; no batch when there is none.
-    pub fn trace(
-        &self,
-        tenant: &TenantId,
-        id: TraceId,
-        stats: &ScanStats,
-    ) -> Result<Vec<RecordBatch>, SegmentError> {
-        let mut found = Vec::new();
-        for (number, granule) in self.index.granules.iter().enumerate() {
-            if !self.is_of(granule, tenant) || !TraceIdBloom::may_contain(&granule.traces, &id.0) {
-                continue;
-            }
-            let reader = CheckedReader::new(self.file.clone());
-            let place = &self.places[number];
-            let ids =
-                self.read(&reader, place.group, &[stored::TRACE_ID], std::slice::from_ref(&place.rows))?;
-            let ids = ids.column(0).as_fixed_size_binary();
-            // Spans of a trace are neighbours.
-            if let Some(start) = (0..ids.len()).find(|row| ids.value(*row) == id.0) {
-                let end = (start..ids.len()).find(|row| ids.value(*row) != id.0).unwrap_or(ids.len());
-                stats.rows_matched.fetch_add((end - start) as u64, Relaxed);
-                let rows = place.rows.start + start..place.rows.start + end;
-                found.push(self.logical(&reader, &[number], &[rows])?);
-            }
-            stats.granules_scanned.fetch_add(1, Relaxed);
-            stats.rows_scanned.fetch_add(u64::from(granule.rows), Relaxed);
-            stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
-        }
-        Ok(found)
+    /// A reader for one step of a query.
+    pub(super) fn reader(&self) -> CheckedReader {
+        CheckedReader::new(self.file.clone())
     }
 
-    /// Whether the granule's rows are the tenant's; all of a granule are of one.
-    fn is_of(&self, granule: &Granule, tenant: &TenantId) -> bool {
-        granule
-            .streams
-            .first()
-            .is_some_and(|stream| self.index.streams[*stream as usize].tenant == tenant.as_str())
-    }
-
-    /// All rows of a granule with the columns of [`trine_schema::spans::schema`].
-    pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
-        let reader = CheckedReader::new(self.file.clone());
-        self.logical(&reader, &[number], std::slice::from_ref(&self.places[number].rows))
+    /// Damage at the index, or where index and rows do not fit.
+    pub(super) fn corrupt(&self, what: &str) -> SegmentError {
+        self.file.corrupt(self.file.index().start, what.to_owned())
     }
 
     /// Bytes on disk by Parquet column and by our own parts; for measuring.
     pub fn bytes_by_part(&self) -> Vec<(String, u64)> {
         let mut parts = std::collections::BTreeMap::<String, u64>::new();
-        for column in self.parquet.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns) {
+        let groups = self.groups.first().map(|group| group.metadata().row_groups()).unwrap_or_default();
+        for column in groups.iter().flat_map(RowGroupMetaData::columns) {
             *parts.entry(column.column_path().string()).or_default() +=
                 column.compressed_size().max(0) as u64;
         }
         let index = self.file.index();
         parts.insert("(index)".into(), index.end - index.start);
+        let traces = self.index.directory.range();
+        parts.insert("(traces)".into(), traces.end - traces.start);
+        let frames = self.index.frames.iter().map(|frame| frame.end - frame.start);
+        parts.insert("(summaries)".into(), frames.sum());
         parts.into_iter().collect()
     }
 
-    /// Columns of the file (by position, rising) for rows of a row group (rising and apart).
+    /// Columns of the file (by position, rising) for rows of a row group (rising and apart). Text is codes
+    /// where the row group has a dictionary; see [`Texts`].
     pub(super) fn read(
         &self,
         reader: &CheckedReader,
@@ -177,17 +159,17 @@ impl LoadedSpans {
     ) -> Result<RecordBatch, SegmentError> {
         let failed = |shown: &dyn std::fmt::Display| reader.error(self.file.index().start, shown);
         let want: usize = rows.iter().map(Range::len).sum();
-        let group_rows = self.parquet.metadata().row_group(group).num_rows().max(0) as usize;
+        let metadata = &self.groups[group];
+        let group_rows = metadata.metadata().row_group(group).num_rows().max(0) as usize;
         let selection = RowSelection::from_consecutive_ranges(rows.iter().cloned(), group_rows);
-        let mask = ProjectionMask::roots(self.parquet.parquet_schema(), positions.iter().copied());
-        let batches =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(reader.clone(), self.parquet.clone())
-                .with_row_groups(vec![group])
-                .with_projection(mask)
-                .with_row_selection(selection)
-                .with_batch_size(want.max(1))
-                .build()
-                .map_err(|error| failed(&error))?;
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), positions.iter().copied());
+        let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(reader.clone(), metadata.clone())
+            .with_row_groups(vec![group])
+            .with_projection(mask)
+            .with_row_selection(selection)
+            .with_batch_size(want.max(1))
+            .build()
+            .map_err(|error| failed(&error))?;
         let batches = batches.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
         let batch = match batches.as_slice() {
             [one] => one.clone(),
@@ -200,133 +182,44 @@ impl LoadedSpans {
         Ok(batch)
     }
 
-    /// Rows (rising and apart, by their places in the row group) with the columns of
-    /// [`trine_schema::spans::schema`]. All lie in these granules of one row group, rising.
-    pub(super) fn logical(
+    /// [`LoadedSpans::read`] where the rows may be many pieces: then whole granules are read and what was not
+    /// asked for is dropped, which is quicker than hopping.
+    pub(super) fn read_pieces(
         &self,
         reader: &CheckedReader,
         granules: &[usize],
+        positions: &[usize],
         rows: &[Range<usize>],
     ) -> Result<RecordBatch, SegmentError> {
+        /// A piece costs about as much as decoding so many rows.
+        const ROWS_PER_PIECE: usize = 24;
         let group = self.places[granules[0]].group;
-        let all: Vec<usize> = (stored::LABELS..stored::COUNT + self.index.attributes.len()).collect();
-        let read = self.read(reader, group, &all, rows)?;
-        let stored_column = |position: usize| read.column(position - stored::LABELS);
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(column::COUNT);
-        for logical in 0..column::COUNT {
-            columns.push(match (logical, stored_of(logical)) {
-                (_, Some(position)) => stored_column(position).clone(),
-                (column::STREAM, _) => self.references(&read, granules)?,
-                (column::PARENT_SPAN_ID, _) => {
-                    // Parents stand among all spans of the granules.
-                    let whole: Vec<Range<usize>> =
-                        granules.iter().map(|number| self.places[*number].rows.clone()).collect();
-                    let spans = self.read(reader, group, &[stored::SPAN_ID], &whole)?;
-                    let (distance, parent) =
-                        (stored_column(stored::PARENT_DISTANCE), stored_column(stored::PARENT_SPAN_ID));
-                    self.parents(distance, parent, rows, (&whole, spans.column(0)))?
-                }
-                (column::ATTRIBUTES, _) => self.attributes(&read)?,
-                _ => unreachable!("BUG: column {logical} comes from nowhere"),
-            });
+        let want: usize = rows.iter().map(Range::len).sum();
+        if positions.is_empty() {
+            let options = RecordBatchOptions::new().with_row_count(Some(want));
+            return Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)?);
         }
-        Ok(RecordBatch::try_new(schema(), columns)?)
-    }
-
-    /// Streams by the labels of rows.
-    fn references(&self, read: &RecordBatch, granules: &[usize]) -> Result<ArrayRef, SegmentError> {
-        let bad = |what: &str| self.file.corrupt(self.file.index().start, what.to_owned());
-        let mut by_labels: HashMap<&str, StreamRef> = HashMap::new();
-        for stream in granules.iter().flat_map(|number| &self.index.granules[*number].streams) {
-            by_labels.insert(&self.index.streams[*stream as usize].labels, self.streams[*stream as usize]);
+        let whole: Vec<Range<usize>> =
+            granules.iter().map(|number| self.places[*number].rows.clone()).collect();
+        let all: usize = whole.iter().map(Range::len).sum();
+        if rows.len() * ROWS_PER_PIECE < all {
+            return self.read(reader, group, positions, rows);
         }
-        let codes = read.column(0).as_dictionary::<Int32Type>();
-        let texts = codes.values().as_string::<i32>();
-        let known: Vec<Option<StreamRef>> =
-            texts.iter().map(|text| text.and_then(|text| by_labels.get(text).copied())).collect();
-        let references: Option<Vec<u32>> = codes
-            .keys()
-            .values()
-            .iter()
-            .map(|code| usize::try_from(*code).ok().and_then(|code| known.get(code).copied().flatten()))
-            .collect();
-        let references = references.ok_or_else(|| bad("labels of a row are not in the index"))?;
-        Ok(Arc::new(UInt32Array::from(references)))
-    }
-
-    /// `known`: places in the row group and the ids of the spans there.
-    fn parents(
-        &self,
-        distance: &ArrayRef,
-        elsewhere: &ArrayRef,
-        rows: &[Range<usize>],
-        known: (&[Range<usize>], &ArrayRef),
-    ) -> Result<ArrayRef, SegmentError> {
-        let (distance, elsewhere) = (distance.as_primitive::<Int32Type>(), elsewhere.as_fixed_size_binary());
-        let (places, spans) = (known.0, known.1.as_fixed_size_binary());
-        let mut parents = FixedSizeBinaryBuilder::with_capacity(distance.len(), 8);
-        // The granule of the row, and how many spans stand before it in `spans`.
-        let (mut granule, mut before) = (0, 0);
-        for (row, place) in rows.iter().cloned().flatten().enumerate() {
-            while places[granule].end <= place {
-                before += places[granule].len();
-                granule += 1;
-            }
-            if distance.is_valid(row) {
-                let parent = place as i64 - i64::from(distance.value(row));
-                let parent = usize::try_from(parent).ok().filter(|parent| places[granule].contains(parent));
-                let parent = parent.ok_or_else(|| {
-                    self.file.corrupt(self.file.index().start, "a parent is outside of its granule".into())
-                })?;
-                parents.append_value(spans.value(before + parent - places[granule].start))?;
-            } else if elsewhere.is_valid(row) {
-                parents.append_value(elsewhere.value(row))?;
-            } else {
-                parents.append_null();
-            }
+        let batch = self.read(reader, group, positions, &whole)?;
+        if want == all {
+            return Ok(batch);
         }
-        Ok(Arc::new(parents.finish()))
-    }
-
-    /// The attributes of rows from their own columns and the map of the others.
-    fn attributes(&self, read: &RecordBatch) -> Result<ArrayRef, SegmentError> {
-        let rest = read.column(stored::ATTRIBUTES - stored::LABELS);
-        if self.index.attributes.is_empty() {
-            return Ok(rest.clone());
+        let (mut kept, mut wanted) = (vec![false; all], rows.iter().cloned().flatten().peekable());
+        for (place, kept) in whole.into_iter().flatten().zip(&mut kept) {
+            *kept = wanted.next_if_eq(&place).is_some();
         }
-        let rest = rest.as_map();
-        let own: Vec<_> = (stored::COUNT..stored::COUNT + self.index.attributes.len())
-            .map(|position| read.column(position - stored::LABELS).as_string::<i32>())
-            .collect();
-        let schema = schema();
-        let DataType::Map(entries, _) = schema.field(column::ATTRIBUTES).data_type() else {
-            unreachable!("attributes are a map")
-        };
-        let DataType::Struct(fields) = entries.data_type() else { unreachable!("a map holds a struct") };
-        let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
-        let mut map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
-            .with_keys_field(fields[0].clone())
-            .with_values_field(fields[1].clone());
-        for row in 0..rest.len() {
-            for (name, values) in self.index.attributes.iter().zip(&own) {
-                if values.is_valid(row) {
-                    map.keys().append_value(name);
-                    map.values().append_value(values.value(row));
-                }
-            }
-            for (key, value) in attributes_of(rest, row) {
-                map.keys().append_value(key);
-                map.values().append_value(value);
-            }
-            map.append(true)?;
-        }
-        Ok(Arc::new(map.finish()))
+        Ok(filter_record_batch(&batch, &BooleanArray::from(kept))?)
     }
 }
 
 /// Where the granules lie; `None` when index and Parquet disagree.
-fn places(index: &SpanIndex, parquet: &ArrowReaderMetadata) -> Option<Vec<Place>> {
-    let mut groups = parquet.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize);
+fn places(index: &SpanIndex, metadata: &ParquetMetaData) -> Option<Vec<Place>> {
+    let mut groups = metadata.row_groups().iter().map(|group| group.num_rows().max(0) as usize);
     let (mut group, mut left, mut start) = (0, groups.next().unwrap_or(0), 0);
     let mut places = Vec::with_capacity(index.granules.len());
     for granule in &index.granules {
@@ -340,10 +233,43 @@ fn places(index: &SpanIndex, parquet: &ArrowReaderMetadata) -> Option<Vec<Place>
     (left == 0 && groups.next().is_none()).then_some(places)
 }
 
-/// The schema with codes in the place of labels.
-fn with_label_codes(schema: &SchemaRef) -> SchemaRef {
-    let mut fields = schema.fields().to_vec();
+/// Metadata by row group, with codes in the place of text where there is a dictionary. Without one Parquet's
+/// reader would have to make it.
+fn with_codes(plain: &ArrowReaderMetadata) -> parquet::errors::Result<Vec<ArrowReaderMetadata>> {
     let codes = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    fields[stored::LABELS] = Arc::new(fields[stored::LABELS].as_ref().clone().with_data_type(codes));
-    Arc::new(Schema::new(fields))
+    let descriptor = plain.parquet_schema();
+    let mut known: Vec<(Vec<bool>, ArrowReaderMetadata)> = Vec::new();
+    let mut groups = Vec::with_capacity(plain.metadata().num_row_groups());
+    for group in plain.metadata().row_groups() {
+        let mut coded = vec![false; plain.schema().fields().len()];
+        for (leaf, column) in group.columns().iter().enumerate() {
+            let root = descriptor.get_column_root_idx(leaf);
+            let text = *plain.schema().field(root).data_type() == DataType::Utf8;
+            coded[root] = text && column.dictionary_page_offset().is_some();
+        }
+        if let Some((_, metadata)) = known.iter().find(|(same, _)| *same == coded) {
+            groups.push(metadata.clone());
+            continue;
+        }
+        let fields = plain.schema().fields().iter().zip(&coded).map(|(field, coded)| {
+            let field = field.as_ref().clone();
+            if *coded { field.with_data_type(codes.clone()) } else { field }
+        });
+        let options =
+            ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields.collect::<Vec<_>>())));
+        let metadata = ArrowReaderMetadata::try_new(plain.metadata().clone(), options)?;
+        groups.push(metadata.clone());
+        known.push((coded, metadata));
+    }
+    Ok(groups)
+}
+
+/// The position of a stored column among those that were read.
+pub(super) fn place_among(positions: &[usize], position: usize) -> usize {
+    positions.binary_search(&position).expect("BUG: the column was read")
+}
+
+/// Positions of the columns of attributes.
+pub(super) fn own_columns(index: &SpanIndex) -> Range<usize> {
+    stored::COUNT..stored::COUNT + index.attributes.len()
 }

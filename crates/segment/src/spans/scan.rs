@@ -1,25 +1,32 @@
 //! The scan driver of spans: rows in memory and segments in, batches out.
 //!
 //! As for logs ([`crate::scan`]): steps run on the pool, a damaged segment is left out, named in the
-//! statistics and reported, and dropping the stream stops the work.
+//! statistics and reported, and dropping the stream stops the work. A step reads a row group, whose
+//! dictionaries are then decoded once.
 
-use std::{
-    cmp::Reverse,
-    sync::{Arc, atomic::Ordering::Relaxed},
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use arrow::array::{AsArray, RecordBatch};
-use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::TimestampNanosecondType;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use futures::StreamExt as _;
-use trine_schema::{RecordBatchStream, ScanError, SpanScan, StreamRegistry, spans::column};
+use trine_schema::{RecordBatchStream, ScanError, SpanScan, StreamRegistry};
 
-use super::{SpanSegment, filter};
+use super::{
+    SpanSegment,
+    filter::{self, Ids},
+    newest,
+    read::LoadedSpans,
+    rows::Shape,
+    search::Plan,
+};
 use crate::{
     SegmentError, StreamMatcher,
     scan::memtable_steps,
-    steps::{self, Cancel, Found, Work, on_pool},
+    steps::{self, Cancel, Found, Work},
 };
+
+/// Granules of one step when texts or whole rows are returned, so that steps can run side by side and
+/// none holds too much.
+const STEP_GRANULES_TEXT: usize = 8;
 
 /// What one query sees of the spans: rows in memory and segments on disk.
 #[derive(Clone, Default)]
@@ -37,12 +44,19 @@ pub type OnCorruptSpans = Arc<dyn Fn(&Arc<SpanSegment>, &SegmentError) + Send + 
 pub(super) struct Shared {
     pub scan: SpanScan,
     pub streams: StreamMatcher,
-    pub registry: Arc<StreamRegistry>,
+    /// The trace ids of the scan.
+    pub ids: Option<Ids>,
     pub on_corrupt: OnCorruptSpans,
     pub cancel: Cancel,
 }
 
 impl Shared {
+    pub fn new(scan: SpanScan, registry: &Arc<StreamRegistry>, on_corrupt: OnCorruptSpans) -> Arc<Self> {
+        let streams = StreamMatcher::of(registry.clone(), scan.tenant.clone(), scan.streams.clone());
+        let ids = scan.traces.clone().map(Ids::new);
+        Arc::new(Self { scan, streams, ids, on_corrupt, cancel: Cancel::default() })
+    }
+
     /// Whether nobody waits for the answer any more, or the deadline has passed.
     pub fn check(&self) -> Result<(), ScanError> {
         self.cancel.check()?;
@@ -65,8 +79,12 @@ impl Shared {
         }
     }
 
-    /// Whether a segment is worth a look; a damaged one is named.
-    pub fn is_usable(&self, segment: &SpanSegment) -> bool {
+    /// Segments that are worth a look; damaged ones are named. Without `in_time` those of any time.
+    pub fn usable(&self, segments: Vec<Arc<SpanSegment>>, in_time: bool) -> Vec<Arc<SpanSegment>> {
+        segments.into_iter().filter(|segment| self.is_usable(segment, in_time)).collect()
+    }
+
+    fn is_usable(&self, segment: &SpanSegment, in_time: bool) -> bool {
         let scan = &self.scan;
         if segment.is_damaged() {
             let named = format!("segment {} is damaged and left out", segment.path());
@@ -74,14 +92,67 @@ impl Shared {
             return false;
         }
         let meta = segment.meta();
-        let found = meta.min_timestamp <= scan.last
-            && meta.max_timestamp >= scan.start
-            && meta.tenants.contains(&scan.tenant);
+        let in_time = !in_time || (meta.min_timestamp <= scan.last && meta.max_timestamp >= scan.start);
+        let found = in_time && meta.tenants.contains(&scan.tenant);
         if !found {
-            scan.stats.segments_skipped.fetch_add(1, Relaxed);
+            self.skipped(segment);
         }
         found
     }
+
+    /// Counts a segment that is passed by as a whole.
+    fn skipped(&self, segment: &SpanSegment) {
+        self.scan.stats.segments_skipped.fetch_add(1, Relaxed);
+        self.scan.stats.granules_skipped.fetch_add(segment.granules() as u64, Relaxed);
+    }
+
+    /// What is to be read of a segment; its index is brought into memory when it may hold rows.
+    pub fn plan(&self, segment: &SpanSegment) -> Result<Option<(Arc<LoadedSpans>, Plan)>, SegmentError> {
+        self.check()?;
+        if !segment.may_hold(&self.scan, &self.streams, self.ids.as_ref())? {
+            self.skipped(segment);
+            return Ok(None);
+        }
+        let loaded = segment.load()?;
+        let Some(plan) = loaded.plan(&self.scan, &self.streams, self.ids.as_ref())? else {
+            self.skipped(segment);
+            return Ok(None);
+        };
+        let stats = &self.scan.stats;
+        stats.segments_scanned.fetch_add(1, Relaxed);
+        stats.granules_skipped.fetch_add((loaded.granules() - plan.granules.len()) as u64, Relaxed);
+        Ok(Some((loaded, plan)))
+    }
+
+    pub fn shape(&self) -> Shape<'_> {
+        let scan = &self.scan;
+        Shape { projection: &scan.projection, dictionaries: scan.dictionaries, schema: scan.schema() }
+    }
+
+    /// Rows of some granules of one row group.
+    fn read(
+        &self,
+        loaded: &LoadedSpans,
+        plan: &Plan,
+        granules: &[usize],
+    ) -> Result<RecordBatch, SegmentError> {
+        self.check()?;
+        let (scan, reader) = (&self.scan, loaded.reader());
+        let left = loaded.select(&reader, granules, (scan, scan.start), plan, self.ids.as_ref())?;
+        let rows = left.rows();
+        let found = match left.is_empty() || scan.projection.is_empty() {
+            true => without_columns(left.count()),
+            false => loaded.rows(&reader, &left.granules, &rows, &self.shape()),
+        }?;
+        scan.stats.rows_matched.fetch_add(found.num_rows() as u64, Relaxed);
+        scan.stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
+        Ok(found)
+    }
+}
+
+fn without_columns(rows: usize) -> Result<RecordBatch, SegmentError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::new(arrow::datatypes::Schema::empty()), vec![], &options)?)
 }
 
 /// Runs a scan over spans. Reading happens on a small pool of threads, a bounded number of steps ahead of
@@ -93,26 +164,33 @@ pub fn scan_spans(
     scan: SpanScan,
     on_corrupt: OnCorruptSpans,
 ) -> RecordBatchStream {
-    let cancel = Cancel::default();
-    let guard = cancel.guard();
-    let streams = StreamMatcher::of(registry.clone(), scan.tenant.clone(), scan.streams.clone());
-    let shared = Arc::new(Shared { scan, streams, registry, on_corrupt, cancel });
+    let shared = Shared::new(scan, &registry, on_corrupt);
+    let guard = shared.cancel.guard();
     if let Some(most) = shared.scan.newest {
-        let found = async move {
+        return futures::stream::once(async move {
             let _guard = guard;
-            on_pool(move || newest(snapshot, &shared, most)).await?
-        };
-        return futures::stream::once(found).boxed();
+            newest::newest(snapshot, shared, most).await
+        })
+        .boxed();
     }
     let memtable = memtable_steps(snapshot.memtable).map(Step::Memtable);
-    let segments = snapshot.segments.into_iter().filter(|segment| shared.is_usable(segment));
-    let steps: Vec<Step> = memtable.chain(segments.map(Step::Segment)).collect();
+    let segments = shared.usable(snapshot.segments, true).into_iter().map(Step::Plan);
+    let steps: Vec<Step> = memtable.chain(segments).collect();
     steps::stream(shared, steps, guard)
 }
 
 pub(super) enum Step {
     Memtable(Vec<RecordBatch>),
-    Segment(Arc<SpanSegment>),
+    Plan(Arc<SpanSegment>),
+    /// Granules of one row group.
+    Read(Arc<Planned>, Vec<usize>),
+}
+
+/// A segment of which rows are read.
+pub(super) struct Planned {
+    segment: Arc<SpanSegment>,
+    loaded: Arc<LoadedSpans>,
+    plan: Plan,
 }
 
 impl Work for Shared {
@@ -120,20 +198,26 @@ impl Work for Shared {
 
     fn run(&self, step: Step) -> Result<Found<Step>, ScanError> {
         self.check()?;
+        let nothing = || Found::Batches(Vec::new());
         match step {
             Step::Memtable(batches) => {
-                let kept = batches.iter().map(|batch| memtable(batch, self, &self.scan));
+                let kept = batches.iter().map(|batch| self.memtable(batch));
                 kept.collect::<Result<_, _>>().map(Found::Batches)
             }
-            Step::Segment(segment) => match segment.scan(&self.scan, &self.registry) {
-                Ok(found) => Ok(Found::Batches(found)),
-                Err(error) => self.failed(&segment, error).map(|()| Found::Batches(Vec::new())),
+            Step::Plan(segment) => match self.plan(&segment) {
+                Ok(None) => Ok(nothing()),
+                Ok(Some((loaded, plan))) => Ok(Found::Steps(self.steps(Planned { segment, loaded, plan }))),
+                Err(error) => self.failed(&segment, error).map(|()| nothing()),
+            },
+            Step::Read(planned, granules) => match self.read(&planned.loaded, &planned.plan, &granules) {
+                Ok(found) => Ok(Found::Batches(vec![found])),
+                Err(error) => self.failed(&planned.segment, error).map(|()| nothing()),
             },
         }
     }
 
     fn is_vain(&self, step: &Step) -> bool {
-        matches!(step, Step::Segment(segment) if segment.is_damaged())
+        matches!(step, Step::Read(planned, _) if planned.segment.is_damaged())
     }
 
     fn memory_limit(&self) -> Option<usize> {
@@ -141,51 +225,24 @@ impl Work for Shared {
     }
 }
 
-/// The rows in memory that pass.
-fn memtable(batch: &RecordBatch, shared: &Shared, scan: &SpanScan) -> Result<RecordBatch, ScanError> {
-    let stats = &scan.stats;
-    stats.rows_scanned.fetch_add(batch.num_rows() as u64, Relaxed);
-    stats.bytes_scanned.fetch_add(batch.get_array_memory_size() as u64, Relaxed);
-    let selected = filter::select(batch, scan, &shared.streams);
-    stats.rows_matched.fetch_add(u64::from(selected.count()), Relaxed);
-    filter::project(batch, scan, &selected).map_err(|error| ScanError::Storage(error.to_string()))
-}
-
-/// The newest rows in one batch, newest first.
-fn newest(snapshot: SpanSnapshot, shared: &Shared, most: usize) -> Result<RecordBatch, ScanError> {
-    let projection = (0..column::COUNT).collect();
-    let wide = SpanScan { projection, dictionaries: false, ..shared.scan.clone() };
-    let mut found = Vec::new();
-    for batch in &snapshot.memtable {
-        found.push(memtable(batch, shared, &wide)?);
+impl Shared {
+    /// The work of a plan in parts.
+    fn steps(&self, planned: Planned) -> Vec<Step> {
+        let planned = Arc::new(planned);
+        let most = if self.scan.projection.len() > 4 { STEP_GRANULES_TEXT } else { usize::MAX };
+        let group = |number: &usize| planned.loaded.places[*number].group;
+        let groups = planned.plan.granules.chunk_by(|a, b| group(a) == group(b));
+        let parts = groups.flat_map(|of_group| of_group.chunks(most));
+        parts.map(|part| Step::Read(planned.clone(), part.to_vec())).collect()
     }
-    let mut segments: Vec<_> = snapshot.segments.into_iter().filter(|s| shared.is_usable(s)).collect();
-    segments.sort_by_key(|segment| Reverse(segment.meta().max_timestamp));
-    for segment in segments {
-        shared.check()?;
-        found = vec![newest_of(&found, &wide, most)?];
-        let times = found[0].column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
-        let worst = times.values().last().filter(|_| times.len() >= most);
-        if worst.is_some_and(|worst| *worst > segment.meta().max_timestamp) || most == 0 {
-            break;
-        }
-        match segment.scan(&wide, &shared.registry) {
-            Ok(more) => found.extend(more),
-            Err(error) => shared.failed(&segment, error)?,
-        }
-    }
-    let newest = newest_of(&found, &wide, most)?;
-    let mut every = trine_body::RowSet::new(newest.num_rows() as u32);
-    every.insert_all();
-    filter::project(&newest, &shared.scan, &every).map_err(|error| ScanError::Storage(error.to_string()))
-}
 
-fn newest_of(batches: &[RecordBatch], scan: &SpanScan, most: usize) -> Result<RecordBatch, ScanError> {
-    let sorted = || {
-        let all = concat_batches(&scan.schema(), batches)?;
-        let newest_first = arrow::compute::SortOptions { descending: true, nulls_first: false };
-        let order = sort_to_indices(all.column(column::TIMESTAMP), Some(newest_first), Some(most))?;
-        take_record_batch(&all, &order)
-    };
-    sorted().map_err(|error: arrow::error::ArrowError| ScanError::Storage(error.to_string()))
+    /// The rows in memory that pass.
+    fn memtable(&self, batch: &RecordBatch) -> Result<RecordBatch, ScanError> {
+        let stats = &self.scan.stats;
+        stats.rows_scanned.fetch_add(batch.num_rows() as u64, Relaxed);
+        stats.bytes_scanned.fetch_add(batch.get_array_memory_size() as u64, Relaxed);
+        let selected = filter::select(batch, &self.scan, &self.streams, self.ids.as_ref());
+        stats.rows_matched.fetch_add(u64::from(selected.count()), Relaxed);
+        filter::project(batch, &self.scan, &selected).map_err(|error| ScanError::Storage(error.to_string()))
+    }
 }

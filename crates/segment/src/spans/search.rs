@@ -1,218 +1,313 @@
 //! Searching a segment of spans: granules by what the index says, then the columns that are asked about,
-//! then the rows that are left.
+//! cheap ones first and only where rows are left, then the rows that are left.
 
 use std::{ops::Range, sync::atomic::Ordering::Relaxed};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, MapArray, RecordBatch},
-    compute::{concat_batches, sort_to_indices, take_record_batch},
-    datatypes::{Int32Type, Int64Type, TimestampNanosecondType, UInt8Type},
+    array::{Array, ArrayRef, AsArray},
+    datatypes::{Int64Type, TimestampNanosecondType, UInt8Type},
 };
-use hashbrown::HashSet;
-use trine_schema::{
-    SpanScan, StreamRegistry,
-    columns::attributes_of,
-    spans::{column, schema},
+use trine_model::TenantId;
+use trine_schema::{SpanScan, columns::attributes_of};
+
+use super::{
+    columns::stored,
+    filter::Ids,
+    index::{Granule, holds},
+    numbers::NumberSet,
+    read::{LoadedSpans, Texts},
+    values,
 };
+use crate::{SegmentError, StreamMatcher, file::CheckedReader};
 
-use super::{columns::stored, index::Granule, read::LoadedSpans};
-use crate::{SegmentError, file::CheckedReader};
-
-/// Which values of the index the scan asks for.
-struct Wanted {
-    /// By number of the stream.
+/// What a scan means in one segment.
+pub(super) struct Plan {
+    /// Granules that may hold rows of the scan, rising.
+    pub granules: Vec<usize>,
+    /// By number of the stream: whether it fits.
     streams: Vec<bool>,
-    /// Number of the operation.
-    operation: Option<u32>,
-    /// Positions of the attributes' columns; `None` for those in the map.
-    attributes: Vec<Option<usize>>,
+}
+
+/// A condition on an attribute.
+struct Attribute<'a> {
+    name: &'a str,
+    value: &'a str,
+    /// Its column and the hash of the value; without a column of its own it stands in the map.
+    own: Option<(usize, u64)>,
 }
 
 impl LoadedSpans {
-    /// The spans that satisfy all conditions, newest first when only the newest are asked for.
-    pub fn scan(&self, scan: &SpanScan, registry: &StreamRegistry) -> Result<Vec<RecordBatch>, SegmentError> {
-        let Some(wanted) = self.wanted(scan, registry) else { return Ok(Vec::new()) };
-        let fits = |number: &usize| may_match(&self.index.granules[*number], scan, &wanted);
-        let mut order: Vec<usize> = (0..self.granules()).filter(fits).collect();
-        let skipped = self.granules() - order.len();
-        scan.stats.granules_skipped.fetch_add(skipped as u64, Relaxed);
-        if scan.newest.is_some() {
-            order.sort_by_key(|number| std::cmp::Reverse(self.index.granules[*number].max));
-        }
-        let mut found: Vec<RecordBatch> = Vec::new();
-        // The newest are looked for granule by granule, everything else by row group, whose dictionaries are then
-        // read once.
-        let of_one =
-            |a: &usize, b: &usize| scan.newest.is_none() && self.places[*a].group == self.places[*b].group;
-        for granules in order.chunk_by(of_one) {
-            let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
-            if let Some(newest) = scan.newest.filter(|newest| rows >= *newest) {
-                found = vec![newest_of(&found, newest)?];
-                let times =
-                    found[0].column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
-                if times.last().is_none_or(|oldest| *oldest > self.index.granules[granules[0]].max) {
-                    break;
-                }
-            }
-            found.extend(self.search(granules, scan, &wanted)?);
-        }
-        if let Some(newest) = scan.newest.filter(|_| !found.is_empty()) {
-            found = vec![newest_of(&found, newest)?];
-        }
-        for batch in &mut found {
-            let mut columns =
-                scan.projection.iter().map(|place| batch.column(*place).clone()).collect::<Vec<_>>();
-            if let Some(place) =
-                scan.projection.iter().position(|p| scan.dictionaries && *p == column::OPERATION)
-            {
-                columns[place] =
-                    arrow::compute::cast(&columns[place], &trine_schema::spans::operation_codes())?;
-            }
-            let rows = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            *batch = RecordBatch::try_new_with_options(scan.schema(), columns, &rows)?;
-        }
-        let rows: usize = found.iter().map(RecordBatch::num_rows).sum();
-        scan.stats.rows_matched.fetch_add(rows as u64, Relaxed);
-        Ok(found)
-    }
-
-    /// `None` when no row can match.
-    fn wanted(&self, scan: &SpanScan, registry: &StreamRegistry) -> Option<Wanted> {
-        let of_tenant = |number: &usize| self.index.streams[*number].tenant == scan.tenant.as_str();
-        let matches = |number: usize| {
-            let stream = registry.get(self.streams[number]);
-            of_tenant(&number) && scan.streams.iter().all(|matcher| matcher.matches(&stream))
-        };
-        let streams: Vec<bool> = (0..self.streams.len()).map(matches).collect();
+    /// What is to be read for a scan; `None` when nothing is.
+    pub(super) fn plan(
+        &self,
+        scan: &SpanScan,
+        streams: &StreamMatcher,
+        ids: Option<&Ids>,
+    ) -> Result<Option<Plan>, SegmentError> {
+        let matches = streams.matches_each(&self.streams);
+        let fitting: Vec<u32> = (0..matches.len() as u32).filter(|n| matches[*n as usize]).collect();
+        let of_tenant = |number: &u32| self.index.streams[*number as usize].tenant == scan.tenant.as_str();
+        let every_stream = scan.streams.is_empty();
         let operation = match &scan.operation {
             None => None,
-            Some(name) => Some(self.index.operations.iter().position(|known| known == name)? as u32),
+            Some(name) => match self.index.operations.iter().position(|known| known == name) {
+                Some(number) => Some(number as u32),
+                None => return Ok(None),
+            },
         };
-        let place = |(name, _): &(String, String)| {
-            self.index.attributes.binary_search(name).ok().map(|place| stored::COUNT + place)
+        if fitting.is_empty() {
+            return Ok(None);
+        }
+        let attributes = self.attributes_of(scan);
+        let fits = |granule: &Granule| {
+            granule.max >= scan.start
+                && granule.min <= scan.last
+                && granule.longest >= *scan.duration.start()
+                && granule.shortest <= *scan.duration.end()
+                && scan.status_code.is_none_or(|code| granule.statuses >> code.min(7) & 1 == 1)
+                && operation.is_none_or(|number| granule.operations.contains(number))
+                && granule.streams.iter().next().is_some_and(|first| of_tenant(&first))
+                && (every_stream || any_of(&granule.streams, &fitting, &matches))
+                && attributes.iter().all(|attribute| match attribute.own {
+                    Some((column, hash)) => granule.values.may_contain(column, hash),
+                    // The map is the first of the columns that may be empty.
+                    None => granule.holds & 1 == 1,
+                })
         };
-        let attributes = scan.attributes.iter().map(place).collect();
-        streams.contains(&true).then_some(Wanted { streams, operation, attributes })
+        debug_assert_eq!(holds::COLUMNS[0], stored::ATTRIBUTES);
+        let mut granules: Vec<usize> = match ids {
+            None => (0..self.granules()).collect(),
+            Some(ids) => {
+                let traces = self.index.directory.find(&self.reader(), ids.sorted())?;
+                traces.into_iter().flat_map(|trace| self.index.granules_of(trace)).collect()
+            }
+        };
+        granules.dedup();
+        granules.retain(|number| fits(&self.index.granules[*number]));
+        Ok((!granules.is_empty()).then_some(Plan { granules, streams: matches }))
     }
 
-    /// The rows of some granules of one row group that match, if there are any.
-    fn search(
-        &self,
-        granules: &[usize],
-        scan: &SpanScan,
-        wanted: &Wanted,
-    ) -> Result<Option<RecordBatch>, SegmentError> {
-        let reader = CheckedReader::new(self.file.clone());
-        let group = self.places[granules[0]].group;
-        let places: Vec<Range<usize>> =
-            granules.iter().map(|number| self.places[*number].rows.clone()).collect();
-        let indexed: Vec<&Granule> = granules.iter().map(|number| &self.index.granules[*number]).collect();
-        let rows = places.iter().map(Range::len).sum();
-        let mut selected = vec![true; rows];
-        let column = |position: usize| -> Result<ArrayRef, SegmentError> {
-            Ok(self.read(&reader, group, &[position], &places)?.column(0).clone())
+    fn attributes_of<'a>(&self, scan: &'a SpanScan) -> Vec<Attribute<'a>> {
+        let of = |(name, value): &'a (String, String)| {
+            let column = self.index.attributes.binary_search(name).ok();
+            let own = column.map(|column| (column, values::hash(value.as_bytes())));
+            Attribute { name, value, own }
         };
-        if indexed.iter().any(|granule| granule.min < scan.start || granule.max > scan.last) {
-            let times = column(stored::TIMESTAMP)?;
+        let mut attributes: Vec<Attribute<'a>> = scan.attributes.iter().map(of).collect();
+        // Columns are cheaper than the map.
+        attributes.sort_by_key(|attribute| attribute.own.is_none());
+        attributes
+    }
+
+    /// Whether the granule's rows are the tenant's; all of a granule are of one.
+    pub(super) fn is_of(&self, granule: usize, tenant: &TenantId) -> bool {
+        let first = self.index.granules[granule].streams.iter().next();
+        first.is_some_and(|stream| self.index.streams[stream as usize].tenant == tenant.as_str())
+    }
+
+    /// The rows of some granules of one row group that satisfy a scan, which started at `start` or later.
+    pub(super) fn select<'a>(
+        &'a self,
+        reader: &'a CheckedReader,
+        granules: &[usize],
+        (scan, start): (&SpanScan, i64),
+        plan: &Plan,
+        ids: Option<&Ids>,
+    ) -> Result<Selection<'a>, SegmentError> {
+        let mut left = Selection::new(self, reader, granules);
+        let rows = left.kept.len() as u64;
+        self.apply(&mut left, (scan, start), plan, ids)?;
+        let stats = &scan.stats;
+        stats.granules_scanned.fetch_add(granules.len() as u64, Relaxed);
+        stats.rows_scanned.fetch_add(rows, Relaxed);
+        Ok(left)
+    }
+
+    /// Applies the conditions until no row is left.
+    fn apply(
+        &self,
+        left: &mut Selection<'_>,
+        (scan, start): (&SpanScan, i64),
+        plan: &Plan,
+        ids: Option<&Ids>,
+    ) -> Result<(), SegmentError> {
+        if left.indexed().any(|granule| granule.min < start || granule.max > scan.last) {
+            let times = left.column(stored::TIMESTAMP)?;
             let times = times.as_primitive::<TimestampNanosecondType>().values();
-            keep(&mut selected, |row| (scan.start..=scan.last).contains(&times[row]));
+            left.keep(|row| (start..=scan.last).contains(&times[row]));
         }
-        let streams = || indexed.iter().flat_map(|granule| &granule.streams);
-        if !streams().all(|stream| wanted.streams[*stream as usize]) {
-            // Tenants with equal labels are told apart by their granules.
-            let fitting: HashSet<&str> = streams()
-                .filter(|stream| wanted.streams[**stream as usize])
-                .map(|stream| self.index.streams[*stream as usize].labels.as_str())
-                .collect();
-            let labels = column(stored::LABELS)?;
-            let codes = labels.as_dictionary::<Int32Type>();
-            let texts = codes.values().as_string::<i32>();
-            let fits: Vec<bool> =
-                texts.iter().map(|text| text.is_some_and(|t| fitting.contains(t))).collect();
-            let keys = codes.keys().values();
-            keep(&mut selected, |row| {
-                usize::try_from(keys[row]).is_ok_and(|code| fits.get(code) == Some(&true))
-            });
+        if let Some(ids) = ids.filter(|_| !left.is_empty()) {
+            let traces = left.column(stored::TRACE_ID)?;
+            let traces = traces.as_fixed_size_binary();
+            left.keep(|row| ids.contains(traces.value(row)));
         }
-        if let Some(traces) = &scan.traces {
-            let ids = column(stored::TRACE_ID)?;
-            let ids = ids.as_fixed_size_binary();
-            keep(&mut selected, |row| traces.binary_search(&super::filter::trace_id(ids, row)).is_ok());
-        }
-        if scan.duration != (i64::MIN..=i64::MAX) {
-            let durations = column(stored::DURATION)?;
-            let durations = durations.as_primitive::<Int64Type>().values();
-            keep(&mut selected, |row| scan.duration.contains(&durations[row]));
-        }
-        if let Some(name) = scan.operation.as_ref().filter(|_| indexed.iter().any(|g| g.operations.len() > 1))
+        // Codes from 7 on share a bit.
+        if let Some(code) = scan.status_code
+            && (code >= 7 || left.indexed().any(|granule| granule.statuses != 1 << code))
         {
-            let names = column(stored::OPERATION)?;
-            let names = names.as_string::<i32>();
-            keep(&mut selected, |row| names.value(row) == name);
-        }
-        if let Some(code) = scan.status_code {
-            let codes = column(stored::STATUS_CODE)?;
+            let codes = left.column(stored::STATUS_CODE)?;
             let codes = codes.as_primitive::<UInt8Type>().values();
-            keep(&mut selected, |row| codes[row] == code);
+            left.keep(|row| codes[row] == code);
         }
-        for ((name, value), place) in scan.attributes.iter().zip(&wanted.attributes) {
-            if !selected.contains(&true) {
+        if left.indexed().any(|granule| {
+            granule.shortest < *scan.duration.start() || granule.longest > *scan.duration.end()
+        }) {
+            let durations = left.column(stored::DURATION)?;
+            let durations = durations.as_primitive::<Int64Type>().values();
+            left.keep(|row| scan.duration.contains(&durations[row]));
+        }
+        let streams = |left: &Selection<'_>| -> Vec<u32> {
+            left.indexed().flat_map(|granule| granule.streams.iter()).collect()
+        };
+        if !scan.streams.is_empty() && !streams(left).iter().all(|stream| plan.streams[*stream as usize]) {
+            // Tenants with equal labels are told apart by their granules.
+            let labels = left.column(stored::LABELS)?;
+            let fitting: hashbrown::HashSet<&str> = streams(left)
+                .into_iter()
+                .filter(|stream| plan.streams[*stream as usize])
+                .map(|stream| self.index.streams[stream as usize].labels.as_str())
+                .collect();
+            left.keep_texts(&labels, |text| text.is_some_and(|text| fitting.contains(text)));
+        }
+        if let Some(name) = &scan.operation
+            && left.indexed().any(|granule| granule.operations.iter().nth(1).is_some())
+        {
+            let names = left.column(stored::OPERATION)?;
+            left.keep_texts(&names, |text| text == Some(name));
+        }
+        for Attribute { name, value, own } in self.attributes_of(scan) {
+            if left.is_empty() {
                 break;
             }
-            // Without a column of its own it stands in the map.
-            match place {
-                Some(place) => {
-                    let own = column(*place)?;
-                    let own = own.as_string::<i32>();
-                    keep(&mut selected, |row| own.is_valid(row) && own.value(row) == value);
+            match own {
+                Some((column, _)) => {
+                    let own = left.column(stored::COUNT + column)?;
+                    left.keep_texts(&own, |text| text == Some(value));
                 }
                 None => {
-                    let rest = column(stored::ATTRIBUTES)?;
-                    let rest: &MapArray = rest.as_map();
-                    let first = |row| attributes_of(rest, row).find(|(key, _)| key == name);
-                    keep(&mut selected, |row| first(row).is_some_and(|(_, found)| found == value));
+                    let rest = left.column(stored::ATTRIBUTES)?;
+                    let rest = rest.as_map();
+                    let first = |row| attributes_of(rest, row).find(|(key, _)| *key == name);
+                    left.keep_few(|row| first(row).is_some_and(|(_, found)| found == value));
                 }
             }
         }
+        Ok(())
+    }
+}
+
+/// Whether a set has one of these numbers; `fits` tells the same by number.
+fn any_of(set: &NumberSet, numbers: &[u32], fits: &[bool]) -> bool {
+    /// Above so many it is quicker to go through the set.
+    const FEW: usize = 16;
+    if numbers.len() <= FEW {
+        numbers.iter().any(|number| set.contains(*number))
+    } else {
+        set.iter().any(|number| fits[number as usize])
+    }
+}
+
+/// Rows of some granules of a row group that are still in question.
+pub(super) struct Selection<'a> {
+    spans: &'a LoadedSpans,
+    reader: &'a CheckedReader,
+    /// Granules with rows that are left.
+    pub granules: Vec<usize>,
+    /// Their rows one behind the other.
+    kept: Vec<bool>,
+}
+
+impl<'a> Selection<'a> {
+    /// All rows.
+    fn new(spans: &'a LoadedSpans, reader: &'a CheckedReader, granules: &[usize]) -> Self {
+        let rows = granules.iter().map(|number| spans.places[*number].rows.len()).sum();
+        Self { spans, reader, granules: granules.to_vec(), kept: vec![true; rows] }
+    }
+
+    /// Whether no row is left.
+    pub fn is_empty(&self) -> bool {
+        self.granules.is_empty()
+    }
+
+    fn indexed(&self) -> impl Iterator<Item = &'a Granule> + '_ {
+        self.granules.iter().map(|number| &self.spans.index.granules[*number])
+    }
+
+    /// A column of all rows of the granules that are left.
+    pub fn column(&self, position: usize) -> Result<ArrayRef, SegmentError> {
+        let places: Vec<Range<usize>> =
+            self.granules.iter().map(|number| self.spans.places[*number].rows.clone()).collect();
+        let group = self.spans.places[self.granules[0]].group;
+        Ok(self.spans.read(self.reader, group, &[position], &places)?.column(0).clone())
+    }
+
+    /// Keeps the rows for which a cheap test holds.
+    fn keep(&mut self, test: impl Fn(usize) -> bool) {
+        self.kept.iter_mut().enumerate().for_each(|(row, kept)| *kept &= test(row));
+        self.narrow();
+    }
+
+    /// Keeps the rows for which a dear test holds.
+    fn keep_few(&mut self, test: impl Fn(usize) -> bool) {
+        self.kept.iter_mut().enumerate().filter(|(_, kept)| **kept).for_each(|(row, kept)| *kept = test(row));
+        self.narrow();
+    }
+
+    /// Keeps the rows whose text passes; each text of a dictionary is looked at once.
+    fn keep_texts(&mut self, column: &ArrayRef, test: impl Fn(Option<&str>) -> bool) {
+        match Texts::of(column) {
+            Texts::Coded(codes, values) => {
+                let fits: Vec<bool> = values.iter().map(&test).collect();
+                let null = test(None);
+                let keys = codes.keys();
+                if keys.null_count() == 0 {
+                    let keys = keys.values();
+                    self.keep(|row| fits.get(keys[row] as usize) == Some(&true));
+                } else {
+                    self.keep(|row| codes.key(row).map_or(null, |code| fits.get(code) == Some(&true)));
+                }
+            }
+            texts @ Texts::Plain(_) => self.keep_few(|row| test(texts.get(row))),
+        }
+    }
+
+    /// Drops granules without rows.
+    fn narrow(&mut self) {
+        let (mut start, mut kept) = (0, Vec::with_capacity(self.kept.len()));
+        let (spans, rows) = (self.spans, &self.kept);
+        self.granules.retain(|number| {
+            let end = start + spans.places[*number].rows.len();
+            let of_granule = &rows[start..end];
+            start = end;
+            let left = of_granule.contains(&true);
+            if left {
+                kept.extend_from_slice(of_granule);
+            }
+            left
+        });
+        self.kept = kept;
+    }
+
+    /// Number of rows that are left.
+    pub fn count(&self) -> usize {
+        self.kept.iter().filter(|kept| **kept).count()
+    }
+
+    /// The rows that are left, by their places in the row group.
+    pub fn rows(&self) -> Vec<Range<usize>> {
+        let places = self.granules.iter().flat_map(|number| self.spans.places[*number].rows.clone());
         let mut found: Vec<Range<usize>> = Vec::new();
-        let hits = places.iter().cloned().flatten().zip(&selected).filter(|(_, kept)| **kept);
-        for (place, _) in hits {
+        for (place, _) in places.zip(&self.kept).filter(|(_, kept)| **kept) {
             match found.last_mut() {
                 Some(last) if last.end == place => last.end = place + 1,
                 _ => found.push(place..place + 1),
             }
         }
-        let matched = (!found.is_empty()).then(|| self.logical(&reader, granules, &found)).transpose()?;
-        let stats = &scan.stats;
-        stats.granules_scanned.fetch_add(granules.len() as u64, Relaxed);
-        stats.rows_scanned.fetch_add(rows as u64, Relaxed);
-        stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
-        Ok(matched)
+        found
     }
-}
 
-/// Whether the index leaves the granule in.
-fn may_match(granule: &Granule, scan: &SpanScan, wanted: &Wanted) -> bool {
-    granule.max >= scan.start
-        && granule.min <= scan.last
-        && granule.longest >= *scan.duration.start()
-        && scan.status_code.is_none_or(|code| granule.statuses >> code.min(7) & 1 == 1)
-        && scan.traces.as_ref().is_none_or(|ids| {
-            ids.iter().any(|id| trine_body::TraceIdBloom::may_contain(&granule.traces, &id.0))
-        })
-        && wanted.operation.is_none_or(|number| granule.operations.binary_search(&number).is_ok())
-        && granule.streams.iter().any(|stream| wanted.streams[*stream as usize])
-}
-
-/// Keeps the rows for which `test` holds.
-fn keep(selected: &mut [bool], test: impl Fn(usize) -> bool) {
-    selected.iter_mut().enumerate().filter(|(_, kept)| **kept).for_each(|(row, kept)| *kept = test(row));
-}
-
-/// The rows that started last, newest first.
-fn newest_of(batches: &[RecordBatch], most: usize) -> Result<RecordBatch, SegmentError> {
-    let all = concat_batches(&schema(), batches)?;
-    let newest_first = arrow::compute::SortOptions { descending: true, nulls_first: false };
-    let order = sort_to_indices(all.column(column::TIMESTAMP), Some(newest_first), Some(most))?;
-    Ok(take_record_batch(&all, &order)?)
+    /// Positions of the rows that are left among all rows of the granules that are left.
+    pub fn kept(&self) -> impl Iterator<Item = usize> + '_ {
+        self.kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(row, _)| row)
+    }
 }

@@ -3,14 +3,22 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch},
+    array::{AsArray, RecordBatch},
     compute::{max, min},
     datatypes::{Int64Type, TimestampNanosecondType, UInt8Type},
 };
-use trine_body::TraceIdBloom;
-use trine_schema::spans::column;
+use hashbrown::HashMap;
+use trine_schema::{columns::attributes_of, spans::column};
 
-use super::{SpanSegment, filter::trace_id, index::Granule, read::LoadedSpans};
+use super::{
+    SpanSegment,
+    columns::stored,
+    directory,
+    index::Granule,
+    read::{LoadedSpans, Texts},
+    summary::{Summaries, decode_frame},
+    values,
+};
 use crate::{
     SegmentError,
     verify::{on_pool, verify_blocks},
@@ -18,66 +26,123 @@ use crate::{
 };
 
 impl SpanSegment {
-    /// Checks every block, the root, and the index against the rows. Runs on a thread of the scan pool.
+    /// Checks every block, the root, and the index and the summaries against the rows. Runs on a thread of the
+    /// scan pool.
     pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
         let segment = self.clone();
         on_pool(move || {
             verify_blocks(&segment.file, segment.meta())?;
-            let loaded = segment.load_once()?;
-            for (number, granule) in loaded.index.granules.iter().enumerate() {
-                loaded.check(number, granule, &loaded.granule(number)?)?;
-            }
-            Ok(())
+            segment.load_once()?.check()
         })
         .await
     }
 }
 
 impl LoadedSpans {
+    fn check(&self) -> Result<(), SegmentError> {
+        // Summaries are made again from the rows and compared with those of the file.
+        let mut again = Summaries::default();
+        let numbers =
+            |names: &'_ [String]| -> HashMap<String, u32> { names.iter().cloned().zip(0..).collect() };
+        let (services, operations) = (numbers(&self.index.services), numbers(&self.index.operations));
+        let of = |numbers: &HashMap<String, u32>, name: &str| numbers.get(name).copied().unwrap_or(u32::MAX);
+        let mut tenant = None;
+        for (number, granule) in self.index.granules.iter().enumerate() {
+            let batch = self.granule(number)?;
+            self.check_granule(number, granule, &batch)?;
+            let first = granule.streams.iter().next().unwrap_or_default();
+            let whose = &self.index.streams[first as usize].tenant;
+            if tenant.replace(whose).is_some_and(|last| last != whose) {
+                again.end_tenant();
+            }
+            let names = batch.column(column::OPERATION).as_string::<i32>();
+            let (reader, place) = (self.reader(), &self.places[number]);
+            let read =
+                self.read(&reader, place.group, &[stored::SERVICE], std::slice::from_ref(&place.rows))?;
+            let of_rows = Texts::of(read.column(0));
+            let first = again.add(&batch, |row| {
+                (of(&services, of_rows.get(row).unwrap_or("")), of(&operations, names.value(row)))
+            })?;
+            if first != granule.first_trace {
+                return Err(self.differs(number, "the number of its first trace"));
+            }
+        }
+        again.end_frame()?;
+        if again.hashes.len() != self.index.traces as usize {
+            return Err(self.corrupt("the index names another number of traces"));
+        }
+        self.check_traces(&again)
+    }
+
+    /// Summaries and table of traces against those made from the rows.
+    fn check_traces(&self, again: &Summaries) -> Result<(), SegmentError> {
+        let reader = self.reader();
+        let mut start = 0;
+        for (number, end) in again.ends.iter().enumerate() {
+            let made = decode_frame(&again.frames[start..*end as usize], &self.index);
+            let made = made.map_err(|bad| self.corrupt(&format!("{} cannot be made again", bad.0)))?;
+            if self.frame(&reader, number)? != made {
+                return Err(self.corrupt(&format!("the summaries of frame {number} do not fit the rows")));
+            }
+            start = *end as usize;
+        }
+        let (directory, table) = directory::encode(&again.hashes, self.index.directory.offset);
+        if directory != self.index.directory || reader.read(directory.range())? != table {
+            return Err(self.corrupt("the table of traces does not fit the rows"));
+        }
+        Ok(())
+    }
+
+    fn differs(&self, number: usize, what: &str) -> SegmentError {
+        self.corrupt(&format!("the index does not fit granule {number}: {what}"))
+    }
+
     /// The index of a granule against its rows.
-    fn check(&self, number: usize, granule: &Granule, batch: &RecordBatch) -> Result<(), SegmentError> {
-        let differs = |what: &str| {
-            let what = format!("the index does not fit granule {number}: {what}");
-            Err(self.file.corrupt(self.file.index().start, what))
-        };
+    fn check_granule(
+        &self,
+        number: usize,
+        granule: &Granule,
+        batch: &RecordBatch,
+    ) -> Result<(), SegmentError> {
         let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
         if (min(times), max(times)) != (Some(granule.min), Some(granule.max)) {
-            return differs("its times");
+            return Err(self.differs(number, "its times"));
         }
         let durations = batch.column(column::DURATION).as_primitive::<Int64Type>();
-        if max(durations) != Some(granule.longest) {
-            return differs("its longest span");
+        if (min(durations), max(durations)) != (Some(granule.shortest), Some(granule.longest)) {
+            return Err(self.differs(number, "its durations"));
         }
         let codes = batch.column(column::STATUS_CODE).as_primitive::<UInt8Type>().values();
         if codes.iter().fold(0, |all, code| all | 1 << code.min(&7)) != granule.statuses {
-            return differs("its status codes");
+            return Err(self.differs(number, "its status codes"));
         }
-        let named = |streams: &[u32]| {
-            let mut found: Vec<u32> = streams.to_vec();
-            found.sort_unstable();
-            found.dedup();
-            found
+        let once = |mut numbers: Vec<u32>| {
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers
         };
-        let known: Vec<u32> = granule.streams.iter().map(|stream| self.streams[*stream as usize]).collect();
-        if named(stream_refs(batch)) != named(&known) {
-            return differs("its streams");
+        let known = granule.streams.iter().map(|stream| self.streams[stream as usize]).collect();
+        if once(stream_refs(batch).to_vec()) != once(known) {
+            return Err(self.differs(number, "its streams"));
         }
         let names = batch.column(column::OPERATION).as_string::<i32>();
         let mut found: Vec<&str> = names.iter().flatten().collect();
         found.sort_unstable();
         found.dedup();
-        let mut known: Vec<&str> = granule
-            .operations
-            .iter()
-            .map(|number| self.index.operations[*number as usize].as_str())
-            .collect();
+        let known = granule.operations.iter().map(|number| self.index.operations[number as usize].as_str());
+        let mut known: Vec<&str> = known.collect();
         known.sort_unstable();
         if found != known {
-            return differs("its operations");
+            return Err(self.differs(number, "its operations"));
         }
-        let ids = batch.column(column::TRACE_ID).as_fixed_size_binary();
-        if !(0..ids.len()).all(|row| TraceIdBloom::may_contain(&granule.traces, &trace_id(ids, row).0)) {
-            return differs("the filter denies a trace id");
+        let map = batch.column(column::ATTRIBUTES).as_map();
+        for row in 0..batch.num_rows() {
+            for (at, name) in self.index.attributes.iter().enumerate() {
+                let first = attributes_of(map, row).find(|(key, _)| key == name);
+                if first.is_some_and(|(_, v)| !granule.values.may_contain(at, values::hash(v.as_bytes()))) {
+                    return Err(self.differs(number, "the filter denies a value"));
+                }
+            }
         }
         Ok(())
     }

@@ -1,57 +1,52 @@
 //! Writing a segment of spans.
 //!
-//! Granules are encoded as they come; a row group's pages are held until it is full.
+//! Granules are taken as they come and encoded when their row group is full: columns with few values as
+//! dictionaries that we fill ourselves ([`crate::pages`]), the others by Parquet's writers. Behind the row
+//! groups come the table of traces, their summaries and the index.
 
 use std::{io::Write, sync::Arc};
 
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeBinaryBuilder, Int32Array, MapArray,
-        MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
-    },
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::{max, min},
-    datatypes::{DataType, Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type},
+    datatypes::{Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use hashbrown::HashMap;
 use parquet::{
     arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     basic::{Compression, Encoding, ZstdLevel},
+    column::writer::ColumnCloseResult,
     file::{
         properties::{EnabledStatistics, WriterProperties},
         writer::SerializedFileWriter,
     },
-    schema::types::ColumnPath,
+    schema::types::{ColumnDescPtr, ColumnPath},
 };
-use trine_body::TraceIdBloom;
-use trine_schema::{
-    Stream, StreamRegistry,
-    columns::attributes_of,
-    spans::{self, column},
-};
+use trine_schema::{Stream, StreamRegistry, columns::attributes_of, spans::column};
 
 use super::{
     ROW_GROUP_ROWS, SPAN_GRANULE_ROWS, SortedSpans,
     columns::{stored, stored_of, stored_schema},
-    index::{Granule, SpanIndex, StreamName},
+    directory,
+    index::{Granule, SpanIndex, StreamName, holds},
+    numbers::NumberSet,
+    shape::{frequent, parents, split_attributes},
+    summary::Summaries,
+    values::{self, MAX_VALUES, ValueFilter},
 };
 use crate::{
     BodyEncoding, SegmentError, SegmentMeta, WriteOptions,
     blocks::BlockWriter,
-    write::{FileEnd, begin_parquet, close_parquet, stream_refs},
+    pages::{Dictionary, Run, dictionary_chunk},
+    write::{FileEnd, add_run, begin_parquet, close_parquet, io_error, stream_refs},
 };
 
-/// An attribute gets a column when one span in so many has it …
-const COLUMN_SHARE: usize = 100;
-/// … and it is among so many most frequent ones.
-const MAX_COLUMNS: usize = 64;
 /// Rows that Parquet's writer takes at once; pages can end only between two of them.
 const WRITE_BATCH_ROWS: usize = 512;
 /// Size at which a page ends before its granule does.
 const PAGE_BYTES: usize = 16 << 20;
-/// Size at which a dictionary of texts is given up: who reads one page reads it too.
+/// Bytes at which a dictionary of texts is given up: who reads one page reads it too.
 const DICTIONARY_BYTES: usize = 64 << 10;
-/// In traces with more spans of a granule than this, parents are looked up by hash.
-const FEW_SPANS: usize = 32;
 
 /// Writes one segment to `file`; the caller syncs it. No row at all is an error.
 pub fn write_spans<W: Write + Send>(
@@ -64,45 +59,17 @@ pub fn write_spans<W: Write + Send>(
         return Err(SegmentError::Contract("a segment needs at least one span".into()));
     }
     let attributes = frequent(rows.batches(), rows.len());
-    let schema = stored_schema(&attributes);
-    let file = begin_parquet(file, &schema, properties(&attributes, options)?)?;
-    let mut writer = Writer {
-        file,
-        schema,
-        registry,
-        leaves: Vec::new(),
-        group_rows: 0,
-        streams: HashMap::new(),
-        operations: HashMap::new(),
-        index: SpanIndex { attributes, ..SpanIndex::default() },
-    };
+    let mut writer = SpanWriter::new(file, registry, attributes, options)?;
     for batch in rows {
         writer.granule(&batch?)?;
     }
     writer.finish()
 }
 
-/// Attributes that get columns, sorted by name.
-fn frequent(batches: &[RecordBatch], rows: usize) -> Vec<String> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for batch in batches {
-        for key in batch.column(column::ATTRIBUTES).as_map().keys().as_string::<i32>().iter().flatten() {
-            *counts.entry(key).or_default() += 1;
-        }
-    }
-    let mut found: Vec<(&str, usize)> =
-        counts.into_iter().filter(|(_, count)| count * COLUMN_SHARE >= rows).collect();
-    found.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    found.truncate(MAX_COLUMNS);
-    let mut names: Vec<String> = found.into_iter().map(|(name, _)| name.to_owned()).collect();
-    names.sort_unstable();
-    names
-}
-
 fn properties(attributes: &[String], options: &WriteOptions) -> Result<WriterProperties, SegmentError> {
     let schema = stored_schema(attributes);
     let path = |position: usize| ColumnPath::from(vec![schema.field(position).name().clone()]);
-    let mut properties = WriterProperties::builder()
+    let properties = WriterProperties::builder()
         .set_created_by(format!("trine {}", env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(options.zstd_level)?))
         .set_dictionary_enabled(false)
@@ -116,162 +83,347 @@ fn properties(attributes: &[String], options: &WriteOptions) -> Result<WriterPro
         .set_data_page_row_count_limit(SPAN_GRANULE_ROWS)
         .set_data_page_size_limit(PAGE_BYTES)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_write_batch_size(WRITE_BATCH_ROWS);
-    let repeating = [
-        stored::TENANT,
-        stored::SERVICE,
-        stored::LABELS,
-        stored::OPERATION,
-        stored::KIND,
-        stored::STATUS_CODE,
-        stored::STATUS_MESSAGE,
-        stored::TRACE_STATE,
-        stored::TRACE_FLAGS,
-        stored::SCOPE_NAME,
-    ];
-    for position in repeating.into_iter().chain(stored::COUNT..stored::COUNT + attributes.len()) {
-        properties = properties.set_column_dictionary_enabled(path(position), true);
-    }
     Ok(properties.build())
 }
 
-struct Writer<'a, W: Write + Send> {
+/// A granule whose row group is not full yet.
+struct Held {
+    rows: u32,
+    /// Numbers of streams and operations by row.
+    streams: Vec<u32>,
+    operations: Vec<u32>,
+    /// Columns as they are stored, by position; none for those that are made of the numbers above or
+    /// were given to Parquet's writers.
+    columns: Vec<Option<ArrayRef>>,
+}
+
+/// Values of a dictionary and the runs of its codes by page.
+type Encoded<T> = (Vec<T>, Vec<Vec<Run>>);
+
+pub(super) struct SpanWriter<'a, W: Write + Send> {
     file: SerializedFileWriter<BlockWriter<W>>,
     schema: SchemaRef,
     registry: &'a StreamRegistry,
-    /// Parquet's writers of the open row group by leaf.
+    zstd_level: i32,
+    /// Parquet's writers of the open row group.
     leaves: Vec<ArrowColumnWriter>,
-    group_rows: usize,
+    /// The first leaf of each column.
+    first_leaf: Vec<usize>,
+    group: Vec<Held>,
     /// By reference: number in the index.
-    streams: HashMap<u32, (u32, Arc<Stream>)>,
+    streams: HashMap<u32, u32>,
+    /// By number in the index.
+    named: Vec<(Arc<Stream>, u32)>,
+    services: HashMap<String, u32>,
     operations: HashMap<String, u32>,
+    summaries: Summaries,
+    last_tenant: Option<u32>,
     index: SpanIndex,
 }
 
-impl<W: Write + Send> Writer<'_, W> {
-    fn granule(&mut self, batch: &RecordBatch) -> Result<(), SegmentError> {
+/// How a column is encoded.
+#[derive(PartialEq, Eq)]
+enum Kind {
+    /// From the numbers of streams and operations.
+    Numbered,
+    /// By Parquet's writers as it comes.
+    Plain,
+    /// By Parquet's writers, when it is not empty in the whole row group.
+    Sparse,
+    /// As a dictionary while its values are few.
+    Text,
+    /// As a dictionary.
+    Number,
+}
+
+fn kind_of(position: usize) -> Kind {
+    match position {
+        stored::TENANT | stored::SERVICE | stored::LABELS | stored::OPERATION => Kind::Numbered,
+        stored::ATTRIBUTES | stored::EVENTS | stored::LINKS | stored::PARENT_SPAN_ID => Kind::Sparse,
+        stored::KIND | stored::STATUS_CODE | stored::TRACE_FLAGS => Kind::Number,
+        stored::STATUS_MESSAGE | stored::TRACE_STATE | stored::SCOPE_NAME | stored::COUNT.. => Kind::Text,
+        _ => Kind::Plain,
+    }
+}
+
+impl<'a, W: Write + Send> SpanWriter<'a, W> {
+    /// `attributes` get columns of their own; they are sorted.
+    pub fn new(
+        file: W,
+        registry: &'a StreamRegistry,
+        attributes: Vec<String>,
+        options: &WriteOptions,
+    ) -> Result<Self, SegmentError> {
+        let schema = stored_schema(&attributes);
+        let file = begin_parquet(file, &schema, properties(&attributes, options)?)?;
+        let roots =
+            (0..file.schema_descr().num_columns()).map(|leaf| file.schema_descr().get_column_root_idx(leaf));
+        let roots: Vec<usize> = roots.collect();
+        let first_leaf =
+            (0..=schema.fields().len()).map(|column| roots.partition_point(|root| *root < column));
+        Ok(Self {
+            first_leaf: first_leaf.collect(),
+            file,
+            schema,
+            registry,
+            zstd_level: options.zstd_level,
+            leaves: Vec::new(),
+            group: Vec::new(),
+            streams: HashMap::new(),
+            named: Vec::new(),
+            services: HashMap::new(),
+            operations: HashMap::new(),
+            summaries: Summaries::default(),
+            last_tenant: None,
+            index: SpanIndex { attributes, ..SpanIndex::default() },
+        })
+    }
+
+    /// Takes the rows of the next granule, all of one tenant, in the order of a segment.
+    pub fn granule(&mut self, batch: &RecordBatch) -> Result<(), SegmentError> {
         if self.leaves.is_empty() {
             let factory = ArrowRowGroupWriterFactory::new(&self.file, self.schema.clone());
-            self.leaves = factory.create_column_writers(self.file.flushed_row_groups().len())?;
+            let writers = factory.create_column_writers(self.file.flushed_row_groups().len())?;
+            self.leaves = writers;
         }
-        self.note(batch);
-        let columns = self.stored(batch)?;
-        let mut leaves = self.leaves.iter_mut();
-        for (field, array) in self.schema.fields().iter().zip(&columns) {
-            for leaf in compute_leaves(field, array)? {
-                leaves.next().expect("BUG: the schema has a writer for each leaf").write(&leaf)?;
-            }
+        let (streams, operations) = self.note(batch)?;
+        let (distance, parent) = parents(batch);
+        let (rest, own) =
+            split_attributes(batch.column(column::ATTRIBUTES).as_map(), &self.index.attributes)?;
+        let mut columns: Vec<Option<ArrayRef>> = Vec::with_capacity(stored::COUNT + own.len());
+        for position in 0..stored::COUNT {
+            let array = match position {
+                _ if kind_of(position) == Kind::Numbered => None,
+                stored::PARENT_DISTANCE => Some(distance.clone()),
+                stored::PARENT_SPAN_ID => Some(parent.clone()),
+                stored::ATTRIBUTES => Some(rest.clone()),
+                _ => {
+                    let logical = (0..column::COUNT).find(|logical| stored_of(*logical) == Some(position));
+                    Some(batch.column(logical.expect("BUG: the column stands for itself")).clone())
+                }
+            };
+            columns.push(match array {
+                Some(array) if kind_of(position) == Kind::Plain => {
+                    self.write_leaves(position, &array)?;
+                    None
+                }
+                array => array,
+            });
         }
-        self.group_rows += batch.num_rows();
-        if self.group_rows >= ROW_GROUP_ROWS {
+        columns.extend(own.into_iter().map(Some));
+        let granule = self.index.granules.last_mut().expect("BUG: the granule was entered");
+        for (bit, position) in holds::COLUMNS.iter().enumerate() {
+            let empty = columns[*position].as_ref().is_none_or(is_empty);
+            granule.holds |= u8::from(!empty) << bit;
+        }
+        self.group.push(Held { rows: batch.num_rows() as u32, streams, operations, columns });
+        if self.group.iter().map(|held| held.rows as usize).sum::<usize>() + SPAN_GRANULE_ROWS
+            > ROW_GROUP_ROWS
+        {
             self.end_row_group()?;
         }
         Ok(())
     }
 
-    fn end_row_group(&mut self) -> Result<(), SegmentError> {
-        let mut group = self.file.next_row_group()?;
-        for leaf in self.leaves.drain(..) {
-            leaf.close()?.append_to_row_group(&mut group)?;
+    /// Gives a column to the writers of its leaves.
+    fn write_leaves(&mut self, position: usize, array: &ArrayRef) -> Result<(), SegmentError> {
+        let parts = compute_leaves(self.schema.field(position), array)?;
+        for (writer, part) in self.leaves[self.first_leaf[position]..].iter_mut().zip(&parts) {
+            writer.write(part)?;
         }
-        group.close()?;
-        self.group_rows = 0;
         Ok(())
     }
 
-    /// Enters the granule into the index.
-    fn note(&mut self, batch: &RecordBatch) {
-        let mut streams: Vec<u32> = Vec::new();
-        for reference in stream_refs(batch) {
-            let (registry, index) = (self.registry, &mut self.index);
-            let (number, _) = self.streams.entry(*reference).or_insert_with(|| {
-                let stream = registry.get(*reference);
-                let labels = stream.labels.to_json().clone();
-                index.streams.push(StreamName { tenant: stream.tenant.as_str().to_owned(), labels });
-                (index.streams.len() as u32 - 1, stream)
-            });
-            streams.push(*number);
+    fn end_row_group(&mut self) -> Result<(), SegmentError> {
+        let group = std::mem::take(&mut self.group);
+        let columns: Vec<ColumnDescPtr> = self.file.schema_descr().columns().to_vec();
+        let attributes = self.index.attributes.len();
+        let mut values: Vec<Vec<Option<Vec<u64>>>> = vec![vec![None; attributes]; group.len()];
+        let mut encoded: Vec<Option<Vec<EncodedLeaf>>> = Vec::new();
+        for position in 0..self.schema.fields().len() {
+            let nulls = || group.iter().map(|held| vec![(None, held.rows)]).collect::<Vec<_>>();
+            let chunk = match kind_of(position) {
+                Kind::Plain => None,
+                Kind::Numbered => Some(self.numbered(position, &group)),
+                Kind::Number => Some(numbers(position, &group)),
+                Kind::Sparse => {
+                    let empty = group.iter().all(|held| held.columns[position].as_ref().is_none_or(is_empty));
+                    empty.then(|| Chunk::Text(Vec::new(), nulls()))
+                }
+                Kind::Text => texts(position, &group).map(|(dictionary, pages)| {
+                    if let Some(own) = position.checked_sub(stored::COUNT) {
+                        let hashes: Vec<u64> = dictionary.iter().map(|value| values::hash(value)).collect();
+                        for (values, runs) in values.iter_mut().zip(&pages) {
+                            values[own] = distinct(runs, &hashes);
+                        }
+                    }
+                    Chunk::Text(dictionary, pages)
+                }),
+            };
+            let leaves = &columns[self.first_leaf[position]..self.first_leaf[position + 1]];
+            let encode = |chunk: Chunk<'_>| {
+                leaves.iter().map(|leaf| chunk.encode(leaf, self.zstd_level)).collect::<Result<_, _>>()
+            };
+            encoded.push(chunk.map(encode).transpose()?);
         }
-        let mut operations: Vec<u32> = Vec::new();
-        for name in batch.column(column::OPERATION).as_string::<i32>().iter().flatten() {
-            let names = &mut self.index.operations;
-            let number = self.operations.entry_ref(name).or_insert_with(|| {
+        for (position, chunk) in encoded.iter().enumerate() {
+            if chunk.is_none() && kind_of(position) != Kind::Plain {
+                for held in &group {
+                    let array = held.columns[position].as_ref().expect("BUG: the column was kept");
+                    self.write_leaves(position, array)?;
+                }
+            }
+        }
+        let mut row_group = self.file.next_row_group()?;
+        let mut writers = self.leaves.drain(..);
+        for (position, chunk) in encoded.into_iter().enumerate() {
+            let leaves = self.first_leaf[position + 1] - self.first_leaf[position];
+            let unused = writers.by_ref().take(leaves).collect::<Vec<_>>();
+            match chunk {
+                None => {
+                    for writer in unused {
+                        writer.close()?.append_to_row_group(&mut row_group)?;
+                    }
+                }
+                Some(leaves) => {
+                    for (bytes, close) in leaves {
+                        row_group.append_column(&bytes, close)?;
+                    }
+                }
+            }
+        }
+        drop(writers);
+        row_group.close()?;
+        let first = self.index.granules.len() - values.len();
+        for (granule, values) in self.index.granules[first..].iter_mut().zip(values) {
+            granule.values = ValueFilter::build(&values);
+        }
+        Ok(())
+    }
+
+    /// A column that the numbers of streams or operations give.
+    fn numbered<'s>(&'s self, position: usize, group: &[Held]) -> Chunk<'s> {
+        let value = |number: u32| -> &'s [u8] {
+            let index = &self.index;
+            let text = match position {
+                stored::OPERATION => index.operations[number as usize].as_str(),
+                stored::TENANT => index.streams[number as usize].tenant.as_str(),
+                stored::SERVICE => index.services[self.named[number as usize].1 as usize].as_str(),
+                _ => index.streams[number as usize].labels.as_str(),
+            };
+            text.as_bytes()
+        };
+        let (mut dictionary, mut by_value) = (Vec::new(), HashMap::<&[u8], u32>::new());
+        let mut codes: Vec<Option<u32>> = Vec::new();
+        let mut pages = Vec::with_capacity(group.len());
+        for held in group {
+            let mut runs = Vec::new();
+            for number in if position == stored::OPERATION { &held.operations } else { &held.streams } {
+                if codes.len() <= *number as usize {
+                    codes.resize(*number as usize + 1, None);
+                }
+                let code = *codes[*number as usize].get_or_insert_with(|| {
+                    let text = value(*number);
+                    *by_value.entry(text).or_insert_with(|| {
+                        dictionary.push(text);
+                        dictionary.len() as u32 - 1
+                    })
+                });
+                add_run(&mut runs, Some(code), 1);
+            }
+            pages.push(runs);
+        }
+        Chunk::Text(dictionary, pages)
+    }
+
+    /// Enters the granule into the index. Returns the numbers of streams and operations by row.
+    fn note(&mut self, batch: &RecordBatch) -> Result<(Vec<u32>, Vec<u32>), SegmentError> {
+        let streams: Vec<u32> = stream_refs(batch).iter().map(|stream| self.stream(*stream)).collect();
+        let mut operations: Vec<u32> = Vec::with_capacity(batch.num_rows());
+        for name in batch.column(column::OPERATION).as_string::<i32>().iter() {
+            let (name, names) = (name.unwrap_or(""), &mut self.index.operations);
+            operations.push(*self.operations.entry_ref(name).or_insert_with(|| {
                 names.push(name.to_owned());
                 names.len() as u32 - 1
-            });
-            operations.push(*number);
+            }));
             self.index.raw_bytes += name.len() as u64;
-        }
-        for numbers in [&mut streams, &mut operations] {
-            numbers.sort_unstable();
-            numbers.dedup();
         }
         let map = batch.column(column::ATTRIBUTES).as_map();
         self.index.raw_bytes += (0..batch.num_rows())
             .flat_map(|row| attributes_of(map, row))
             .map(|(key, value)| (key.len() + value.len()) as u64)
             .sum::<u64>();
+        let tenant = |number: u32| &self.index.streams[number as usize].tenant;
+        if self.last_tenant.is_some_and(|last| tenant(last) != tenant(streams[0])) {
+            self.summaries.end_tenant();
+        }
+        self.last_tenant = Some(streams[0]);
+        let first_trace =
+            self.summaries.add(batch, |row| (self.named[streams[row] as usize].1, operations[row]))?;
         let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
         let durations = batch.column(column::DURATION).as_primitive::<Int64Type>();
         let statuses = batch.column(column::STATUS_CODE).as_primitive::<UInt8Type>().values();
-        let ids = batch.column(column::TRACE_ID).as_fixed_size_binary();
-        let ids = ids.iter().flatten().map(|id| id.try_into().expect("the column has 16 bytes a row"));
-        let mut traces = Vec::new();
-        TraceIdBloom::build(ids).write(&mut traces);
+        let set = |numbers: &[u32]| {
+            let mut numbers = numbers.to_vec();
+            numbers.sort_unstable();
+            numbers.dedup();
+            NumberSet::new(&numbers)
+        };
         self.index.granules.push(Granule {
             rows: batch.num_rows() as u32,
+            first_trace,
             min: min(times).unwrap_or_default(),
             max: max(times).unwrap_or_default(),
+            shortest: min(durations).unwrap_or_default(),
             longest: max(durations).unwrap_or_default(),
             statuses: statuses.iter().fold(0, |all, code| all | 1 << code.min(&7)),
-            streams,
-            operations,
-            traces: traces.into(),
+            holds: 0,
+            streams: set(&streams),
+            operations: set(&operations),
+            values: ValueFilter::default(),
         });
+        Ok((streams, operations))
     }
 
-    /// The columns as they are stored.
-    fn stored(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, SegmentError> {
-        let streams = || stream_refs(batch).iter().map(|reference| &*self.streams[reference].1);
-        let labels: HashMap<u32, &str> = self
-            .streams
-            .iter()
-            .map(|(r, (number, _))| (*r, &*self.index.streams[*number as usize].labels))
-            .collect();
-        let (distance, parent) = parents(batch);
-        let (rest, own) =
-            split_attributes(batch.column(column::ATTRIBUTES).as_map(), &self.index.attributes)?;
-        let mut columns = Vec::with_capacity(stored::COUNT + own.len());
-        for position in 0..stored::COUNT {
-            columns.push(match position {
-                stored::TENANT => {
-                    Arc::new(StringArray::from_iter_values(streams().map(|s| s.tenant.as_str())))
-                }
-                stored::SERVICE => Arc::new(StringArray::from_iter_values(streams().map(Stream::service))),
-                stored::LABELS => {
-                    Arc::new(StringArray::from_iter_values(stream_refs(batch).iter().map(|r| labels[r])))
-                }
-                stored::PARENT_DISTANCE => distance.clone(),
-                stored::PARENT_SPAN_ID => parent.clone(),
-                stored::ATTRIBUTES => rest.clone(),
-                _ => {
-                    let logical = (0..column::COUNT).find(|logical| stored_of(*logical) == Some(position));
-                    batch.column(logical.expect("BUG: the column stands for itself")).clone()
-                }
-            });
+    /// The number of a stream in the index.
+    fn stream(&mut self, reference: u32) -> u32 {
+        if let Some(number) = self.streams.get(&reference) {
+            return *number;
         }
-        columns.extend(own);
-        Ok(columns)
+        let (stream, index) = (self.registry.get(reference), &mut self.index);
+        let service = *self.services.entry_ref(stream.service()).or_insert_with(|| {
+            index.services.push(stream.service().to_owned());
+            index.services.len() as u32 - 1
+        });
+        let labels = stream.labels.to_json().clone();
+        index.streams.push(StreamName { tenant: stream.tenant.as_str().to_owned(), labels });
+        self.named.push((stream, service));
+        let number = self.named.len() as u32 - 1;
+        self.streams.insert(reference, number);
+        number
     }
 
-    fn finish(mut self) -> Result<SegmentMeta, SegmentError> {
-        if self.group_rows > 0 {
+    /// Ends the file.
+    pub fn finish(mut self) -> Result<SegmentMeta, SegmentError> {
+        if !self.group.is_empty() {
             self.end_row_group()?;
         }
+        self.summaries.end_frame()?;
+        self.index.traces = self.summaries.hashes.len() as u32;
+        let (directory, table) = directory::encode(&self.summaries.hashes, self.file.bytes_written() as u64);
+        self.index.directory = directory;
+        self.file.write_all(&table).map_err(io_error)?;
+        let mut start = self.file.bytes_written() as u64;
+        let base = start;
+        self.file.write_all(&self.summaries.frames).map_err(io_error)?;
+        for end in &self.summaries.ends {
+            self.index.frames.push(start..base + end);
+            start = base + end;
+        }
         let FileEnd { file_bytes, tail_offset, root } =
-            close_parquet(self.file, &self.index.encode().map_err(crate::write::io_error)?)?;
-        let mut tenants: Vec<_> = self.streams.values().map(|(_, stream)| stream.tenant.clone()).collect();
+            close_parquet(self.file, &self.index.encode().map_err(io_error)?)?;
+        let mut tenants: Vec<_> = self.named.iter().map(|(stream, _)| stream.tenant.clone()).collect();
         tenants.sort();
         tenants.dedup();
         let granules = &self.index.granules;
@@ -289,78 +441,101 @@ impl<W: Write + Send> Writer<'_, W> {
     }
 }
 
-/// Per row how far before it its parent stands in the granule, and the ids of parents that stand elsewhere.
-fn parents(batch: &RecordBatch) -> (ArrayRef, ArrayRef) {
-    let ids = |position: usize| batch.column(position).as_fixed_size_binary();
-    let (traces, spans, parents) = (ids(column::TRACE_ID), ids(column::SPAN_ID), ids(column::PARENT_SPAN_ID));
-    let rows = batch.num_rows();
-    let mut distances: Vec<Option<i32>> = vec![None; rows];
-    let mut elsewhere = FixedSizeBinaryBuilder::with_capacity(rows, 8);
-    let mut start = 0;
-    while start < rows {
-        let end = (start + 1..rows).find(|row| traces.value(*row) != traces.value(start)).unwrap_or(rows);
-        let find = place_of(spans, start..end);
-        for (row, distance) in (start..end).zip(&mut distances[start..end]) {
-            let place = parents.is_valid(row).then(|| find(parents.value(row), row)).flatten();
-            *distance = place.map(|place| row as i32 - place as i32);
-            if parents.is_valid(row) && place.is_none() {
-                elsewhere.append_value(parents.value(row)).expect("an id has 8 bytes");
-            } else {
-                elsewhere.append_null();
-            }
-        }
-        start = end;
-    }
-    (Arc::new(Int32Array::from(distances)), Arc::new(elsewhere.finish()))
+/// A column chunk that we encode ourselves.
+enum Chunk<'a> {
+    Text(Vec<&'a [u8]>, Vec<Vec<Run>>),
+    Numbers(Vec<u32>, Vec<Vec<Run>>),
 }
 
-/// Finds the row of an id that is not the asking row.
-fn place_of(
-    spans: &FixedSizeBinaryArray,
-    rows: std::ops::Range<usize>,
-) -> impl Fn(&[u8], usize) -> Option<usize> {
-    let known: Option<HashMap<&[u8], usize>> =
-        (rows.len() > FEW_SPANS).then(|| rows.clone().rev().map(|row| (spans.value(row), row)).collect());
-    move |id, asking| match &known {
-        Some(known) => known.get(id).copied().filter(|row| *row != asking),
-        None => rows.clone().find(|row| *row != asking && spans.value(*row) == id),
+/// The bytes of a leaf's chunk and what Parquet keeps about them.
+type EncodedLeaf = (bytes::Bytes, ColumnCloseResult);
+
+impl Chunk<'_> {
+    fn encode(&self, column: &ColumnDescPtr, zstd_level: i32) -> Result<EncodedLeaf, SegmentError> {
+        let (dictionary, pages) = match self {
+            Self::Text(values, pages) => (Dictionary::Text(values), pages),
+            Self::Numbers(values, pages) => (Dictionary::Numbers(values), pages),
+        };
+        Ok(dictionary_chunk(column, &dictionary, pages, zstd_level)?)
     }
 }
 
-/// The attributes without a column of their own, and the columns of the others.
-fn split_attributes(map: &MapArray, own: &[String]) -> Result<(ArrayRef, Vec<ArrayRef>), SegmentError> {
-    let schema = spans::schema();
-    let DataType::Map(entries, _) = schema.field(column::ATTRIBUTES).data_type() else {
-        unreachable!("attributes are a map")
-    };
-    let DataType::Struct(fields) = entries.data_type() else { unreachable!("a map holds a struct") };
-    let names = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
-    let mut rest = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new())
-        .with_keys_field(fields[0].clone())
-        .with_values_field(fields[1].clone());
-    let mut columns: Vec<StringBuilder> = own.iter().map(|_| StringBuilder::new()).collect();
-    let numbers: HashMap<&str, usize> = own.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
-    let mut filled = vec![usize::MAX; own.len()];
-    for row in 0..map.len() {
-        for (key, value) in attributes_of(map, row) {
-            match numbers.get(key).filter(|number| filled[**number] != row) {
-                Some(number) => {
-                    filled[*number] = row;
-                    columns[*number].append_value(value);
-                }
-                None => {
-                    rest.keys().append_value(key);
-                    rest.values().append_value(value);
-                }
-            }
+/// Whether a column has no value: all rows are null, or their lists and maps empty.
+fn is_empty(array: &ArrayRef) -> bool {
+    if let Some(map) = array.as_map_opt() {
+        return map.offsets().first() == map.offsets().last();
+    }
+    if let Some(list) = array.as_list_opt::<i32>() {
+        return list.offsets().first() == list.offsets().last();
+    }
+    array.null_count() == array.len()
+}
+
+/// A column of numbers as a dictionary.
+fn numbers(position: usize, group: &[Held]) -> Chunk<'static> {
+    let (mut dictionary, mut codes) = (Vec::new(), HashMap::<u32, u32>::new());
+    let mut pages = Vec::with_capacity(group.len());
+    for held in group {
+        let (mut runs, mut last) = (Vec::new(), None);
+        let mut add = |value: u32| {
+            let code = match last {
+                Some((same, code)) if same == value => code,
+                _ => *codes.entry(value).or_insert_with(|| {
+                    dictionary.push(value);
+                    dictionary.len() as u32 - 1
+                }),
+            };
+            last = Some((value, code));
+            add_run(&mut runs, Some(code), 1);
+        };
+        let array = held.columns[position].as_ref().expect("BUG: the column was kept");
+        match array.as_primitive_opt::<UInt8Type>() {
+            Some(small) => small.values().iter().for_each(|value| add(u32::from(*value))),
+            None => array.as_primitive::<UInt32Type>().values().iter().for_each(|value| add(*value)),
         }
-        rest.append(true)?;
-        for (column, filled) in columns.iter_mut().zip(&filled) {
-            if *filled != row {
-                column.append_null();
+        pages.push(runs);
+    }
+    Chunk::Numbers(dictionary, pages)
+}
+
+/// A column of text as a dictionary; `None` when its values are too many bytes.
+fn texts(position: usize, group: &[Held]) -> Option<Encoded<&[u8]>> {
+    let (mut dictionary, mut codes): (Vec<&[u8]>, HashMap<&[u8], u32>) = (Vec::new(), HashMap::new());
+    let (mut pages, mut bytes) = (Vec::with_capacity(group.len()), 0);
+    for held in group {
+        let array = held.columns[position].as_ref().expect("BUG: the column was kept").as_string::<i32>();
+        let (mut runs, mut last): (Vec<Run>, Option<(&[u8], u32)>) = (Vec::new(), None);
+        for value in array.iter() {
+            let code = value.map(|value| match last {
+                Some((same, code)) if same == value.as_bytes() => code,
+                _ => *codes.entry(value.as_bytes()).or_insert_with(|| {
+                    bytes += value.len() + size_of::<u32>();
+                    dictionary.push(value.as_bytes());
+                    dictionary.len() as u32 - 1
+                }),
+            });
+            last = value.map(str::as_bytes).zip(code).or(last);
+            add_run(&mut runs, code, 1);
+        }
+        if bytes > DICTIONARY_BYTES {
+            return None;
+        }
+        pages.push(runs);
+    }
+    Some((dictionary, pages))
+}
+
+/// Hashes of the values of a page; `None` when they are too many.
+fn distinct(runs: &[Run], hashes: &[u64]) -> Option<Vec<u64>> {
+    let mut seen = vec![false; hashes.len()];
+    let mut found = Vec::new();
+    for code in runs.iter().filter_map(|(code, _)| *code) {
+        if !std::mem::replace(&mut seen[code as usize], true) {
+            found.push(hashes[code as usize]);
+            if found.len() > MAX_VALUES {
+                return None;
             }
         }
     }
-    let rest = rest.finish();
-    Ok((Arc::new(rest), columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef).collect()))
+    Some(found)
 }

@@ -1,0 +1,256 @@
+//! Rows of a segment with the columns of the span table.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, ArrayRef, AsArray, DictionaryArray, FixedSizeBinaryBuilder, ListArray, MapArray, RecordBatch,
+        RecordBatchOptions, StringArray, StructArray, UInt32Array, new_empty_array, new_null_array,
+    },
+    buffer::{OffsetBuffer, ScalarBuffer},
+    compute::cast,
+    datatypes::{DataType, Int32Type, SchemaRef, UInt32Type},
+};
+use hashbrown::HashMap;
+use trine_schema::{
+    StreamRef,
+    columns::attributes_of,
+    spans::{column, operation_codes, schema},
+};
+
+use super::{
+    columns::{stored, stored_of},
+    index::holds,
+    read::{LoadedSpans, Texts, own_columns, place_among},
+};
+use crate::{SegmentError, file::CheckedReader};
+
+/// What rows are wanted as.
+pub(super) struct Shape<'a> {
+    /// Columns of [`trine_schema::spans::schema`], rising.
+    pub projection: &'a [usize],
+    /// Whether operations come as codes.
+    pub dictionaries: bool,
+    /// Schema of these.
+    pub schema: SchemaRef,
+}
+
+impl LoadedSpans {
+    /// All rows of a granule with all columns of [`trine_schema::spans::schema`].
+    pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
+        let all: Vec<usize> = (0..column::COUNT).collect();
+        let shape = Shape { projection: &all, dictionaries: false, schema: schema() };
+        self.rows(&self.reader(), &[number], std::slice::from_ref(&self.places[number].rows), &shape)
+    }
+
+    /// Rows (rising and apart, by their places in the row group) as they are wanted. All lie in these
+    /// granules of one row group, rising.
+    pub(super) fn rows(
+        &self,
+        reader: &CheckedReader,
+        granules: &[usize],
+        rows: &[Range<usize>],
+        shape: &Shape<'_>,
+    ) -> Result<RecordBatch, SegmentError> {
+        let positions = self.positions(granules, shape.projection);
+        let read = self.read_pieces(reader, granules, &positions, rows)?;
+        let stored_column = |position: usize| {
+            let read = positions.binary_search(&position).ok().map(|place| read.column(place).clone());
+            read.unwrap_or_else(|| without_values(position, read_rows(rows)))
+        };
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(shape.projection.len());
+        for logical in shape.projection {
+            columns.push(match (*logical, stored_of(*logical)) {
+                (column::OPERATION, Some(position)) if shape.dictionaries => codes(&stored_column(position))?,
+                (logical, Some(position)) => {
+                    let array = stored_column(position);
+                    let wanted = schema().field(logical).data_type().clone();
+                    if *array.data_type() == wanted { array } else { cast(&array, &wanted)? }
+                }
+                (column::STREAM, _) => self.references(&stored_column(stored::LABELS), granules)?,
+                (column::PARENT_SPAN_ID, _) => {
+                    let distance = stored_column(stored::PARENT_DISTANCE);
+                    let elsewhere = stored_column(stored::PARENT_SPAN_ID);
+                    self.parents(reader, granules, rows, (&distance, &elsewhere))?
+                }
+                (column::ATTRIBUTES, _) => {
+                    let own = own_columns(&self.index)
+                        .map(|position| read.column(place_among(&positions, position)));
+                    let own: Vec<&ArrayRef> = own.collect();
+                    self.attributes(&stored_column(stored::ATTRIBUTES), &own)?
+                }
+                (logical, _) => unreachable!("BUG: column {logical} comes from nowhere"),
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(read_rows(rows)));
+        Ok(RecordBatch::try_new_with_options(shape.schema.clone(), columns, &options)?)
+    }
+
+    /// The stored columns that these logical ones are made of, without those that have no value.
+    fn positions(&self, granules: &[usize], projection: &[usize]) -> Vec<usize> {
+        let mut positions: Vec<usize> = Vec::new();
+        for logical in projection {
+            match (*logical, stored_of(*logical)) {
+                (_, Some(position)) => positions.push(position),
+                (column::STREAM, _) => positions.push(stored::LABELS),
+                (column::PARENT_SPAN_ID, _) => {
+                    positions.extend([stored::PARENT_DISTANCE, stored::PARENT_SPAN_ID]);
+                }
+                _ => positions.extend(std::iter::once(stored::ATTRIBUTES).chain(own_columns(&self.index))),
+            }
+        }
+        let held = granules.iter().fold(0, |all, number| all | self.index.granules[*number].holds);
+        positions.retain(|position| {
+            let bit = holds::COLUMNS.iter().position(|column| column == position);
+            bit.is_none_or(|bit| held >> bit & 1 == 1)
+        });
+        positions.sort_unstable();
+        positions
+    }
+
+    /// Streams by the labels of rows.
+    fn references(&self, labels: &ArrayRef, granules: &[usize]) -> Result<ArrayRef, SegmentError> {
+        let mut by_labels: HashMap<&str, StreamRef> = HashMap::new();
+        for stream in granules.iter().flat_map(|number| self.index.granules[*number].streams.iter()) {
+            by_labels.insert(&self.index.streams[stream as usize].labels, self.streams[stream as usize]);
+        }
+        let unknown = || self.corrupt("labels of a row are not in the index");
+        let codes = labels.as_dictionary_opt::<Int32Type>().ok_or_else(unknown)?;
+        let texts = codes.values().as_string::<i32>();
+        let known: Vec<Option<StreamRef>> =
+            texts.iter().map(|text| text.and_then(|text| by_labels.get(text).copied())).collect();
+        let code_of =
+            |code: &i32| usize::try_from(*code).ok().and_then(|code| known.get(code).copied().flatten());
+        let references: Option<Vec<u32>> = codes.keys().values().iter().map(code_of).collect();
+        Ok(Arc::new(UInt32Array::from(references.ok_or_else(unknown)?)))
+    }
+
+    /// Parents by their distances and, where they stand elsewhere, their ids.
+    fn parents(
+        &self,
+        reader: &CheckedReader,
+        granules: &[usize],
+        rows: &[Range<usize>],
+        stored_columns: (&ArrayRef, &ArrayRef),
+    ) -> Result<ArrayRef, SegmentError> {
+        // Parents stand among all spans of the granules.
+        let places: Vec<Range<usize>> =
+            granules.iter().map(|number| self.places[*number].rows.clone()).collect();
+        let spans = self.read(reader, self.places[granules[0]].group, &[stored::SPAN_ID], &places)?;
+        let spans = spans.column(0).as_fixed_size_binary();
+        let (distance, elsewhere) = stored_columns;
+        let (distance, elsewhere) = (distance.as_primitive::<Int32Type>(), elsewhere.as_fixed_size_binary());
+        let mut parents = FixedSizeBinaryBuilder::with_capacity(distance.len(), 8);
+        // The granule of the row, and how many spans stand before it in `spans`.
+        let (mut granule, mut before) = (0, 0);
+        for (row, place) in rows.iter().cloned().flatten().enumerate() {
+            while places[granule].end <= place {
+                before += places[granule].len();
+                granule += 1;
+            }
+            if distance.is_valid(row) {
+                let parent = place as i64 - i64::from(distance.value(row));
+                let parent = usize::try_from(parent).ok().filter(|parent| places[granule].contains(parent));
+                let parent = parent.ok_or_else(|| self.corrupt("a parent is outside of its granule"))?;
+                parents.append_value(spans.value(before + parent - places[granule].start))?;
+            } else if elsewhere.is_valid(row) {
+                parents.append_value(elsewhere.value(row))?;
+            } else {
+                parents.append_null();
+            }
+        }
+        Ok(Arc::new(parents.finish()))
+    }
+
+    /// The attributes of rows from their own columns and the map of the others.
+    fn attributes(&self, rest: &ArrayRef, own: &[&ArrayRef]) -> Result<ArrayRef, SegmentError> {
+        if own.is_empty() {
+            return Ok(rest.clone());
+        }
+        let rest = rest.as_map();
+        let own: Vec<(&str, Texts<'_>)> = self
+            .index
+            .attributes
+            .iter()
+            .map(String::as_str)
+            .zip(own.iter().map(|own| Texts::of(own)))
+            .collect();
+        let (mut keys, mut values) = (TextParts::default(), TextParts::default());
+        let mut ends = Vec::with_capacity(rest.len() + 1);
+        ends.push(0);
+        for row in 0..rest.len() {
+            let own = own.iter().filter_map(|(name, texts)| Some((*name, texts.get(row)?)));
+            for (key, value) in own.chain(attributes_of(rest, row)) {
+                keys.push(key);
+                values.push(value);
+            }
+            ends.push(keys.count());
+        }
+        let DataType::Map(entries, sorted) = schema().field(column::ATTRIBUTES).data_type().clone() else {
+            unreachable!("attributes are a map")
+        };
+        let DataType::Struct(fields) = entries.data_type() else { unreachable!("a map holds a struct") };
+        let pairs: Vec<ArrayRef> = vec![Arc::new(keys.finish()?), Arc::new(values.finish()?)];
+        let pairs = StructArray::try_new(fields.clone(), pairs, None)?;
+        let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+        Ok(Arc::new(MapArray::try_new(entries, ends, pairs, None, sorted)?))
+    }
+}
+
+fn read_rows(rows: &[Range<usize>]) -> usize {
+    rows.iter().map(Range::len).sum()
+}
+
+/// Texts one behind the other.
+#[derive(Default)]
+struct TextParts {
+    data: Vec<u8>,
+    /// Where each but the first begins.
+    ends: Vec<i32>,
+}
+
+impl TextParts {
+    fn push(&mut self, text: &str) {
+        self.data.extend_from_slice(text.as_bytes());
+        self.ends.push(self.data.len() as i32);
+    }
+
+    fn count(&self) -> i32 {
+        self.ends.len() as i32
+    }
+
+    fn finish(self) -> Result<StringArray, SegmentError> {
+        let ends = std::iter::once(0).chain(self.ends).collect::<Vec<i32>>();
+        if self.data.len() > i32::MAX as usize {
+            return Err(SegmentError::Contract("attributes of a step have less than 2 GiB".into()));
+        }
+        let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+        Ok(StringArray::try_new(ends, self.data.into(), None)?)
+    }
+}
+
+/// A stored column of which no row has a value.
+fn without_values(position: usize, rows: usize) -> ArrayRef {
+    let stored = super::columns::stored_schema(&[]);
+    let empty = || OffsetBuffer::<i32>::new_zeroed(rows);
+    match stored.field(position).data_type() {
+        DataType::Map(entries, sorted) => {
+            let pairs = new_empty_array(entries.data_type()).as_struct().clone();
+            Arc::new(MapArray::new(entries.clone(), empty(), pairs, None, *sorted))
+        }
+        DataType::List(item) => {
+            let items = new_empty_array(item.data_type());
+            Arc::new(ListArray::new(item.clone(), empty(), items, None))
+        }
+        other => new_null_array(other, rows),
+    }
+}
+
+/// Text as [`operation_codes`].
+fn codes(array: &ArrayRef) -> Result<ArrayRef, SegmentError> {
+    let Some(codes) = array.as_dictionary_opt::<Int32Type>() else {
+        return Ok(cast(array, &operation_codes())?);
+    };
+    let keys = UInt32Array::new(codes.keys().values().inner().clone().into(), codes.nulls().cloned());
+    Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, codes.values().clone())?))
+}
