@@ -78,6 +78,12 @@ impl Directory {
 
     /// Reads the directory; what follows it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, &[u8]), ChunkError> {
+        let (directory, head) = Self::parse_head(bytes, bytes.len())?;
+        Ok((directory, &bytes[head..]))
+    }
+
+    /// Reads the directory of a block of `length` bytes from its first bytes; how many it takes.
+    pub(crate) fn parse_head(bytes: &[u8], length: usize) -> Result<(Self, usize), ChunkError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
         if version != VERSION {
@@ -89,7 +95,7 @@ impl Directory {
         let mut end = 0usize;
         let mut next = |reader: &mut Reader<'_>| -> Result<Range<usize>, ChunkError> {
             let start = end;
-            end += reader.bounded(bytes.len())?;
+            end += reader.bounded(length)?;
             Ok(start..end)
         };
         let mut columns = 0;
@@ -124,9 +130,10 @@ impl Directory {
                 bytes,
             });
         }
-        if end != reader.rest().len() {
+        let head = bytes.len() - reader.rest().len();
+        if head.checked_add(end) != Some(length) {
             return Err(corrupt("groups do not fill their block"));
         }
-        Ok((directory, reader.rest()))
+        Ok((directory, head))
     }
 }

@@ -23,6 +23,7 @@ mod group;
 mod histogram;
 mod join;
 mod model;
+mod partial;
 mod reader;
 mod residuals;
 mod spec;
@@ -34,6 +35,7 @@ pub use block::GroupInfo;
 pub use error::ChunkError;
 pub use histogram::{Bounds, Buckets, HistogramLayout};
 pub use join::{Part, join, merge, runs_are_long};
+pub use partial::{OpenGroup, Outline, Stretch, TimesPlace};
 pub use reader::{Block, Reader, Run};
 pub use writer::BlockWriter;
 

@@ -21,6 +21,7 @@ mod index;
 mod index_builder;
 mod join;
 mod merge;
+mod metrics;
 mod pages;
 mod plan;
 mod pool;
@@ -41,6 +42,10 @@ pub use filter::{StreamMatcher, filter_batch};
 pub use handle::SegmentHandle;
 pub use join::Join;
 pub use merge::merge_sorted;
+pub use metrics::{
+    MetricSegment, MetricSnapshot, OnCorruptMetrics, SortedSamples, exemplars, merge_samples,
+    metric_metadata, select_series, sort_samples, write_samples,
+};
 pub use read::Segment;
 pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
 pub use sort::{SortedRows, StreamOrder, sort_batches};

@@ -1,0 +1,334 @@
+//! Questions about metrics: from memory and segments.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
+
+use arrow::array::RecordBatch;
+use hashbrown::HashMap;
+use trine_model::TenantId;
+use trine_schema::{
+    Exemplar, Labels, LoadSamples, Metadata, MetricScan, MetricSeries, RowKind, Samples, ScanError, Stream,
+    StreamRef, StreamRegistry, metrics::METRIC_NAME,
+};
+
+use super::{
+    MetricSegment,
+    load::{Damage, Failure, Selection, Source},
+    memory::MemoryRows,
+    rows::{Rows, ms, ns},
+    side::FrameKind,
+};
+use crate::SegmentError;
+
+/// What one question about metrics sees.
+#[derive(Clone, Default)]
+pub struct MetricSnapshot {
+    /// Batches of [`trine_schema::metrics::schema`] of one tenant in the order of their arrival.
+    pub memtable: Vec<RecordBatch>,
+    /// Segments that may hold rows of the question, oldest first.
+    pub segments: Vec<Arc<MetricSegment>>,
+}
+
+/// Called when a segment turns out to be damaged; the store puts it into quarantine.
+pub type OnCorruptMetrics = Arc<dyn Fn(&Arc<MetricSegment>, &SegmentError) + Send + Sync>;
+
+fn check_deadline(scan: &MetricScan) -> Result<(), ScanError> {
+    match scan.deadline {
+        Some(deadline) if Instant::now() >= deadline => {
+            Err(ScanError::Deadline(scan.stats.started.elapsed().as_millis() as u64))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn storage(error: &SegmentError) -> ScanError {
+    ScanError::Storage(error.to_string())
+}
+
+/// Takes a failure of a segment: damage is noted and the question goes on, anything else ends it.
+fn note_failure(
+    scan: &MetricScan,
+    on_corrupt: &OnCorruptMetrics,
+    segment: &Arc<MetricSegment>,
+    error: &SegmentError,
+) -> Result<(), ScanError> {
+    if !error.is_corrupt() {
+        return Err(storage(error));
+    }
+    if segment.set_damaged() {
+        let text =
+            format!("{error}; this answer may hold some of its samples, later ones are without the file");
+        scan.stats.partial.lock().push(text);
+        on_corrupt(segment, error);
+    }
+    Ok(())
+}
+
+fn is_usable(scan: &MetricScan, segment: &MetricSegment) -> bool {
+    if segment.is_damaged() {
+        scan.stats.partial.lock().push(format!("segment {} is damaged and left out", segment.path()));
+        return false;
+    }
+    let meta = segment.meta();
+    let found = ms(meta.min_timestamp) <= scan.end_ms
+        && ms(meta.max_timestamp) >= scan.start_ms
+        && meta.tenants.binary_search(&scan.tenant).is_ok();
+    let counter = if found { &scan.stats.segments_scanned } else { &scan.stats.segments_skipped };
+    counter.fetch_add(1, Relaxed);
+    found
+}
+
+/// The series of a segment that match, with its index.
+fn source(
+    segment: &Arc<MetricSegment>,
+    registry: &StreamRegistry,
+    scan: &MetricScan,
+) -> Result<(Source, Vec<StreamRef>), SegmentError> {
+    let index = segment.index()?;
+    let mut series = index.select(&scan.tenant, &scan.matchers);
+    // Exemplars may be all that there is of a series, and a block may have other times.
+    let has_samples = |series: u32| {
+        let inside = |start: i64, end: i64| start <= scan.end_ms && end >= scan.start_ms;
+        let in_block =
+            index.blocks.iter().map(|block| &block.place).any(|place| {
+                inside(*place.times.start(), *place.times.end()) && place.local(series).is_some()
+            });
+        let mut frames = index.frames.iter().filter(|frame| frame.kind == FrameKind::Odd);
+        in_block
+            || frames.any(|frame| {
+                inside(*frame.times.start(), *frame.times.end()) && frame.series.contains(&series)
+            })
+    };
+    series.retain(|series| has_samples(*series));
+    let register = |source| SegmentError::Streams { file: segment.path().to_string(), source };
+    let streams: Result<Vec<StreamRef>, _> =
+        series.iter().map(|series| index.reference(*series, registry).map_err(register)).collect();
+    let streams = streams?;
+    Ok((Source { segment: segment.clone(), index, series }, streams))
+}
+
+/// Series by the references of their streams.
+#[derive(Default)]
+struct Found {
+    /// Number + 1 by reference.
+    by_reference: Vec<u32>,
+    streams: Vec<StreamRef>,
+}
+
+impl Found {
+    fn number(&mut self, stream: StreamRef) -> u32 {
+        if self.by_reference.len() <= stream as usize {
+            self.by_reference.resize(stream as usize + 1, 0);
+        }
+        let number = &mut self.by_reference[stream as usize];
+        if *number == 0 {
+            self.streams.push(stream);
+            *number = self.streams.len() as u32;
+        }
+        *number - 1
+    }
+}
+
+/// [`trine_schema::Tables::select_series`] over a snapshot. A damaged segment is left out, named in
+/// `scan.stats.partial` and reported to `on_corrupt`. Blocks the thread while it reads.
+pub fn select_series(
+    snapshot: MetricSnapshot,
+    registry: &Arc<StreamRegistry>,
+    scan: &MetricScan,
+    on_corrupt: &OnCorruptMetrics,
+) -> Result<Vec<MetricSeries>, ScanError> {
+    let mut found = Found::default();
+    let (mut sources, mut numbers) = (Vec::new(), Vec::new());
+    for segment in snapshot.segments.iter().filter(|segment| is_usable(scan, segment)) {
+        check_deadline(scan)?;
+        match source(segment, registry, scan) {
+            Ok((source, streams)) => {
+                numbers.push(streams.into_iter().map(|stream| found.number(stream)).collect());
+                sources.push(source);
+            }
+            Err(error) => note_failure(scan, on_corrupt, segment, &error)?,
+        }
+    }
+    check_deadline(scan)?;
+    let memory = MemoryRows::gather(snapshot.memtable, registry, scan).map_err(|error| storage(&error))?;
+    let in_memory: Vec<u32> = memory.streams.iter().map(|stream| found.number(*stream)).collect();
+    let mut selection = Selection::new(sources, scan.start_ms..=scan.end_ms, Damage::LeavesOut);
+    selection.enter(found.streams.len(), &numbers);
+    if !in_memory.is_empty() {
+        selection.in_memory = vec![None; found.streams.len()];
+        for (place, number) in in_memory.into_iter().enumerate() {
+            selection.in_memory[number as usize] = Some(place as u32);
+        }
+    }
+    selection.memory = memory;
+    let question = Arc::new(Question { selection, scan: scan.clone(), on_corrupt: on_corrupt.clone() });
+    let mut series: Vec<MetricSeries> = Vec::with_capacity(found.streams.len());
+    for (number, stream) in found.streams.iter().enumerate() {
+        let data = Arc::new(SeriesSamples { question: question.clone(), number: number as u32 });
+        series.push(MetricSeries { stream: registry.get(*stream), data });
+    }
+    // Stable, because segments give their series in this order but for bounds of buckets.
+    series.sort_by(|a, b| a.stream.labels.cmp(&b.stream.labels));
+    Ok(series)
+}
+
+/// What the series of one answer share.
+struct Question {
+    selection: Selection,
+    scan: MetricScan,
+    on_corrupt: OnCorruptMetrics,
+}
+
+/// The samples of one series of an answer.
+struct SeriesSamples {
+    question: Arc<Question>,
+    number: u32,
+}
+
+impl LoadSamples for SeriesSamples {
+    fn load(&self, samples: &mut Samples) -> Result<(), ScanError> {
+        let Question { selection, scan, on_corrupt } = &*self.question;
+        loop {
+            check_deadline(scan)?;
+            match selection.load(self.number as usize, samples) {
+                Ok(rows) => {
+                    scan.stats.rows_scanned.fetch_add(rows, Relaxed);
+                    scan.stats.rows_matched.fetch_add(rows, Relaxed);
+                    return Ok(());
+                }
+                Err(Failure { source: None, error }) => return Err(storage(&error)),
+                // Once more, without it.
+                Err(Failure { source: Some(source), error }) => {
+                    let segment = &selection.sources[source as usize].segment;
+                    note_failure(scan, on_corrupt, segment, &error)?;
+                }
+            }
+        }
+    }
+}
+
+/// [`trine_schema::Tables::exemplars`] over a snapshot; damage as in [`select_series`].
+pub fn exemplars(
+    snapshot: MetricSnapshot,
+    registry: &Arc<StreamRegistry>,
+    scan: &MetricScan,
+    on_corrupt: &OnCorruptMetrics,
+) -> Result<Vec<Exemplar>, ScanError> {
+    let mut found: Vec<Exemplar> = Vec::new();
+    for segment in snapshot.segments.iter().filter(|segment| is_usable(scan, segment)) {
+        check_deadline(scan)?;
+        let before = found.len();
+        if let Err(error) = exemplars_of(segment, registry, scan, &mut found) {
+            found.truncate(before);
+            note_failure(scan, on_corrupt, segment, &error)?;
+        }
+    }
+    let mut streams: HashMap<StreamRef, Option<Arc<Stream>>> = HashMap::new();
+    for batch in &snapshot.memtable {
+        let rows = Rows::of(batch).map_err(|error| storage(&error))?;
+        for row in (0..rows.len()).filter(|row| rows.kinds[*row] == RowKind::Exemplar as u8) {
+            let timestamp = ms(rows.times[row]);
+            if !(scan.start_ms..=scan.end_ms).contains(&timestamp) {
+                continue;
+            }
+            let stream = streams.entry(rows.streams[row]).or_insert_with(|| {
+                let stream = registry.get(rows.streams[row]);
+                (stream.tenant == scan.tenant && scan.matches(&stream.labels)).then_some(stream)
+            });
+            if let (Some(series), Some(labels)) = (stream, Labels::from_json(rows.text(row))) {
+                found.push(Exemplar { series: series.clone(), timestamp, value: rows.values[row], labels });
+            }
+        }
+    }
+    let key = |exemplar: &Exemplar| (exemplar.series.labels.clone(), exemplar.timestamp);
+    found.sort_by_cached_key(key);
+    // What a sender repeats is one.
+    found.dedup_by(|a, b| {
+        a.series.id == b.series.id
+            && a.timestamp == b.timestamp
+            && a.value.to_bits() == b.value.to_bits()
+            && a.labels == b.labels
+    });
+    Ok(found)
+}
+
+fn exemplars_of(
+    segment: &Arc<MetricSegment>,
+    registry: &StreamRegistry,
+    scan: &MetricScan,
+    found: &mut Vec<Exemplar>,
+) -> Result<(), SegmentError> {
+    let index = segment.index()?;
+    let in_range = |time: i64| (scan.start_ms..=scan.end_ms).contains(&time);
+    let mut frames = index.frames.iter().filter(|frame| frame.kind == FrameKind::Exemplars).peekable();
+    if frames.peek().is_none() {
+        return Ok(());
+    }
+    let series = index.select(&scan.tenant, &scan.matchers);
+    for frame in frames {
+        let wanted = series.partition_point(|number| number < frame.series.start());
+        let inside = *frame.times.start() <= scan.end_ms && *frame.times.end() >= scan.start_ms;
+        if !inside || series.get(wanted).is_none_or(|number| number > frame.series.end()) {
+            continue;
+        }
+        for row in segment.exemplars(frame)? {
+            if in_range(row.time) && series.binary_search(&row.series).is_ok() {
+                let reference = index
+                    .reference(row.series, registry)
+                    .map_err(|source| SegmentError::Streams { file: segment.path().to_string(), source })?;
+                let labels = Labels::from_json(&row.labels).unwrap_or_default();
+                let series = registry.get(reference);
+                found.push(Exemplar { series, timestamp: row.time, value: row.value, labels });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// [`trine_schema::Tables::metric_metadata`] over a snapshot; a damaged segment is left out and reported.
+pub fn metric_metadata(
+    snapshot: MetricSnapshot,
+    registry: &Arc<StreamRegistry>,
+    tenant: &TenantId,
+    on_corrupt: &OnCorruptMetrics,
+) -> Result<Vec<(String, Metadata)>, ScanError> {
+    let scan = MetricScan::all(tenant.clone());
+    let mut found: BTreeMap<String, Metadata> = BTreeMap::new();
+    for segment in snapshot.segments.iter().filter(|segment| is_usable(&scan, segment)) {
+        match segment.metadata() {
+            Ok(rows) => {
+                for row in rows.into_iter().filter(|row| row.tenant == *tenant) {
+                    if let Some(metadata) = Metadata::from_json(&row.text) {
+                        found.insert(row.metric, metadata);
+                    }
+                }
+            }
+            Err(error) => note_failure(&scan, on_corrupt, segment, &error)?,
+        }
+    }
+    for batch in &snapshot.memtable {
+        let rows = Rows::of(batch).map_err(|error| storage(&error))?;
+        for row in (0..rows.len()).filter(|row| rows.kinds[*row] == RowKind::Metadata as u8) {
+            let stream = registry.get(rows.streams[row]);
+            let metric = stream.labels.iter().find(|(name, _)| *name == METRIC_NAME);
+            let metadata = Metadata::from_json(rows.text(row)).filter(|_| stream.tenant == *tenant);
+            if let (Some((_, metric)), Some(metadata)) = (metric, metadata) {
+                found.insert(metric.to_owned(), metadata);
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// The range of a scan that has samples from `keep_from` (nanoseconds) on.
+pub(super) fn kept_range(keep_from: Option<i64>) -> std::ops::RangeInclusive<i64> {
+    // A millisecond that begins before is before.
+    let first = keep_from.map_or(i64::MIN, |from| {
+        let whole = ms(from);
+        if ns(whole) < from { whole.saturating_add(1) } else { whole }
+    });
+    first..=i64::MAX
+}
