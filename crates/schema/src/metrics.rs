@@ -8,9 +8,11 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::{
-    array::{BinaryArray, Float64Array, RecordBatch, TimestampNanosecondArray, UInt8Array, UInt32Array},
+    array::{
+        AsArray, BinaryArray, Float64Array, RecordBatch, TimestampNanosecondArray, UInt8Array, UInt32Array,
+    },
     buffer::{Buffer, ScalarBuffer},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef, UInt8Type},
 };
 use trine_model::TenantId;
 
@@ -81,6 +83,14 @@ pub struct MetricBatch {
     pub tenant: TenantId,
     /// Rows with the schema of [`schema`]; `stream` holds refs of the process's registry.
     pub records: RecordBatch,
+}
+
+impl MetricBatch {
+    /// Number of rows of a kind.
+    pub fn rows_of(&self, kind: RowKind) -> usize {
+        let kinds = self.records.column(column::KIND).as_primitive::<UInt8Type>();
+        kinds.values().iter().filter(|row| **row == kind as u8).count()
+    }
 }
 
 /// Type, unit and help of a metric, as Prometheus' `/api/v1/metadata` tells them.
@@ -205,7 +215,7 @@ impl MetricBatchBuilder {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, AsArray};
+    use arrow::array::Array;
 
     use super::*;
 

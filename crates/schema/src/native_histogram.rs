@@ -4,9 +4,6 @@
 /// Schema of histograms whose bounds are listed in `custom_bounds`.
 pub const CUSTOM_BOUNDS: i32 = -53;
 
-/// Most buckets of one side that [`NativeHistogram::from_bytes`] reads.
-const MAX_BUCKETS: usize = 1 << 16;
-
 /// Whether a counter is known to have started anew before a histogram.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -56,6 +53,10 @@ pub struct NativeHistogram {
 }
 
 impl NativeHistogram {
+    /// Most buckets of one side, spans of one side and custom bounds that [`NativeHistogram::from_bytes`]
+    /// reads.
+    pub const MAX_BUCKETS: usize = 1 << 16;
+
     /// Bytes for a payload: hint, schema, four numbers, then both sides and the bounds, each with its lengths
     /// before it; little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -123,7 +124,9 @@ impl Reader<'_> {
     }
 
     fn length(&mut self) -> Option<usize> {
-        self.array().map(|bytes| u32::from_le_bytes(bytes) as usize).filter(|length| *length <= MAX_BUCKETS)
+        self.array()
+            .map(|bytes| u32::from_le_bytes(bytes) as usize)
+            .filter(|length| *length <= NativeHistogram::MAX_BUCKETS)
     }
 
     fn numbers(&mut self, length: usize) -> Option<Vec<f64>> {

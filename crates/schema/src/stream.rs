@@ -3,10 +3,10 @@
 
 use std::{fmt, sync::Arc};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable};
 use parking_lot::RwLock;
 use trine_model::TenantId;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// 128-bit hash of tenant and canonical labels; the same on every node and after every restart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,22 +152,91 @@ impl Stream {
 /// Most streams one process holds; a stream costs about 500 bytes.
 const MAX_STREAMS: usize = 2_000_000;
 
-/// Most raw spellings of labels that are remembered before the cache starts anew.
-const MAX_RAW_CACHE: usize = 200_000;
+/// Most spellings of labels that one generation of the cache remembers: 25 bytes each, at most 52 MiB.
+/// There are two generations.
+const MAX_SPELLINGS: usize = 1_800_000;
+
+/// Hash of labels as the wire spelled them, with tenant and protocol: what a decoder asks for before it
+/// parses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawKey([u64; 2]);
+
+impl RawKey {
+    /// Where spellings of a tenant and a protocol begin; `dialect` keeps equal bytes of different protocols
+    /// apart.
+    pub fn new(tenant: &TenantId, dialect: u8) -> Self {
+        let mut bytes = vec![dialect];
+        bytes.extend_from_slice(tenant.as_str().as_bytes());
+        Self::of(&bytes)
+    }
+
+    /// Hash of bytes alone, for [`RawKey::with`].
+    #[inline]
+    pub fn of(raw: &[u8]) -> Self {
+        let hash = xxh3_128(raw);
+        Self([hash as u64, (hash >> 64) as u64])
+    }
+
+    /// Two numbers as they are, for [`RawKey::with`].
+    pub fn numbers(first: u64, second: u64) -> Self {
+        Self([first, second])
+    }
+
+    /// This one, then `next`; their order counts.
+    #[inline]
+    #[must_use]
+    pub fn with(self, next: Self) -> Self {
+        let mut both = [0; 32];
+        for (place, word) in both.chunks_exact_mut(8).zip(self.0.into_iter().chain(next.0)) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        Self::of(&both)
+    }
+
+    /// Its bytes, to be hashed with others.
+    #[inline]
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.0[0]) | u128::from(self.0[1]) << 64).to_le_bytes()
+    }
+}
 
 /// Interns streams: labels to [`StreamRef`] and back.
 #[derive(Default)]
 pub struct StreamRegistry {
     inner: RwLock<Inner>,
+    spellings: RwLock<Spellings>,
 }
 
 #[derive(Default)]
 struct Inner {
     by_id: HashMap<u128, StreamRef>,
     streams: Vec<Arc<Stream>>,
-    /// Hash of tenant and the labels as the wire spelled them, so that a decoder parses the
-    /// labels of a known stream no second time.
-    by_raw: HashMap<u128, StreamRef>,
+}
+
+/// Streams by how the wire spelled their labels, so that a decoder parses the labels of a known stream no
+/// second time. When the newer generation is full, the older one is forgotten; what is still in use comes
+/// over from it before.
+#[derive(Default)]
+struct Spellings {
+    newer: HashTable<(RawKey, StreamRef)>,
+    older: HashTable<(RawKey, StreamRef)>,
+}
+
+impl Spellings {
+    #[inline]
+    fn get(table: &HashTable<(RawKey, StreamRef)>, key: RawKey) -> Option<StreamRef> {
+        table.find(key.0[0], |(known, _)| *known == key).map(|(_, found)| *found)
+    }
+
+    fn insert(&mut self, key: RawKey, stream: StreamRef, most: usize) {
+        if Self::get(&self.newer, key).is_some() {
+            return;
+        }
+        if self.newer.len() >= most {
+            self.older = std::mem::take(&mut self.newer);
+        }
+        self.newer.insert_unique(key.0[0], (key, stream), |(key, _)| key.0[0]);
+    }
 }
 
 impl StreamRegistry {
@@ -204,22 +273,29 @@ impl StreamRegistry {
         raw: &[u8],
         parse: impl FnOnce() -> Result<Labels, E>,
     ) -> Result<StreamRef, E> {
-        let mut hasher = Xxh3::new();
-        hasher.update(&[dialect]);
-        hasher.update(tenant.as_str().as_bytes());
-        hasher.update(&[0]);
-        hasher.update(raw);
-        let key = hasher.digest128();
-        if let Some(found) = self.inner.read().by_raw.get(&key) {
-            return Ok(*found);
+        self.intern_key(tenant, RawKey::new(tenant, dialect).with(RawKey::of(raw)), parse)
+    }
+
+    /// The stream behind a spelling that the caller hashed; `parse` runs only when it is new.
+    #[inline]
+    pub fn intern_key<E: From<LabelsError>>(
+        &self,
+        tenant: &TenantId,
+        key: RawKey,
+        parse: impl FnOnce() -> Result<Labels, E>,
+    ) -> Result<StreamRef, E> {
+        let spellings = self.spellings.read();
+        if let Some(found) = Spellings::get(&spellings.newer, key) {
+            return Ok(found);
         }
-        let stream_ref = self.intern(tenant, parse()?)?;
-        let mut inner = self.inner.write();
-        if inner.by_raw.len() >= MAX_RAW_CACHE {
-            inner.by_raw.clear();
-        }
-        inner.by_raw.insert(key, stream_ref);
-        Ok(stream_ref)
+        let found = Spellings::get(&spellings.older, key);
+        drop(spellings);
+        let stream = match found {
+            Some(stream) => stream,
+            None => self.intern(tenant, parse()?)?,
+        };
+        self.spellings.write().insert(key, stream, MAX_SPELLINGS);
+        Ok(stream)
     }
 
     /// The stream behind a reference handed out by this registry.
@@ -281,6 +357,25 @@ mod tests {
             panic!("parsed a second time")
         });
         assert_eq!(again, Ok(first));
+    }
+
+    #[test]
+    fn spellings_in_use_survive_a_full_cache() {
+        let mut spellings = Spellings::default();
+        let key = |number: u32| RawKey::of(&number.to_le_bytes());
+        for number in 0..10 {
+            spellings.insert(key(number), number, 4);
+            spellings.insert(key(0), 0, 4);
+            assert!(spellings.newer.len() <= 4 && spellings.older.len() <= 4);
+            let known = |number| {
+                let tables = [&spellings.newer, &spellings.older];
+                tables.into_iter().find_map(|table| Spellings::get(table, key(number)))
+            };
+            assert_eq!(known(number), Some(number));
+            assert_eq!(known(0), Some(0));
+        }
+        let (one, two) = (key(1), key(2));
+        assert_ne!(one.with(two), two.with(one));
     }
 
     #[test]
