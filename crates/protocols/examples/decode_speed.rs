@@ -3,14 +3,22 @@
 //!
 //! The request of logs holds 6,000 lines of about 170 bytes in 20 streams, 9 % with a trace id; that of
 //! traces 6,000 spans of about 350 bytes in 20 streams, with 6 attributes, some with an event, a link or an
-//! error.
+//! error. Metrics are 10,000 and 100,000 series with seven labels, 2,000 to a request as Prometheus sends them,
+//! and the same by OTLP, besides histograms of eight buckets.
 
-use std::{fmt::Write as _, time::Instant};
+use std::{collections::HashMap, fmt::Write as _, ops::Range, sync::Arc, time::Instant};
 
 use opentelemetry_proto::tonic::{
-    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value},
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    metrics::v1::{
+        Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+        metric::Data, number_data_point,
+    },
     resource::v1::Resource,
     trace::v1::{
         ResourceSpans, ScopeSpans, Span, Status,
@@ -22,7 +30,7 @@ use trine_model::TenantId;
 use trine_protocols::{
     Limits,
     jsonlines::{self, FieldNames},
-    loki, otlp,
+    loki, otlp, remote_write,
 };
 use trine_schema::StreamRegistry;
 
@@ -168,6 +176,224 @@ fn main() {
     measure("spans json", &spans_json, raw, &|b| {
         otlp::decode_spans_json(b, &tenant, &registry, now, &limits).unwrap().accepted
     });
+    for series in [10_000, 100_000] {
+        measure_metrics(series, &wanted);
+    }
+}
+
+/// Samples of one request.
+const SAMPLES: usize = 2000;
+
+/// CPU time of this thread: a noisy neighbour counts less than by the clock. Elsewhere than on Linux 0.
+fn cpu_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse::<f64>().ok()).unwrap_or(0.0) / 1e9
+}
+
+/// Decodes all series again and again, each request once a round, and tells CPU time by sample.
+fn measure_metrics(series: usize, wanted: &str) {
+    let (tenant, limits) = (TenantId::default(), Limits::default());
+    let now = 1_700_000_000_000_000_000;
+    let deltas = Arc::new(otlp::DeltaState::default());
+    let all = |encode: fn(Range<usize>) -> Vec<u8>| -> Vec<Vec<u8>> {
+        (0..series / SAMPLES).map(|request| encode(request * SAMPLES..(request + 1) * SAMPLES)).collect()
+    };
+    let measure = |name: &str,
+                   encode: fn(Range<usize>) -> Vec<u8>,
+                   decode: &dyn Fn(&[u8], &StreamRegistry)| {
+        let name = format!("{name} {series}");
+        if !name.starts_with(wanted) {
+            return;
+        }
+        let (requests, registry) = (all(encode), StreamRegistry::new());
+        let round = || {
+            let start = cpu_seconds();
+            requests.iter().for_each(|request| decode(request, &registry));
+            (cpu_seconds() - start) / series as f64 * 1e9
+        };
+        let first = round();
+        let begin = Instant::now();
+        let mut rounds = Vec::new();
+        while begin.elapsed().as_secs_f64() < SECONDS || rounds.len() < 5 {
+            rounds.push(round());
+        }
+        rounds.sort_by(f64::total_cmp);
+        let bytes: usize = requests.iter().map(Vec::len).sum();
+        println!(
+            "{name:24} {:6.1} ns/sample best, {:6.1} median, {first:7.1} when all series are new, {} bytes/sample",
+            rounds[0],
+            rounds[rounds.len() / 2],
+            bytes / series
+        );
+    };
+    measure("remote write 1", remote_write_1, &|bytes, registry| {
+        let decoded = remote_write::decode_v1(bytes, &tenant, registry, now, &limits).unwrap();
+        assert_eq!(decoded.accepted, SAMPLES);
+    });
+    measure("remote write 2", remote_write_2, &|bytes, registry| {
+        let decoded = remote_write::decode_v2(bytes, &tenant, registry, now, &limits).unwrap();
+        assert_eq!(decoded.accepted, SAMPLES);
+    });
+    measure("metrics protobuf", otlp_sums, &|bytes, registry| {
+        let (decoded, update) =
+            otlp::decode_metrics_protobuf(bytes, &tenant, registry, now, &limits, &deltas).unwrap();
+        update.commit();
+        assert_eq!(decoded.accepted, SAMPLES);
+    });
+    measure("histograms protobuf", otlp_histograms, &|bytes, registry| {
+        let (decoded, update) =
+            otlp::decode_metrics_protobuf(bytes, &tenant, registry, now, &limits, &deltas).unwrap();
+        update.commit();
+        assert!(decoded.batch.is_some_and(|batch| batch.records.num_rows() >= SAMPLES));
+    });
+    let json = |range| {
+        let request = ExportMetricsServiceRequest::decode(&otlp_sums(range)[..]).unwrap();
+        serde_json::to_vec(&request).unwrap()
+    };
+    measure("metrics json", json, &|bytes, registry| {
+        let (decoded, update) =
+            otlp::decode_metrics_json(bytes, &tenant, registry, now, &limits, &deltas).unwrap();
+        update.commit();
+        assert_eq!(decoded.accepted, SAMPLES);
+    });
+}
+
+/// Labels of a series in order of name.
+fn series_labels(series: usize) -> [(&'static str, String); 7] {
+    [
+        ("__name__", format!("http_server_requests_{}_total", series % 50)),
+        ("code", ["200", "404", "500"][series % 3].to_owned()),
+        ("instance", format!("10.2.{}.{}:9100", series / 250 % 256, series % 250)),
+        ("job", format!("svc-{}", series % 20)),
+        ("method", ["GET", "POST"][series % 2].to_owned()),
+        ("namespace", "production".to_owned()),
+        ("path", format!("/api/v1/orders/{}", series % 97)),
+    ]
+}
+
+fn sample(series: usize) -> Vec<u8> {
+    let mut sample = vec![9];
+    sample.extend_from_slice(&(series as f64).to_le_bytes());
+    put(&mut sample, 2, 1_700_000_000_000 + series as u64 % 15_000);
+    sample
+}
+
+fn remote_write_1(range: Range<usize>) -> Vec<u8> {
+    let mut request = Vec::new();
+    for number in range {
+        let mut series = Vec::new();
+        for (name, value) in series_labels(number) {
+            let mut label = Vec::new();
+            bytes(&mut label, 1, name.as_bytes());
+            bytes(&mut label, 2, value.as_bytes());
+            bytes(&mut series, 1, &label);
+        }
+        bytes(&mut series, 2, &sample(number));
+        bytes(&mut request, 1, &series);
+    }
+    request
+}
+
+fn remote_write_2(range: Range<usize>) -> Vec<u8> {
+    let mut symbols = vec![String::new()];
+    let mut known = HashMap::new();
+    let mut all = Vec::new();
+    for number in range {
+        let mut refs = Vec::new();
+        for (name, value) in series_labels(number) {
+            for text in [name.to_owned(), value] {
+                let next = symbols.len() as u64;
+                let symbol = *known.entry(text.clone()).or_insert(next);
+                if symbol == next {
+                    symbols.push(text);
+                }
+                prost::encoding::encode_varint(symbol, &mut refs);
+            }
+        }
+        let mut series = Vec::new();
+        bytes(&mut series, 1, &refs);
+        bytes(&mut series, 2, &sample(number));
+        bytes(&mut series, 5, &[8, 1]);
+        bytes(&mut all, 5, &series);
+    }
+    let mut request = Vec::new();
+    symbols.iter().for_each(|symbol| bytes(&mut request, 4, symbol.as_bytes()));
+    request.extend(all);
+    request
+}
+
+/// 20 resources with 10 counters of 10 points each, or with as many points of a histogram as rows are wanted.
+fn otlp_metrics(range: Range<usize>, points: usize, data: impl Fn(Vec<usize>) -> Data) -> Vec<u8> {
+    const RESOURCES: usize = 20;
+    const METRICS: usize = 10;
+    let first = range.start / SAMPLES;
+    let resource_metrics = (0..RESOURCES).map(|resource| {
+        let pod = first * RESOURCES + resource;
+        let attributes = vec![
+            text("service.name", &format!("svc-{resource}")),
+            text("service.namespace", "shop"),
+            text("service.instance.id", &format!("svc-{resource}-7d9f8-{pod}")),
+            text("k8s.pod.name", &format!("svc-{resource}-7d9f8-{pod}")),
+            text("host.name", &format!("node-{}", pod % 7)),
+        ];
+        let metrics = (0..METRICS).map(|metric| Metric {
+            name: format!("http.server.requests.{metric}"),
+            unit: "{request}".into(),
+            data: Some(data((0..points).map(|point| range.start + point).collect())),
+            ..Metric::default()
+        });
+        ResourceMetrics {
+            resource: Some(Resource { attributes, ..Resource::default() }),
+            scope_metrics: vec![ScopeMetrics { metrics: metrics.collect(), ..ScopeMetrics::default() }],
+            ..ResourceMetrics::default()
+        }
+    });
+    ExportMetricsServiceRequest { resource_metrics: resource_metrics.collect() }.encode_to_vec()
+}
+
+fn point_attributes(point: usize) -> Vec<KeyValue> {
+    vec![
+        text("http.request.method", ["GET", "POST"][point % 2]),
+        text("http.route", &format!("/api/v1/orders/{}", point % 97)),
+        text("http.response.status_code", ["200", "404", "500"][point % 3]),
+    ]
+}
+
+fn otlp_sums(range: Range<usize>) -> Vec<u8> {
+    otlp_metrics(range, 10, |points| {
+        let point = |point: usize| NumberDataPoint {
+            attributes: point_attributes(point),
+            start_time_unix_nano: 1_690_000_000_000_000_000,
+            time_unix_nano: 1_700_000_000_000_000_000,
+            value: Some(number_data_point::Value::AsInt(point as i64)),
+            ..NumberDataPoint::default()
+        };
+        Data::Sum(Sum {
+            data_points: points.into_iter().map(point).collect(),
+            aggregation_temporality: 2,
+            is_monotonic: true,
+        })
+    })
+}
+
+fn otlp_histograms(range: Range<usize>) -> Vec<u8> {
+    // A point is 10 rows: seven bounds, `+Inf`, sum and count.
+    otlp_metrics(range, 1, |points| {
+        let point = |point: usize| HistogramDataPoint {
+            attributes: point_attributes(point),
+            start_time_unix_nano: 1_690_000_000_000_000_000,
+            time_unix_nano: 1_700_000_000_000_000_000,
+            count: 28,
+            sum: Some(12.5),
+            bucket_counts: (0..8).collect(),
+            explicit_bounds: (0..7).map(|bound| f64::from(bound) * 0.25).collect(),
+            ..HistogramDataPoint::default()
+        };
+        Data::Histogram(Histogram {
+            data_points: points.into_iter().map(point).collect(),
+            aggregation_temporality: 2,
+        })
+    })
 }
 
 fn text(key: &str, value: &str) -> KeyValue {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use trine_schema::{LogBatch, SpanBatch};
+use trine_schema::{LogBatch, MetricBatch, SpanBatch};
 
 /// A batch of one signal.
 pub trait Batch {
@@ -18,10 +18,14 @@ impl Batch for SpanBatch {
     const ROW: &'static str = "span";
 }
 
+impl Batch for MetricBatch {
+    const ROW: &'static str = "sample";
+}
+
 /// Most rejections that are told in words; the rest are only counted.
 pub const MAX_FIRST_ERRORS: usize = 10;
 
-/// A record (a span, in traces) that was not taken.
+/// A record (a span in traces; a sample, exemplar or metadata in metrics) that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
     /// Number of the record in the request, or of the line, counted from 1. For a stream whose
@@ -36,7 +40,8 @@ pub struct Rejection {
 pub struct Decoded<B = LogBatch> {
     /// The accepted records in the order of the request; `None` when there are none.
     pub batch: Option<B>,
-    /// Rows of the batch.
+    /// Records that were taken: for logs and spans the rows of the batch; in metrics a data point may become
+    /// several rows, and metadata that come with samples become rows of their own.
     pub accepted: usize,
     /// Records that were not taken.
     pub rejected: usize,

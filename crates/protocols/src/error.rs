@@ -6,6 +6,12 @@ pub enum DecodeError {
     /// HTTP 415.
     #[error("content encoding {0:?} is not supported; use gzip, zstd, snappy, deflate or identity")]
     UnknownEncoding(String),
+    /// HTTP 415.
+    #[error(
+        "content type {0:?} is no remote write; use application/x-protobuf, with \
+         proto=io.prometheus.write.v2.Request for version 2"
+    )]
+    UnknownContentType(String),
     /// HTTP 400. The compressed bytes are broken or not of the named algorithm.
     #[error("the body is not valid {algorithm}: {reason}")]
     Compression {
@@ -62,7 +68,7 @@ impl DecodeError {
     /// The HTTP status that fits: 400, 413 or 415.
     pub fn http_status(&self) -> u16 {
         match self {
-            Self::UnknownEncoding(_) => 415,
+            Self::UnknownEncoding(_) | Self::UnknownContentType(_) => 415,
             Self::TooLarge { .. } | Self::TooManyRecords { .. } | Self::Expanded { .. } => 413,
             Self::Compression { .. } | Self::Protobuf { .. } | Self::Thrift { .. } | Self::Json { .. } => 400,
         }

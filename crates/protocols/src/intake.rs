@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use trine_model::TenantId;
-use trine_schema::{Labels, LabelsError, LogBatch, LogBatchBuilder, LogRecord, StreamRef, StreamRegistry};
+use trine_schema::{
+    Labels, LabelsError, LogBatch, LogBatchBuilder, LogRecord, RawKey, StreamRef, StreamRegistry,
+};
 
 use crate::{Batch, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, Rejection};
 
@@ -47,6 +49,12 @@ pub(crate) enum Dialect {
     JsonLines = 5,
     Zipkin = 6,
     JaegerThrift = 7,
+    RemoteWrite1 = 8,
+    RemoteWrite2 = 9,
+    /// Names of metrics, as the stream of their metadata.
+    MetricName = 10,
+    OtlpMetricsProtobuf = 11,
+    OtlpMetricsJson = 12,
 }
 
 /// What a row costs besides its text, in bytes; an estimate for [`Limits::max_expanded_bytes`].
@@ -54,6 +62,9 @@ const ROW_BYTES: usize = 64;
 
 /// Offsets of one attribute, in bytes.
 pub(crate) const ATTRIBUTE_BYTES: usize = 8;
+
+/// A label of a stream besides its text, in bytes.
+const LABEL_BYTES: usize = 32;
 
 /// The builder of one signal's batches: attributes are staged, then a row is closed or discarded.
 pub(crate) trait Rows {
@@ -154,6 +165,31 @@ impl<'r, B: Rows> Intake<'r, B> {
         self.registry.intern_raw(self.tenant, dialect as u8, raw, || parse(self.limits))
     }
 
+    /// Where the spellings of a protocol begin, for [`Intake::stream_of`].
+    pub(crate) fn spelling(&self, dialect: Dialect) -> RawKey {
+        RawKey::new(self.tenant, dialect as u8)
+    }
+
+    /// The stream behind a spelling that was hashed already. New labels count as bytes of the batch.
+    #[inline]
+    pub(crate) fn stream_of(
+        &mut self,
+        key: RawKey,
+        parse: impl FnOnce(&Limits) -> Result<Labels, Fault>,
+    ) -> Result<StreamRef, Fault> {
+        let mut bytes = 0;
+        let stream = self.registry.intern_key(self.tenant, key, || {
+            let labels = parse(self.limits)?;
+            bytes = labels.iter().map(|(name, value)| name.len() + value.len() + LABEL_BYTES).sum();
+            Ok(labels)
+        });
+        if bytes > 0 {
+            self.other_bytes += bytes;
+            self.check_expanded()?;
+        }
+        stream
+    }
+
     pub(crate) fn registry(&self) -> &'r StreamRegistry {
         self.registry
     }
@@ -163,10 +199,16 @@ impl<'r, B: Rows> Intake<'r, B> {
         if self.position >= self.limits.max_records {
             return Err(DecodeError::TooManyRecords { limit: self.limits.max_records });
         }
+        self.check_expanded()?;
+        self.position += 1;
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn check_expanded(&self) -> Result<(), DecodeError> {
         if self.builder.text_bytes() + self.other_bytes > self.max_expanded_bytes {
             return Err(DecodeError::Expanded { limit: self.max_expanded_bytes });
         }
-        self.position += 1;
         Ok(())
     }
 
@@ -200,6 +242,17 @@ impl<'r, B: Rows> Intake<'r, B> {
     #[inline]
     pub(crate) fn closed(&mut self, time: i64, bytes: usize) {
         self.own_times &= time != self.now_ns;
+        self.grew(bytes);
+    }
+
+    /// Notes that a record brought no time.
+    pub(crate) fn arrived(&mut self) {
+        self.own_times = false;
+    }
+
+    /// Notes a row that brought its own time, and its bytes that [`Rows::text_bytes`] does not count.
+    #[inline]
+    pub(crate) fn grew(&mut self, bytes: usize) {
         self.other_bytes += ROW_BYTES + bytes;
     }
 
@@ -235,7 +288,16 @@ impl<'r, B: Rows> Intake<'r, B> {
         self.reject(reason);
         self.rejected += records - 1;
         self.position += records - 1;
+        if self.position > self.limits.max_records {
+            return Err(DecodeError::TooManyRecords { limit: self.limits.max_records });
+        }
         Ok(())
+    }
+
+    /// As [`Intake::finish`], where a record may become several rows or none.
+    pub(crate) fn finish_records(self) -> Decoded<B::Batch> {
+        let accepted = self.position - self.rejected;
+        Decoded { accepted, ..self.finish() }
     }
 
     pub(crate) fn finish(self) -> Decoded<B::Batch> {
@@ -288,14 +350,23 @@ pub(crate) fn timestamp(nanoseconds: u64) -> Result<i64, Fault> {
 
 /// Pairs become labels when they keep the limits.
 pub(crate) fn labels(pairs: Vec<(Box<str>, Box<str>)>, limits: &Limits) -> Result<Labels, Fault> {
-    let refuse = |text: String| Err(Fault::Record(text.into()));
     if pairs.len() > limits.max_labels_per_stream {
         let (count, limit) = (pairs.len(), limits.max_labels_per_stream);
-        return refuse(format!(
-            "the stream has {count} labels, {limit} are allowed; send some as attributes"
-        ));
+        let text = format!("the stream has {count} labels, {limit} are allowed; send some as attributes");
+        return Err(Fault::Record(text.into()));
     }
-    for (name, value) in &pairs {
+    check_labels(&pairs, limits, "send it as an attribute")?;
+    Ok(Labels::new(pairs)?)
+}
+
+/// Refuses pairs without a name and those that are too long; `instead` says where a long value may go.
+pub(crate) fn check_labels(
+    pairs: &[(Box<str>, Box<str>)],
+    limits: &Limits,
+    instead: &str,
+) -> Result<(), Fault> {
+    let refuse = |text: String| Err(Fault::Record(text.into()));
+    for (name, value) in pairs {
         if name.is_empty() {
             return refuse("a label has no name; name it".into());
         }
@@ -307,9 +378,9 @@ pub(crate) fn labels(pairs: Vec<(Box<str>, Box<str>)>, limits: &Limits) -> Resul
         if value.len() > limits.max_label_value_bytes {
             let (got, limit) = (value.len(), limits.max_label_value_bytes);
             return refuse(format!(
-                "the value of label {name:?} has {got} bytes, {limit} are allowed; send it as an attribute"
+                "the value of label {name:?} has {got} bytes, {limit} are allowed; {instead}"
             ));
         }
     }
-    Ok(Labels::new(pairs)?)
+    Ok(())
 }

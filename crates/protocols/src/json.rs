@@ -16,6 +16,8 @@ pub(crate) struct Json<'a> {
     at: usize,
     /// What [`Json::skip`] is inside of: `true` for objects.
     open: Vec<bool>,
+    /// Whether `NaN`, `Infinity` and `-Infinity` may stand without quotes.
+    any_number: bool,
 }
 
 /// A string as it stands in the input, without its quotes; its escapes are valid.
@@ -118,7 +120,13 @@ fn hex4(text: &str) -> u32 {
 
 impl<'a> Json<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, open: Vec::new() }
+        Self { text, at: 0, open: Vec::new(), any_number: false }
+    }
+
+    /// Also takes `NaN`, `Infinity` and `-Infinity` without quotes, as Python and others write them where a
+    /// value is none or too large.
+    pub(crate) fn with_any_number(self) -> Self {
+        Self { any_number: true, ..self }
     }
 
     /// Checks that the body is UTF-8.
@@ -326,6 +334,13 @@ impl<'a> Json<'a> {
             Some(end) => {
                 self.at = end;
                 Ok(&self.text[start..end])
+            }
+            None if self.any_number => {
+                let words = ["NaN", "Infinity", "-Infinity"];
+                let word = words.into_iter().find(|word| self.text[start..].starts_with(word));
+                let word = word.ok_or_else(|| self.fault("expected a value"))?;
+                self.at = start + word.len();
+                Ok(word)
             }
             None => Err(self.fault("expected a value")),
         }

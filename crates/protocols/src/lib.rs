@@ -1,6 +1,7 @@
 //! Wire bytes become [`trine_schema::LogBatch`]es: OTLP logs (protobuf, JSON), Loki push
-//! (protobuf, JSON), JSON lines; and [`trine_schema::SpanBatch`]es: OTLP traces (protobuf,
-//! JSON), Zipkin, Jaeger. No sockets, no async.
+//! (protobuf, JSON), JSON lines; [`trine_schema::SpanBatch`]es: OTLP traces (protobuf,
+//! JSON), Zipkin, Jaeger; and [`trine_schema::MetricBatch`]es: Prometheus remote write 1 and 2.
+//! No sockets, no async.
 //!
 //! Guarantees of every decoder:
 //! - Any bytes end in a [`Decoded`] or a [`DecodeError`], never in a panic; work and memory are
@@ -26,7 +27,10 @@ mod json_intake;
 pub mod jsonlines;
 mod limits;
 pub mod loki;
+mod metric_intake;
+mod native;
 pub mod otlp;
+pub mod remote_write;
 mod render;
 mod span_intake;
 mod wire;

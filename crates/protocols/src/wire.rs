@@ -103,6 +103,13 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// A number of `sint32` or `sint64`.
+    #[inline]
+    pub(crate) fn zigzag(&mut self) -> Result<i64, DecodeError> {
+        let number = self.varint()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
     #[inline(never)]
     fn long_varint(self) -> Result<(u64, Self), DecodeError> {
         let mut value = 0;

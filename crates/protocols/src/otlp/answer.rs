@@ -15,6 +15,11 @@ pub fn encode_traces_response(rejected: usize, message: &str, json: bool) -> Vec
     encode_response("rejectedSpans", rejected, message, json)
 }
 
+/// `ExportMetricsServiceResponse`, in the same way.
+pub fn encode_metrics_response(rejected: usize, message: &str, json: bool) -> Vec<u8> {
+    encode_response("rejectedDataPoints", rejected, message, json)
+}
+
 /// The responses of all signals differ in one name, which protobuf does not spell.
 fn encode_response(name: &str, rejected: usize, message: &str, json: bool) -> Vec<u8> {
     let plain = rejected == 0 && message.is_empty();

@@ -29,6 +29,7 @@ mod json;
 mod json_value;
 mod logs_json;
 mod logs_protobuf;
+mod metrics;
 mod protobuf;
 mod scope;
 mod spans;
@@ -36,9 +37,10 @@ mod spans_json;
 mod spans_protobuf;
 mod value;
 
-pub use answer::{encode_logs_response, encode_status, encode_traces_response};
+pub use answer::{encode_logs_response, encode_metrics_response, encode_status, encode_traces_response};
 pub use logs_json::decode_logs_json;
 pub use logs_protobuf::decode_logs_protobuf;
+pub use metrics::{DeltaState, DeltaUpdate, decode_metrics_json, decode_metrics_protobuf};
 pub use spans_json::decode_spans_json;
 pub use spans_protobuf::decode_spans_protobuf;
 

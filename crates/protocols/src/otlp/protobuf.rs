@@ -106,7 +106,7 @@ fn survey(bytes: &[u8]) -> Result<Frames, DecodeError> {
 }
 
 /// All occurrences of a message field; one after the other they are the merged message.
-fn gather(mut wire: Wire<'_>, field: Tag) -> Result<Cow<'_, [u8]>, DecodeError> {
+pub(super) fn gather(mut wire: Wire<'_>, field: Tag) -> Result<Cow<'_, [u8]>, DecodeError> {
     let mut found = Cow::Borrowed(&[][..]);
     while let Some(tag) = wire.tag()? {
         if tag != field {
@@ -131,7 +131,7 @@ pub(super) struct Decoder<'r, B> {
 }
 
 /// Turns a fault of what stands above records into the reason that all of them share.
-fn shared(fault: Fault) -> Result<Reason, DecodeError> {
+pub(super) fn shared(fault: Fault) -> Result<Reason, DecodeError> {
     match fault {
         Fault::Record(reason) => Ok(reason),
         Fault::Request(error) => Err(error),

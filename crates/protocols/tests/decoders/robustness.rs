@@ -1,14 +1,16 @@
 //! No bytes make a decoder panic, and a cut message is never taken for a whole one.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use proptest::{collection::vec, prelude::*, sample::Index};
 use prost::Message as _;
 use trine_protocols::{
     Batch, DecodeError, Decoded, Limits, jaeger,
     jsonlines::{self, FieldNames},
-    loki, otlp, zipkin,
+    loki, otlp, remote_write, zipkin,
 };
-use trine_schema::SpanBatch;
+use trine_schema::{MetricBatch, SpanBatch};
 
 use crate::rows::{Context, NOW};
 
@@ -40,6 +42,35 @@ pub fn decode_spans(which: &str, bytes: &[u8], context: &Context) -> Result<Deco
     }
 }
 
+/// Every decoder of metrics.
+pub const METRIC_DECODERS: [&str; 4] =
+    ["otlp protobuf metrics", "otlp json metrics", "remote write 1", "remote write 2"];
+
+pub fn decode_metrics(
+    which: &str,
+    bytes: &[u8],
+    context: &Context,
+) -> Result<Decoded<MetricBatch>, DecodeError> {
+    let Context { tenant, registry, limits } = context;
+    let deltas = Arc::new(otlp::DeltaState::new(8));
+    let otlp = match which {
+        "otlp protobuf metrics" => {
+            otlp::decode_metrics_protobuf(bytes, tenant, registry, NOW, limits, &deltas)
+        }
+        "otlp json metrics" => otlp::decode_metrics_json(bytes, tenant, registry, NOW, limits, &deltas),
+        "remote write 1" => return remote_write::decode_v1(bytes, tenant, registry, NOW, limits),
+        _ => return remote_write::decode_v2(bytes, tenant, registry, NOW, limits),
+    };
+    let (decoded, update) = otlp?;
+    drop(update);
+    assert!(deltas.is_empty(), "what was not committed is undone");
+    Ok(decoded)
+}
+
+fn every_decoder() -> impl Iterator<Item = &'static str> {
+    DECODERS.into_iter().chain(SPAN_DECODERS).chain(METRIC_DECODERS)
+}
+
 /// Limits small enough that random messages reach them.
 fn tight() -> Context {
     Context {
@@ -68,6 +99,11 @@ fn survive(which: &str, bytes: &[u8]) {
                 assert_eq!(context.spans(&decoded).len(), decoded.accepted);
                 holds(&decoded, decoded.batch.as_ref().map(|batch| &batch.records));
             }
+        } else if METRIC_DECODERS.contains(&which) {
+            if let Ok(decoded) = decode_metrics(which, bytes, &context) {
+                assert!(context.samples(&decoded).len() >= decoded.accepted);
+                holds(&decoded, decoded.batch.as_ref().map(|batch| &batch.records));
+            }
         } else if let Ok(decoded) = decode(which, bytes, &context) {
             assert_eq!(context.rows(&decoded).len(), decoded.accepted);
             holds(&decoded, decoded.batch.as_ref().map(|batch| &batch.records));
@@ -88,14 +124,14 @@ proptest! {
 
     #[test]
     fn random_bytes(bytes in vec(any::<u8>(), 0..200)) {
-        for which in DECODERS.into_iter().chain(SPAN_DECODERS) {
+        for which in every_decoder() {
             survive(which, &bytes);
         }
     }
 
     #[test]
-    fn random_json(text in "([\\[{][\"a-c:,0-9 ]{0,10}|\"resourceLogs\":\\[|\"resourceSpans\":\\[|\"scopeSpans\":\\[|\"spans\":\\[|\"streams\":\\[|\"values\":|\"stream\":|[\\]}]){0,10}") {
-        for which in DECODERS.into_iter().chain(SPAN_DECODERS) {
+    fn random_json(text in "([\\[{][\"a-c:,0-9 ]{0,10}|\"resourceLogs\":\\[|\"resourceSpans\":\\[|\"resourceMetrics\":\\[|\"scopeMetrics\":\\[|\"metrics\":\\[|\"gauge\":|\"dataPoints\":\\[|\"scopeSpans\":\\[|\"spans\":\\[|\"streams\":\\[|\"values\":|\"stream\":|[\\]}]){0,10}") {
+        for which in every_decoder() {
             survive(which, text.as_bytes());
         }
     }
@@ -105,6 +141,8 @@ proptest! {
     fn mutated_messages(
         request in crate::otlp::request(),
         spans in crate::otlp_spans::request(),
+        metrics in crate::otlp_metrics::requests(),
+        writes in crate::remote_write::request(),
         streams in crate::loki::streams(),
         edits in vec((any::<Index>(), any::<u8>(), 0..3), 1..6),
     ) {
@@ -113,6 +151,10 @@ proptest! {
             ("otlp json", serde_json::to_vec(&request).unwrap()),
             ("otlp protobuf spans", spans.encode_to_vec()),
             ("otlp json spans", serde_json::to_vec(&spans).unwrap()),
+            ("otlp protobuf metrics", metrics.encode_to_vec()),
+            ("otlp json metrics", serde_json::to_vec(&metrics).unwrap()),
+            ("remote write 1", writes.encode_to_vec()),
+            ("remote write 2", crate::remote_write::turned(&writes).encode_to_vec()),
             ("zipkin json", ZIPKIN.as_bytes().to_vec()),
             ("jaeger thrift", crate::jaeger::batch(&[crate::jaeger::full(), crate::jaeger::full()])),
             ("loki protobuf", crate::loki::protobuf(&streams)),
@@ -139,6 +181,9 @@ const ZIPKIN: &str = r#"[{"traceId":"5af7183fb1d4cf5f","id":"352bff9a74ca9ad2","
 fn counts(which: &str, bytes: &[u8], context: &Context) -> Result<(usize, usize), DecodeError> {
     if SPAN_DECODERS.contains(&which) {
         return decode_spans(which, bytes, context).map(|decoded| (decoded.accepted, decoded.rejected));
+    }
+    if METRIC_DECODERS.contains(&which) {
+        return decode_metrics(which, bytes, context).map(|decoded| (decoded.accepted, decoded.rejected));
     }
     decode(which, bytes, context).map(|decoded| (decoded.accepted, decoded.rejected))
 }
@@ -168,6 +213,8 @@ fn cut_at_every_offset() {
     let span_json = spans.to_string();
     let typed_spans: opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest =
         serde_json::from_str(&span_json).unwrap();
+    let metrics = crate::otlp_metrics::one_histogram();
+    let write = crate::remote_write::one_histogram();
     let entry = vec![("l".to_owned(), "v".to_owned())];
     let streams = [(entry.clone(), vec![(5, "line".to_owned(), entry)])];
     let loki = r#"{"streams":[{"stream":{"a":"b"},"values":[["5","line \u00e9",{"m":"x"}]]}]}"#;
@@ -177,6 +224,9 @@ fn cut_at_every_offset() {
         ("loki protobuf", crate::loki::protobuf(&streams)),
         ("otlp protobuf spans", typed_spans.encode_to_vec()),
         ("otlp json spans", span_json.into_bytes()),
+        ("otlp protobuf metrics", metrics.encode_to_vec()),
+        ("otlp json metrics", serde_json::to_vec(&metrics).unwrap()),
+        ("remote write 1", write.encode_to_vec()),
         ("zipkin json", ZIPKIN.as_bytes().to_vec()),
         ("jaeger thrift", crate::jaeger::batch(&[crate::jaeger::full()])),
         ("loki json", loki.as_bytes().to_vec()),

@@ -2,11 +2,17 @@
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
-    datatypes::{Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
+    datatypes::{Float64Type, Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use trine_model::TenantId;
 use trine_protocols::{Decoded, Limits};
-use trine_schema::{SpanBatch, StreamRegistry, columns::attributes_of, logs::column, spans};
+use trine_schema::{
+    MetricBatch, NativeHistogram, RowKind, SpanBatch, StreamRegistry,
+    columns::attributes_of,
+    logs::column,
+    metrics::{self, METRIC_NAME, STALE_NAN},
+    spans,
+};
 
 /// Stands for the time of arrival.
 pub const NOW: i64 = 1_700_000_000_000_000_000;
@@ -156,6 +162,67 @@ impl Context {
             .collect();
         assert_eq!(decoded.own_times, rows.iter().all(|row| row.timestamp != NOW));
         rows
+    }
+
+    /// Rows of metrics, one text each: `name{label="value"} value @milliseconds`, with `since` and the start
+    /// where it is known.
+    pub fn samples(&self, decoded: &Decoded<MetricBatch>) -> Vec<String> {
+        use metrics::column;
+        let Some(batch) = &decoded.batch else {
+            assert_eq!(decoded.accepted, 0);
+            return Vec::new();
+        };
+        assert_eq!(batch.tenant, self.tenant);
+        let records = &batch.records;
+        let starts = records.column(column::START).as_primitive::<TimestampNanosecondType>();
+        let payloads = records.column(column::PAYLOAD).as_binary::<i32>();
+        let kinds = records.column(column::KIND).as_primitive::<UInt8Type>();
+        let values = records.column(column::VALUE).as_primitive::<Float64Type>();
+        let row = |row: usize| {
+            let stream = records.column(column::STREAM).as_primitive::<UInt32Type>().value(row);
+            let stream = self.registry.get(stream);
+            let labels = stream.labels.iter().filter(|(name, _)| *name != METRIC_NAME);
+            let labels: Vec<_> = labels.map(|(name, value)| format!("{name}={value:?}")).collect();
+            let name = stream.labels.get(METRIC_NAME).unwrap();
+            let payload = || std::str::from_utf8(payloads.value(row)).unwrap();
+            let number = |value: f64| {
+                if value.to_bits() == STALE_NAN { "stale".into() } else { value.to_string() }
+            };
+            let value = match kinds.value(row) {
+                kind if kind == RowKind::Float as u8 => number(values.value(row)),
+                kind if kind == RowKind::Exemplar as u8 => {
+                    format!("exemplar {} {}", values.value(row), payload())
+                }
+                kind if kind == RowKind::Metadata as u8 => return format!("# {name} {}", payload()),
+                _ => {
+                    let h = NativeHistogram::from_bytes(payloads.value(row)).unwrap();
+                    let sides = [("+", &h.positive), ("-", &h.negative)];
+                    let sides = sides.iter().filter(|(_, side)| !side.counts.is_empty());
+                    let sides: String = sides
+                        .map(|(sign, side)| format!(" {sign}{:?}{:?}", side.spans, side.counts))
+                        .collect();
+                    let zero = (h.zero_threshold, h.zero_count);
+                    let bounds = if h.custom_bounds.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" {:?}", h.custom_bounds)
+                    };
+                    format!(
+                        "histogram {:?} schema {} zero {zero:?} count {} sum {}{sides}{bounds}",
+                        h.reset_hint,
+                        h.schema,
+                        h.count,
+                        number(h.sum)
+                    )
+                }
+            };
+            let at = time(records.column(column::TIMESTAMP), row);
+            assert_eq!(at % 1_000_000, 0);
+            let since = starts.is_valid(row).then(|| format!(" since {}", starts.value(row) / 1_000_000));
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            format!("{name}{labels} {value} @{}{}", at / 1_000_000, since.unwrap_or_default())
+        };
+        (0..records.num_rows()).map(row).collect()
     }
 
     fn labels(&self, records: &RecordBatch, row: usize) -> String {

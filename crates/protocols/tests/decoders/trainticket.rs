@@ -1,10 +1,13 @@
 //! Real OTLP JSON, when the data lie beside the workspace.
 
-use std::{collections::HashSet, io::Read as _, path::Path};
+use std::{collections::HashSet, io::Read as _, path::Path, sync::Arc};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message as _;
-use trine_protocols::otlp::{decode_logs_json, decode_spans_json, decode_spans_protobuf};
+use trine_protocols::{
+    otlp::{decode_logs_json, decode_metrics_json, decode_spans_json, decode_spans_protobuf},
+    remote_write::Written,
+};
 
 use crate::rows::{Context, NOW};
 
@@ -55,6 +58,27 @@ fn spans_of_trainticket_decode_completely() {
     let traces: HashSet<_> = rows.iter().map(|row| &row.trace_id).collect();
     // Counted with a script over the file.
     assert_eq!((traces.len(), orphans.count(), services.len()), (4551, 0, 28));
+}
+
+/// Every point of TrainTicket's metrics is taken, and is one sample.
+#[test]
+fn metrics_of_trainticket_decode_completely() {
+    let Some(text) = read("metrics.jsonl.zst") else { return };
+    let mut context = Context::default();
+    context.limits.max_body_bytes = text.len();
+    let deltas = Arc::default();
+    let (mut points, mut rows) = (0, 0);
+    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let Context { tenant, registry, limits } = &context;
+        let (decoded, update) = decode_metrics_json(line, tenant, registry, NOW, limits, &deltas).unwrap();
+        update.commit();
+        assert_eq!(decoded.error_message(), "");
+        points += decoded.accepted;
+        rows += Written::of(decoded.batch.as_ref()).samples;
+    }
+    let wanted = memchr::memmem::find_iter(&text, b"\"timeUnixNano\"").count();
+    assert_eq!(points, wanted);
+    println!("{points} points, {rows} samples of {} series", context.registry.len());
 }
 
 /// Every record of TrainTicket is taken: 175,211 by the data's README.
