@@ -1,6 +1,9 @@
 //! What every fuzz target runs, and the seeds it starts from.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use trine_chunks::{Block, BlockWriter, Part, join, merge};
 use trine_model::TenantId;
@@ -8,16 +11,20 @@ use trine_promql::{Buckets, Engine, Histogram, Labels, MemorySource};
 use trine_protocols::{
     Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress, jaeger,
     jsonlines::{self, FieldNames},
-    loki, otlp, zipkin,
+    loki, otlp, remote_write, zipkin,
 };
-use trine_schema::StreamRegistry;
+use trine_schema::{MetricBatch, StreamRegistry};
 
 /// All targets.
-pub const TARGETS: [&str; 13] = [
+pub const TARGETS: [&str; 17] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
     "otlp_spans_json",
+    "otlp_metrics_protobuf",
+    "otlp_metrics_json",
+    "remote_write_1",
+    "remote_write_2",
     "zipkin",
     "jaeger",
     "loki_protobuf",
@@ -65,6 +72,31 @@ pub fn run(target: &str, bytes: &[u8]) {
             "otlp_spans_json" => {
                 let decoded = otlp::decode_spans_json(bytes, &tenant, &registry, NOW_NS, &limits);
                 check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
+                continue;
+            }
+            "otlp_metrics_protobuf" => {
+                let deltas = Arc::new(otlp::DeltaState::new(4));
+                let decoded =
+                    otlp::decode_metrics_protobuf(bytes, &tenant, &registry, NOW_NS, &limits, &deltas);
+                check_metrics(decoded.map(|(decoded, _update)| decoded), bytes.len(), &limits);
+                assert!(deltas.is_empty(), "what was not committed was not undone");
+                continue;
+            }
+            "otlp_metrics_json" => {
+                let deltas = Arc::new(otlp::DeltaState::new(4));
+                let decoded = otlp::decode_metrics_json(bytes, &tenant, &registry, NOW_NS, &limits, &deltas);
+                check_metrics(decoded.map(|(decoded, _update)| decoded), bytes.len(), &limits);
+                assert!(deltas.is_empty(), "what was not committed was not undone");
+                continue;
+            }
+            "remote_write_1" => {
+                let decoded = remote_write::decode_v1(bytes, &tenant, &registry, NOW_NS, &limits);
+                check_metrics(decoded, bytes.len(), &limits);
+                continue;
+            }
+            "remote_write_2" => {
+                let decoded = remote_write::decode_v2(bytes, &tenant, &registry, NOW_NS, &limits);
+                check_metrics(decoded, bytes.len(), &limits);
                 continue;
             }
             "zipkin" => {
@@ -119,6 +151,18 @@ fn promql(bytes: &[u8]) {
     let _ = engine.instant(&source, query, 10 * MINUTE);
     let _ = engine.range(&source, query, 0, 15 * MINUTE, MINUTE);
     assert!(start.elapsed() < Duration::from_secs(5), "the time limit was not kept");
+}
+
+/// A point becomes any number of rows.
+fn check_metrics(decoded: Result<Decoded<MetricBatch>, DecodeError>, length: usize, limits: &Limits) {
+    if let Ok(Decoded { batch: Some(batch), accepted, .. }) = &decoded {
+        assert!(batch.records.num_rows() >= *accepted);
+    }
+    let counts = |decoded: Decoded<MetricBatch>| {
+        let Decoded { accepted, rejected, first_errors, own_times, .. } = decoded;
+        Decoded { batch: Some(accepted), accepted, rejected, first_errors, own_times }
+    };
+    check(decoded.map(counts), |accepted| *accepted, length, limits);
 }
 
 fn check<B>(
@@ -192,6 +236,7 @@ fn chunk_values(bytes: &[u8]) {
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let otlp_json = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeLogs":[{"scope":{"name":"s","version":"1","attributes":[{"key":"k","value":{"boolValue":true}}]},"logRecords":[{"timeUnixNano":"5","observedTimeUnixNano":7,"severityNumber":9,"severityText":"INFO","body":{"stringValue":"hi \"\u00e9\ud83d\ude00\""},"attributes":[{"key":"a","value":{"arrayValue":{"values":[{"intValue":"1"},{"doubleValue":0.5},{"bytesValue":"AQI="}]}}},{"key":"m","value":{"kvlistValue":{"values":[{"key":"x","value":{}}]}}}],"droppedAttributesCount":2,"flags":1,"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","eventName":"e"}]}]}]}"#;
     let otlp_spans_json = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}}]},"scopeSpans":[{"scope":{"name":"s","version":"1"},"spans":[{"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","parentSpanId":"083e5d40259e7998","name":"GET \u00e9","kind":"SPAN_KIND_SERVER","startTimeUnixNano":"5","endTimeUnixNano":9,"flags":1,"traceState":"a=b","status":{"code":2,"message":"no"},"attributes":[{"key":"a","value":{"intValue":"1"}}],"events":[{"timeUnixNano":"6","name":"e","attributes":[{"key":"k","value":{"boolValue":true}}],"droppedAttributesCount":1}],"links":[{"traceId":"49a51828322183eb20bfe4ace3060000","spanId":"083e5d40259e7999","traceState":"x=y"}],"droppedEventsCount":2}]}]}]}"#;
+    let otlp_metrics_json = r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"cart"}},{"key":"a.b","value":{"intValue":"1"}}]},"scopeMetrics":[{"scope":{},"metrics":[{"name":"m.x","unit":"1","description":"d","gauge":{"dataPoints":[{"timeUnixNano":"5000000","asDouble":0.5,"attributes":[{"key":"a.b","value":{"stringValue":"v"}}]},{"timeUnixNano":5,"flags":1}]}},{"name":"s","sum":{"aggregationTemporality":1,"isMonotonic":true,"dataPoints":[{"timeUnixNano":"7000000","asInt":"3","exemplars":[{"asDouble":1,"timeUnixNano":"5","traceId":"49a51828322183eb20bfe4ace3060000","filteredAttributes":[{"key":"k","value":{"boolValue":true}}]}]}]}},{"name":"h","unit":"s","histogram":{"aggregationTemporality":2,"dataPoints":[{"timeUnixNano":"5","count":"3","sum":1.5,"bucketCounts":["1","2"],"explicitBounds":[0.5]}]}},{"name":"e","exponentialHistogram":{"aggregationTemporality":1,"dataPoints":[{"timeUnixNano":"5","count":4,"scale":10,"zeroCount":"1","zeroThreshold":0.1,"positive":{"offset":-2,"bucketCounts":["1","0","2"]}}]}},{"name":"q","summary":{"dataPoints":[{"timeUnixNano":"5","count":"1","sum":2,"quantileValues":[{"quantile":0.5,"value":1}]}]}}]}]}]}"#;
     let zipkin = r#"[{"traceId":"5af7183fb1d4cf5f","id":"352bff9a74ca9ad2","parentId":"1","name":"\u00e9","timestamp":5,"duration":1,"kind":"SERVER","localEndpoint":{"serviceName":"a","ipv4":"1.2.3.4","port":1},"remoteEndpoint":{"serviceName":"b","ipv6":"::1"},"annotations":[{"timestamp":5,"value":"ws"}],"tags":{"error":"x","k":"v"},"shared":true},{"traceId":"1","id":"2"}]"#;
     let loki_json = r#"{"streams":[{"stream":{"app":"a","level":"error"},"values":[["1700000000000000000","line \n",{"trace_id":"49a51828322183eb20bfe4ace3060000","level":"warn","n":1}],[2,"b"]]}]}"#;
     let lines = "{\"time\":\"2023-01-29T12:00:00.5+01:00\",\"msg\":\"hi\",\"level\":\"warn\",\"service\":\"c\",\"a\":{\"b\":[1,{}]}}\n\n{\"ts\":1674993600.25,\"log\":\"x\\u00e9\",\"trace_id\":\"49a51828322183eb20bfe4ace3060000\",\"n\":null}\r\n";
@@ -274,6 +319,83 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
                 field(1, &message(&[field(1, &resource), field(2, &scope_spans)])),
                 field(1, &message(&[field(2, &late), field(1, &resource)])),
             ]
+        }
+        "remote_write_1" => {
+            let label = |name: &str, value: &str| {
+                field(1, &message(&[field(1, name.as_bytes()), field(2, value.as_bytes())]))
+            };
+            let exemplar = message(&[label("trace_id", "a"), vec![0x11, 0, 0, 0, 0, 0, 0, 0, 0x40, 0x18, 5]]);
+            let series = message(&[
+                label("__name__", "up"),
+                label("job", "a"),
+                field(2, &[0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 5]),
+                field(3, &exemplar),
+                field(4, &native_histogram()),
+            ]);
+            let metadata = message(&[vec![0x08, 1], field(2, b"up"), field(4, b"h"), field(5, b"s")]);
+            vec![message(&[field(1, &series), field(3, &metadata)])]
+        }
+        "remote_write_2" => {
+            let symbols = ["", "__name__", "up", "job", "a"];
+            let symbols: Vec<_> = symbols.map(|symbol| field(4, symbol.as_bytes())).to_vec();
+            let series = message(&[
+                field(1, &[1, 2, 3, 4]),
+                field(2, &[0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 5, 0x18, 4]),
+                field(3, &native_histogram()),
+                field(4, &message(&[field(1, &[3, 4]), vec![0x18, 5]])),
+                field(5, &[0x08, 1, 0x18, 4]),
+            ]);
+            vec![message(&[message(&symbols), field(5, &series)])]
+        }
+        "otlp_metrics_json" => vec![otlp_metrics_json.into()],
+        "otlp_metrics_protobuf" => {
+            let pair = message(&[field(1, b"a.b"), field(2, &field(1, b"v"))]);
+            let time = |number: u8| vec![number << 3 | 1, 0, 202, 154, 59, 0, 0, 0, 0];
+            let long = |number: u8, value: u8| vec![number << 3 | 1, value, 0, 0, 0, 0, 0, 0, 0];
+            let double = |number: u8| vec![number << 3 | 1, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+            let exemplar =
+                message(&[time(2), double(3), field(4, &[2; 8]), field(5, &[1; 16]), field(7, &pair)]);
+            let number = message(&[time(2), time(3), double(4), field(5, &exemplar), field(7, &pair)]);
+            let ended = message(&[field(7, &pair), time(3), vec![0x40, 1]]);
+            let packed = |values: [[u8; 8]; 2]| values.concat();
+            let histogram = message(&[
+                time(3),
+                long(4, 3),
+                double(5),
+                field(6, &packed([[1, 0, 0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0]])),
+                double(7),
+                field(8, &exemplar),
+                field(9, &pair),
+            ]);
+            let buckets = message(&[vec![0x08, 3], field(2, &[1, 0, 0, 0, 2])]);
+            let exponential = message(&[
+                field(1, &pair),
+                time(3),
+                long(4, 4),
+                double(5),
+                vec![0x30, 20],
+                long(7, 1),
+                field(8, &buckets),
+                double(14),
+            ]);
+            let summary =
+                message(&[time(3), long(4, 3), double(5), field(6, &message(&[double(1), double(2)]))]);
+            let metric = |kind: u8, point: &[u8], temporality: u8| {
+                let data = message(&[field(1, point), vec![0x10, temporality, 0x18, 1]]);
+                field(2, &message(&[field(1, b"m.x"), field(2, b"d"), field(3, b"By/s"), field(kind, &data)]))
+            };
+            let metrics = [
+                metric(5, &number, 0),
+                metric(7, &number, 1),
+                metric(7, &ended, 2),
+                metric(9, &histogram, 1),
+                metric(10, &exponential, 1),
+                metric(11, &summary, 0),
+            ];
+            let service = message(&[field(1, b"service.name"), field(2, &field(1, b"cart"))]);
+            let resource = message(&[field(1, &service), field(1, &pair)]);
+            let one = |metrics: &[u8]| field(1, &message(&[field(1, &resource), field(2, metrics)]));
+            vec![one(&metrics[..3].concat()), one(&metrics[3..].concat())]
         }
         "loki_protobuf" => {
             let pair =
@@ -363,6 +485,18 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
 
 fn message(parts: &[Vec<u8>]) -> Vec<u8> {
     parts.concat()
+}
+
+/// A histogram of remote write.
+fn native_histogram() -> Vec<u8> {
+    message(&[
+        vec![0x08, 6, 0x20, 2, 0x30, 1],
+        field(8, &[0x08, 0, 0x10, 1]),
+        field(9, &[2]),
+        field(11, &[0x08, 3, 0x10, 2]),
+        field(12, &[4, 0]),
+        vec![0x78, 5],
+    ])
 }
 
 /// A length-delimited field; seeds are short, so two bytes of length are enough.
