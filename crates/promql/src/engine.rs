@@ -97,7 +97,7 @@ impl Default for Engine {
     }
 }
 
-/// Most steps of a range query, as Prometheus' HTTP API bounds them.
+/// Most steps after the first of a range query, as Prometheus' HTTP API bounds them.
 pub const MAX_STEPS: i64 = 11_000;
 
 impl Engine {
@@ -143,7 +143,7 @@ impl Engine {
                 "zero or negative query resolution step widths are not accepted. Try a positive integer";
             return Err(Error::BadRange(message.to_owned()));
         }
-        if (end - start) / step >= MAX_STEPS {
+        if (end - start) / step > MAX_STEPS {
             let message = "exceeded maximum resolution of 11,000 points per timeseries. \
                 Try decreasing the query resolution (?step=XX)";
             return Err(Error::BadRange(message.to_owned()));

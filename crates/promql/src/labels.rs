@@ -181,6 +181,11 @@ impl Matcher {
         Ok(Self { name: name.into(), op, value, regex })
     }
 
+    /// The compiled regular expression of `=~` and `!~`, anchored.
+    pub fn regex(&self) -> Option<&Regex> {
+        self.regex.as_ref()
+    }
+
     /// Whether a label with this value (empty: no such label) is wanted.
     pub fn matches(&self, value: &str) -> bool {
         let regex = || self.regex.as_ref().is_some_and(|regex| regex.is_match(value));

@@ -1,11 +1,13 @@
 //! PromQL as Prometheus 3 answers it, evaluated on columns.
 //!
 //! [`Engine`] parses a query, asks a [`Source`] for the series it names and evaluates every node of the tree
-//! for all steps at once. The crate knows no store, no socket and no runtime.
+//! for all steps at once. [`TablesSource`] is the source over what is stored, [`api`] what Prometheus' HTTP API
+//! answers. The crate knows no store, no socket and no runtime.
 
 #![allow(clippy::float_cmp, reason = "the language compares floats exactly")]
 
 mod annotations;
+pub mod api;
 mod calendar;
 mod engine;
 mod eval;
@@ -16,6 +18,7 @@ mod labels;
 pub mod parser;
 pub mod script;
 mod source;
+mod tables;
 mod value;
 
 pub use engine::{Answer, Engine, Error, MAX_STEPS, Statistics};
@@ -25,4 +28,5 @@ pub use source::{
     Data, Hints, Load, MemorySource, STALE, Samples, Selected, Selection, Series, Source, SourceError,
     is_stale,
 };
+pub use tables::{LabelCache, TablesSource};
 pub use value::{MatrixSeries, Sample, Value, VectorSample};

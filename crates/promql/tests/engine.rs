@@ -72,7 +72,8 @@ fn senseless_times_are_refused() {
     assert_eq!(range("m_total", -1, 1), "end timestamp must not be before start time");
     assert!(range("m_total", 10, 0).starts_with("zero or negative query resolution step"));
     assert!(
-        range("m_total", MAX_STEPS * MINUTE, MINUTE).starts_with("exceeded maximum resolution of 11,000")
+        range("m_total", (MAX_STEPS + 1) * MINUTE, MINUTE)
+            .starts_with("exceeded maximum resolution of 11,000")
     );
     let matrix = "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector";
     assert_eq!(range("m_total[5m]", 10, 1), matrix);

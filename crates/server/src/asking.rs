@@ -28,6 +28,11 @@ const MAX_FORM_BYTES: usize = 1 << 20;
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
+    /// All of them, in their order.
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// The last value of a parameter; an empty one counts as not given.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
@@ -78,6 +83,12 @@ impl Params {
             return Err(ApiError::bad_request(format!("start {start} lies after end {end}; swap them")));
         }
         Ok((start, end))
+    }
+}
+
+impl From<Vec<(String, String)>> for Params {
+    fn from(pairs: Vec<(String, String)>) -> Self {
+        Self(pairs)
     }
 }
 

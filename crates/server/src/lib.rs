@@ -12,6 +12,7 @@ mod jsonlines;
 mod loki;
 mod metrics;
 mod otlp;
+mod prometheus;
 mod query_threads;
 mod sql;
 mod tail;
@@ -58,6 +59,9 @@ pub struct ServerConfig {
 pub(crate) struct App {
     pub store: Arc<Store>,
     pub sql: SqlEngine,
+    pub prometheus: trine_promql::api::Api,
+    /// What `status/…` of Prometheus' API tells.
+    pub facts: trine_promql::api::Facts,
     pub limits: Limits,
     pub admission: Admission,
     pub metrics: Metrics,
@@ -133,6 +137,8 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
     };
     let app = Arc::new(App {
         sql: SqlEngine::new(store.clone(), sql_limits),
+        prometheus: trine_promql::api::Api::default(),
+        facts: prometheus::facts(&config),
         store,
         admission: Admission::new(config.max_inflight_bytes),
         limits: config.limits,
@@ -199,6 +205,7 @@ fn all_routes(app: Arc<App>) -> Router {
         .route("/loki/api/v1/status/buildinfo", get(admin::buildinfo))
         .merge(otlp::http_routes())
         .merge(otlp::grpc_routes())
+        .merge(prometheus::routes())
         .layer(DefaultBodyLimit::disable())
         .with_state(app)
 }

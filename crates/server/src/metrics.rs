@@ -45,6 +45,7 @@ pub enum Language {
     Sql,
     LogQl,
     Tail,
+    PromQl,
 }
 
 #[derive(Default)]
@@ -58,7 +59,7 @@ struct Asked {
 #[derive(Default)]
 pub struct Metrics {
     doors: [Door; 4],
-    asked: [Asked; 3],
+    asked: [Asked; 4],
 }
 
 impl Metrics {
@@ -131,7 +132,13 @@ impl Metrics {
             doors(|d| &d.failed),
         );
         let asked = |value: fn(&Asked) -> f64| -> Vec<(String, f64)> {
-            [(Language::Sql, "sql"), (Language::LogQl, "logql"), (Language::Tail, "tail")]
+            let languages = [
+                (Language::Sql, "sql"),
+                (Language::LogQl, "logql"),
+                (Language::Tail, "tail"),
+                (Language::PromQl, "promql"),
+            ];
+            languages
                 .map(|(l, name)| (format!("{{language=\"{name}\"}}"), value(&self.asked[l as usize])))
                 .into()
         };

@@ -46,7 +46,7 @@ fn fold(context: &Context<'_>, expr: &mut Expr) {
             _ => None,
         };
         if let Some(millis) = millis {
-            *expr = Expr::Number { value: millis as f64 / 1000.0, pos };
+            *expr = Expr::Number { value: millis as f64 / 1000.0, duration: false, pos };
             return;
         }
     }
@@ -87,7 +87,7 @@ fn children(expr: &mut Expr) -> Vec<&mut Expr> {
 }
 
 fn wrap(expr: &mut Expr) {
-    let inner = std::mem::replace(expr, Expr::Number { value: 0.0, pos: 0 });
+    let inner = std::mem::replace(expr, Expr::Number { value: 0.0, duration: false, pos: 0 });
     *expr = Expr::StepInvariant(Box::new(inner));
 }
 

@@ -248,6 +248,8 @@ pub struct Matching {
 pub enum Expr {
     Number {
         value: f64,
+        /// Written as a duration, such as `5m`.
+        duration: bool,
         pos: Pos,
     },
     String {

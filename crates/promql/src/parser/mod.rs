@@ -8,6 +8,7 @@ mod check;
 mod durations;
 mod functions;
 mod lexer;
+mod print;
 mod tree;
 
 pub use ast::{
@@ -53,9 +54,9 @@ pub fn parse(query: &str) -> Result<Expr, ParseError> {
     Ok(expr)
 }
 
-/// Parses a selector such as `up{job="x"}`, as the `match[]` parameters have it.
+/// Parses a selector such as `up{job="x"}`, as the `match[]` parameters have it; also one that matches everything.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
-    match parse(text)? {
+    match tree::parse_expr(text)? {
         Expr::Vector(VectorSelector { matchers, offset: None, at: None, .. }) => Ok(matchers),
         _ => Err(ParseError::new(text, 0, "expected a series selector")),
     }

@@ -252,7 +252,9 @@ impl Parser<'_> {
             // A sign binds as `*` does: only `^` comes before it.
             let expr = self.binary(5)?;
             return Ok(match expr {
-                Expr::Number { value, .. } => Expr::Number { value: if minus { -value } else { value }, pos },
+                Expr::Number { value, duration, .. } => {
+                    Expr::Number { value: if minus { -value } else { value }, duration, pos }
+                }
                 expr => Expr::Unary { minus, expr: Box::new(expr), pos },
             });
         }
@@ -267,8 +269,9 @@ impl Parser<'_> {
             self.advance();
             return Ok(Expr::String { value, pos });
         }
+        let duration = matches!(self.peek(), Kind::Duration(_));
         if let Some(value) = self.literal() {
-            return Ok(Expr::Number { value, pos });
+            return Ok(Expr::Number { value, duration, pos });
         }
         if self.accept("(") {
             let expr = self.binary(0)?;
