@@ -24,8 +24,8 @@ use crate::{
     server::Stop,
 };
 
-/// Each line of a file is one OTLP export request of logs, as the OpenTelemetry collector's file
-/// exporter writes them. A file loaded twice within the server's deduplication window is stored once.
+/// Each line of a file is one OTLP export request of logs, traces or metrics, as the OpenTelemetry
+/// collector's file exporter writes them; signals may be mixed. A file loaded twice within the server's deduplication window is stored once.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Files: plain, gzip or zstd; `-` is standard input
@@ -147,7 +147,7 @@ fn report(counts: &Counts, took: Duration, interrupted: bool, output: Output) {
     }
     if requests > 0 && accepted + rejected + duplicates + failed == 0 {
         anstream::eprintln!(
-            "{YELLOW}warning:{PLAIN} there was no log record in it; OTLP JSON of logs has \"resourceLogs\" in every line"
+            "{YELLOW}warning:{PLAIN} there was no record in it; OTLP JSON has \"resourceLogs\", \"resourceSpans\" or \"resourceMetrics\" in every line"
         );
     }
 }
@@ -214,6 +214,17 @@ fn read_file(file: &PathBuf, send: &mpsc::Sender<Request>, bar: &ProgressBar) ->
     Ok(())
 }
 
+/// Where an export request goes, by the name that stands first in it.
+fn path(body: &[u8]) -> &'static str {
+    const SIGNALS: [(&[u8], &str); 3] = [
+        (b"\"resourceLogs\"", "/v1/logs"),
+        (b"\"resourceSpans\"", "/v1/traces"),
+        (b"\"resourceMetrics\"", "/v1/metrics"),
+    ];
+    let first = SIGNALS.iter().filter_map(|(name, path)| Some((memchr::memmem::find(body, name)?, *path)));
+    first.min().map_or("/v1/logs", |(_, path)| path)
+}
+
 /// Sends one line, again and again while the server is full or away. Fails only when there is no
 /// server any more.
 async fn send_line(
@@ -231,7 +242,7 @@ async fn send_line(
     let mut wait = Duration::from_millis(100);
     loop {
         let sent = client
-            .post("/v1/logs")
+            .post(path(&request.body))
             .header("Content-Type", "application/json")
             .body(request.body.clone())
             .send()
@@ -279,5 +290,18 @@ async fn take_answer(response: reqwest::Response, counts: &Counts, complain: &im
     } else if rejected > 0 {
         counts.rejected.fetch_add(rejected, Relaxed);
         complain(answer["partialSuccess"]["errorMessage"].as_str().unwrap_or("records were rejected"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_name_tells_the_signal() {
+        assert_eq!(path(br#"{"resourceSpans":[{"resource":{}}]}"#), "/v1/traces");
+        assert_eq!(path(br#"{ "resourceMetrics" : [{"name":"\"resourceLogs\""}]}"#), "/v1/metrics");
+        assert_eq!(path(br#"{"resourceLogs":[{"body":{"stringValue":"resourceSpans"}}]}"#), "/v1/logs");
+        assert_eq!(path(b"{}"), "/v1/logs");
     }
 }

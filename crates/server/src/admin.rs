@@ -71,7 +71,7 @@ pub async fn status(State(app): State<Arc<App>>) -> Json<Value> {
     let levels: Vec<_> = status
         .levels
         .iter()
-        .map(|l| json!({"level": l.level, "segments": l.segments, "rows": l.rows, "bytes": l.bytes, "raw_bytes": l.raw_bytes}))
+        .map(|l| json!({"signal": l.signal.name(), "level": l.level, "segments": l.segments, "rows": l.rows, "bytes": l.bytes, "raw_bytes": l.raw_bytes}))
         .collect();
     let quarantined: Vec<_> = status
         .quarantined

@@ -11,8 +11,8 @@ use axum::{
 };
 use bytes::Bytes;
 use trine_model::TenantId;
-use trine_protocols::{Compression, DecodeError, Decoded, Limits, decompress};
-use trine_schema::StreamRegistry;
+use trine_protocols::{Batch, Compression, DecodeError, Decoded, Limits, decompress, otlp::DeltaUpdate};
+use trine_schema::{AnyBatch, MetricBatch, StreamRegistry};
 use trine_store::Appended;
 
 use crate::{App, error::ApiError, metrics::Protocol, tenant::tenant_of, time::now_ns};
@@ -34,14 +34,14 @@ thread_local! {
 }
 
 /// What became of a request.
-pub struct Ingested {
+pub struct Ingested<B> {
     /// Counts and rejections; the batch has gone into the store.
-    pub decoded: Decoded,
+    pub decoded: Decoded<B>,
     /// Whether the store knew the batch already.
     pub duplicate: bool,
 }
 
-impl Ingested {
+impl<B: Batch> Ingested<B> {
     /// The counts as headers, for senders that want to tell what became of their records.
     pub fn count_headers(&self) -> [(&'static str, String); 3] {
         [
@@ -49,6 +49,15 @@ impl Ingested {
             ("x-trine-rejected", self.decoded.rejected.to_string()),
             ("x-trine-duplicate", u8::from(self.duplicate).to_string()),
         ]
+    }
+
+    /// For protocols that have no form for a partial success: an error that says which records were not
+    /// taken; the others are kept.
+    pub fn check_rejected(&self) -> Result<(), ApiError> {
+        if self.decoded.rejected == 0 {
+            return Ok(());
+        }
+        Err(ApiError::bad_request(self.decoded.error_message()))
     }
 }
 
@@ -75,27 +84,49 @@ impl Head {
     }
 }
 
+/// What a decoder makes of a body.
+pub trait Outcome: Send + 'static {
+    type Batch: Batch + Into<AnyBatch> + Clone + Send + 'static;
+
+    /// The counts and the batch, and what is to be kept in mind once the store has the batch.
+    fn into_parts(self) -> (Decoded<Self::Batch>, Option<DeltaUpdate>);
+}
+
+impl<B: Batch + Into<AnyBatch> + Clone + Send + 'static> Outcome for Decoded<B> {
+    type Batch = B;
+
+    fn into_parts(self) -> (Self, Option<DeltaUpdate>) {
+        (self, None)
+    }
+}
+
+impl Outcome for (Decoded<MetricBatch>, DeltaUpdate) {
+    type Batch = MetricBatch;
+
+    fn into_parts(self) -> (Decoded<MetricBatch>, Option<DeltaUpdate>) {
+        (self.0, Some(self.1))
+    }
+}
+
 /// A decoder of one wire format: plain bytes, tenant, registry, now in nanoseconds, limits.
-pub trait Decode:
-    FnOnce(&[u8], &TenantId, &StreamRegistry, i64, &Limits) -> Result<Decoded, DecodeError> + Send + 'static
+pub trait Decode<O>:
+    FnOnce(&[u8], &TenantId, &StreamRegistry, i64, &Limits) -> Result<O, DecodeError> + Send + 'static
 {
 }
 
-impl<F> Decode for F where
-    F: FnOnce(&[u8], &TenantId, &StreamRegistry, i64, &Limits) -> Result<Decoded, DecodeError>
-        + Send
-        + 'static
+impl<O, F> Decode<O> for F where
+    F: FnOnce(&[u8], &TenantId, &StreamRegistry, i64, &Limits) -> Result<O, DecodeError> + Send + 'static
 {
 }
 
 /// Reads the body of an HTTP request, decodes and stores it.
-pub async fn ingest_http(
+pub async fn ingest_http<O: Outcome>(
     app: &Arc<App>,
     protocol: Protocol,
     request: Request,
     default_compression: Compression,
-    decode: impl Decode,
-) -> Result<Ingested, ApiError> {
+    decode: impl Decode<O>,
+) -> Result<Ingested<O::Batch>, ApiError> {
     let result = async {
         let head = Head::from_headers(request.headers(), default_compression)?;
         let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -110,13 +141,13 @@ pub async fn ingest_http(
 }
 
 /// Decodes and stores a body. The caller counts the failure of the whole.
-pub async fn ingest_bytes(
+pub async fn ingest_bytes<O: Outcome>(
     app: &Arc<App>,
     protocol: Protocol,
     head: Head,
     body: Bytes,
-    decode: impl Decode,
-) -> Result<Ingested, ApiError> {
+    decode: impl Decode<O>,
+) -> Result<Ingested<O::Batch>, ApiError> {
     let size = body.len();
     let work = {
         let app = app.clone();
@@ -130,25 +161,30 @@ pub async fn ingest_bytes(
                 }
                 decoded
             })?;
+            let (decoded, deltas) = decoded.into_parts();
             let key = match head.idempotency_key.as_deref() {
                 // The same words at another time are other records.
                 None if !decoded.own_times => None,
                 header => app.store.batch_key(header, &head.tenant, &body),
             };
-            Ok::<_, DecodeError>((key, decoded))
+            Ok::<_, DecodeError>((key, decoded, deltas))
         }
     };
-    let (key, mut decoded) = if size <= INLINE_DECODE_BYTES {
+    let (key, decoded, deltas) = if size <= INLINE_DECODE_BYTES {
         work()?
     } else {
         tokio::task::spawn_blocking(work).await.map_err(|panic| {
             ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("BUG: a decoder failed: {panic}"))
         })??
     };
-    let duplicate = match decoded.batch.take() {
+    let duplicate = match &decoded.batch {
         None => false,
-        Some(batch) => app.store.append(batch, key).await? == Appended::Duplicate,
+        Some(batch) => app.store.append(batch.clone(), key).await? == Appended::Duplicate,
     };
+    // A batch that was known has moved them before.
+    if let Some(deltas) = deltas.filter(|_| !duplicate) {
+        deltas.commit();
+    }
     app.metrics.ingested(protocol, size, decoded.accepted, decoded.rejected);
     Ok(Ingested { decoded, duplicate })
 }

@@ -14,6 +14,8 @@ mod metrics;
 mod otlp;
 mod prometheus;
 mod query_threads;
+mod remote_write;
+mod spans;
 mod sql;
 mod tail;
 mod tenant;
@@ -27,7 +29,7 @@ use axum::{
     routing::{get, post},
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use trine_protocols::Limits;
+use trine_protocols::{Limits, otlp::DeltaState};
 use trine_query::{SqlEngine, SqlLimits};
 use trine_store::Store;
 
@@ -65,6 +67,8 @@ pub(crate) struct App {
     pub limits: Limits,
     pub admission: Admission,
     pub metrics: Metrics,
+    /// Running totals of OTLP metrics that come as deltas.
+    pub deltas: Arc<DeltaState>,
     pub query_threads: QueryThreads,
     pub query_timeout: Duration,
     pub query_memory: usize,
@@ -143,6 +147,7 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
         admission: Admission::new(config.max_inflight_bytes),
         limits: config.limits,
         metrics: Metrics::default(),
+        deltas: Arc::default(),
         query_threads: QueryThreads::start().map_err(StartError::Threads)?,
         query_timeout: config.query_timeout,
         query_memory: config.query_memory,
@@ -194,6 +199,10 @@ fn all_routes(app: Arc<App>) -> Router {
         .route("/api/v1/ingest/jsonlines", post(jsonlines::ingest))
         .route("/api/v1/sql", get(sql::get).post(sql::post))
         .route("/api/v1/tail", get(tail::lines))
+        .route("/api/v2/spans", post(spans::zipkin))
+        .route("/api/traces", post(spans::jaeger))
+        .route("/prometheus/api/v1/write", post(remote_write::write))
+        .route("/api/v1/write", post(remote_write::write))
         .route("/loki/api/v1/push", post(loki::push))
         .route("/loki/api/v1/query", get(loki::query).post(loki::query))
         .route("/loki/api/v1/query_range", get(loki::query_range).post(loki::query_range))

@@ -15,10 +15,23 @@ pub enum Protocol {
     OtlpHttp,
     Loki,
     JsonLines,
+    Zipkin,
+    Jaeger,
+    RemoteWrite,
+    Scrape,
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::OtlpGrpc, Self::OtlpHttp, Self::Loki, Self::JsonLines];
+    const ALL: [Self; 8] = [
+        Self::OtlpGrpc,
+        Self::OtlpHttp,
+        Self::Loki,
+        Self::JsonLines,
+        Self::Zipkin,
+        Self::Jaeger,
+        Self::RemoteWrite,
+        Self::Scrape,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -26,6 +39,10 @@ impl Protocol {
             Self::OtlpHttp => "otlp_http",
             Self::Loki => "loki",
             Self::JsonLines => "jsonlines",
+            Self::Zipkin => "zipkin",
+            Self::Jaeger => "jaeger",
+            Self::RemoteWrite => "remote_write",
+            Self::Scrape => "scrape",
         }
     }
 }
@@ -58,7 +75,7 @@ struct Asked {
 /// All counters of the server.
 #[derive(Default)]
 pub struct Metrics {
-    doors: [Door; 4],
+    doors: [Door; Protocol::ALL.len()],
     asked: [Asked; 4],
 }
 

@@ -1,6 +1,6 @@
-//! OTLP logs over gRPC and over HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
+//! OTLP over gRPC and over HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
 
-use std::{pin::Pin, sync::Arc};
+use std::{marker::PhantomData, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
@@ -18,29 +18,96 @@ use tonic::{
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, UnaryService},
 };
-use trine_protocols::{Compression, otlp};
+use trine_model::TenantId;
+use trine_protocols::{
+    Compression, Decoded, Limits,
+    otlp::{self, DeltaUpdate},
+};
+use trine_schema::{LogBatch, MetricBatch, SpanBatch, StreamRegistry};
 
 use crate::{
     App,
     error::ApiError,
-    ingest::{Head, ingest_bytes, ingest_http},
+    ingest::{Decode, Head, Outcome, ingest_bytes, ingest_http},
     metrics::Protocol,
 };
 
-/// `POST /v1/logs`.
+/// `POST /v1/logs`, `/v1/traces`, `/v1/metrics`.
 pub fn http_routes() -> Router<Arc<App>> {
-    Router::new().route("/v1/logs", post(http_logs))
+    Router::new()
+        .route("/v1/logs", post(http::<Logs>))
+        .route("/v1/traces", post(http::<Traces>))
+        .route("/v1/metrics", post(http::<Metrics>))
 }
 
-/// The gRPC method, which is a path under HTTP/2.
+/// The gRPC methods, which are paths under HTTP/2.
 pub fn grpc_routes() -> Router<Arc<App>> {
-    Router::new().route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(grpc_logs))
+    Router::new()
+        .route("/opentelemetry.proto.collector.logs.v1.LogsService/Export", post(grpc::<Logs>))
+        .route("/opentelemetry.proto.collector.trace.v1.TraceService/Export", post(grpc::<Traces>))
+        .route("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", post(grpc::<Metrics>))
+}
+
+/// What differs between the signals.
+trait Service: Send + Sync + 'static {
+    type Outcome: Outcome;
+
+    fn decoder(app: &App, json: bool) -> impl Decode<Self::Outcome>;
+
+    /// The answer to a request that was taken, perhaps without some of its records.
+    fn respond(rejected: usize, message: &str, json: bool) -> Vec<u8>;
+}
+
+struct Logs;
+
+impl Service for Logs {
+    type Outcome = Decoded<LogBatch>;
+
+    fn decoder(_: &App, json: bool) -> impl Decode<Self::Outcome> {
+        if json { otlp::decode_logs_json } else { otlp::decode_logs_protobuf }
+    }
+
+    fn respond(rejected: usize, message: &str, json: bool) -> Vec<u8> {
+        otlp::encode_logs_response(rejected, message, json)
+    }
+}
+
+struct Traces;
+
+impl Service for Traces {
+    type Outcome = Decoded<SpanBatch>;
+
+    fn decoder(_: &App, json: bool) -> impl Decode<Self::Outcome> {
+        if json { otlp::decode_spans_json } else { otlp::decode_spans_protobuf }
+    }
+
+    fn respond(rejected: usize, message: &str, json: bool) -> Vec<u8> {
+        otlp::encode_traces_response(rejected, message, json)
+    }
+}
+
+struct Metrics;
+
+impl Service for Metrics {
+    type Outcome = (Decoded<MetricBatch>, DeltaUpdate);
+
+    fn decoder(app: &App, json: bool) -> impl Decode<Self::Outcome> {
+        let deltas = app.deltas.clone();
+        let decode = if json { otlp::decode_metrics_json } else { otlp::decode_metrics_protobuf };
+        move |bytes: &[u8], tenant: &TenantId, registry: &StreamRegistry, now_ns: i64, limits: &Limits| {
+            decode(bytes, tenant, registry, now_ns, limits, &deltas)
+        }
+    }
+
+    fn respond(rejected: usize, message: &str, json: bool) -> Vec<u8> {
+        otlp::encode_metrics_response(rejected, message, json)
+    }
 }
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
-async fn http_logs(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn http<S: Service>(State(app): State<Arc<App>>, request: Request) -> Response {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let json = match essence {
@@ -51,12 +118,12 @@ async fn http_logs(State(app): State<Arc<App>>, request: Request) -> Response {
             return ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
         }
     };
-    let decode = if json { otlp::decode_logs_json } else { otlp::decode_logs_protobuf };
     let content_type = [(CONTENT_TYPE, if json { JSON } else { PROTOBUF })];
+    let decode = S::decoder(&app, json);
     match ingest_http(&app, Protocol::OtlpHttp, request, Compression::None, decode).await {
         Ok(done) => {
             let message = done.decoded.error_message();
-            let body = otlp::encode_logs_response(done.decoded.rejected, &message, json);
+            let body = S::respond(done.decoded.rejected, &message, json);
             (StatusCode::OK, done.count_headers(), content_type, body).into_response()
         }
         Err(error) => {
@@ -79,19 +146,19 @@ fn grpc_code(error: &ApiError) -> tonic::Code {
     }
 }
 
-async fn grpc_logs(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn grpc<S: Service>(State(app): State<Arc<App>>, request: Request) -> Response {
     let max = app.limits.max_body_bytes;
     let mut grpc = Grpc::new(BytesCodec)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(max);
-    grpc.unary(Export(app), request).await.map(axum::body::Body::new)
+    grpc.unary(Export::<S>(app, PhantomData), request).await.map(axum::body::Body::new)
 }
 
-/// The one method of the logs service.
-struct Export(Arc<App>);
+/// The one method of a signal's service.
+struct Export<S>(Arc<App>, PhantomData<S>);
 
-impl UnaryService<Bytes> for Export {
+impl<S: Service> UnaryService<Bytes> for Export<S> {
     type Response = Bytes;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
@@ -104,12 +171,12 @@ impl UnaryService<Bytes> for Export {
                 let mut headers = metadata.into_headers();
                 headers.remove(axum::http::header::CONTENT_ENCODING);
                 let head = Head::from_headers(&headers, Compression::None)?;
-                ingest_bytes(&app, Protocol::OtlpGrpc, head, body, otlp::decode_logs_protobuf).await
+                ingest_bytes(&app, Protocol::OtlpGrpc, head, body, S::decoder(&app, false)).await
             };
             match exported.await {
                 Ok(done) => {
                     let message = done.decoded.error_message();
-                    let response = otlp::encode_logs_response(done.decoded.rejected, &message, false);
+                    let response = S::respond(done.decoded.rejected, &message, false);
                     Ok(tonic::Response::new(response.into()))
                 }
                 Err(error) => {

@@ -13,6 +13,7 @@ use std::{path::Path, time::Duration};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use trine_model::TenantId;
+use trine_schema::Signal;
 use trine_segment::{BodyEncoding, SegmentMeta};
 
 use crate::{QuarantinedFile, StoreError};
@@ -23,7 +24,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS segments (
-  id INTEGER PRIMARY KEY, path TEXT NOT NULL, level INTEGER NOT NULL, sources TEXT NOT NULL,
+  id INTEGER PRIMARY KEY, signal TEXT NOT NULL, path TEXT NOT NULL, level INTEGER NOT NULL,
+  sources TEXT NOT NULL,
   rows INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, file_bytes INTEGER NOT NULL,
   min_timestamp INTEGER NOT NULL, max_timestamp INTEGER NOT NULL, root BLOB NOT NULL,
   tail_offset INTEGER NOT NULL, tenants TEXT NOT NULL, body TEXT NOT NULL,
@@ -44,6 +46,8 @@ const FLUSHED_CHECK: i64 = 0x5452_494e_455f_4b31;
 pub(crate) struct SegmentRow {
     /// Never used twice.
     pub id: u64,
+    /// What its rows are.
+    pub signal: Signal,
     /// Below `segments/`.
     pub path: String,
     /// 0 from a flush, 1 and up from compactions.
@@ -120,8 +124,8 @@ pub(crate) struct Loaded {
 
 /// What a flush commits.
 pub(crate) struct FlushCommit<'a> {
-    /// `None` when the generation has no row.
-    pub segment: Option<&'a SegmentRow>,
+    /// One per signal that has rows.
+    pub segments: &'a [SegmentRow],
     pub flushed_sequence: u64,
     /// Keys of the flushed batches.
     pub keys: &'a [(u128, i64)],
@@ -199,9 +203,7 @@ impl Catalog {
 
     pub fn commit_flush(&self, commit: &FlushCommit<'_>) -> Result<(), StoreError> {
         self.transact("commit a flush", |t| {
-            if let Some(segment) = commit.segment {
-                insert(t, segment)?;
-            }
+            commit.segments.iter().try_for_each(|segment| insert(t, segment))?;
             set_flushed(t, commit.flushed_sequence)?;
             t.execute("DELETE FROM batch_keys WHERE at_ms < ?1", [commit.forget_keys_before_ms])?;
             let mut key = t.prepare_cached("INSERT OR REPLACE INTO batch_keys VALUES (?1, ?2)")?;
@@ -272,9 +274,11 @@ impl Catalog {
 fn insert(t: &Transaction<'_>, s: &SegmentRow) -> rusqlite::Result<()> {
     let m = &s.meta;
     let tenants = m.tenants.iter().map(TenantId::as_str).collect::<Vec<_>>().join("\n");
-    let insert = "INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+    let insert =
+        "INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
     t.prepare_cached(insert)?.execute(params![
         s.id as i64,
+        s.signal.name(),
         s.path,
         s.level,
         s.sources.to_text(),
@@ -323,29 +327,31 @@ fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         return Err(corrupt("the sum over the segments does not fit"));
     }
     let segments = rows(connection, "SELECT * FROM segments ORDER BY id", |row| {
-        let tenants: String = row.get(11)?;
+        let tenants: String = row.get(12)?;
         let segment = SegmentRow {
             id: row.get::<_, i64>(0)? as u64,
-            path: row.get(1)?,
-            level: row.get(2)?,
+            // What is no signal fails the row's check below.
+            signal: Signal::from_name(&row.get::<_, String>(1)?).unwrap_or(Signal::Logs),
+            path: row.get(2)?,
+            level: row.get(3)?,
             // What does not parse fails the row's check below.
-            sources: Sources::from_text(&row.get::<_, String>(3)?).unwrap_or_default(),
+            sources: Sources::from_text(&row.get::<_, String>(4)?).unwrap_or_default(),
             meta: SegmentMeta {
-                rows: row.get::<_, i64>(4)? as u64,
-                raw_bytes: row.get::<_, i64>(5)? as u64,
-                file_bytes: row.get::<_, i64>(6)? as u64,
-                min_timestamp: row.get(7)?,
-                max_timestamp: row.get(8)?,
-                root: row.get(9)?,
-                tail_offset: row.get::<_, i64>(10)? as u64,
+                rows: row.get::<_, i64>(5)? as u64,
+                raw_bytes: row.get::<_, i64>(6)? as u64,
+                file_bytes: row.get::<_, i64>(7)? as u64,
+                min_timestamp: row.get(8)?,
+                max_timestamp: row.get(9)?,
+                root: row.get(10)?,
+                tail_offset: row.get::<_, i64>(11)? as u64,
                 tenants: tenants.lines().filter_map(|tenant| TenantId::new(tenant).ok()).collect(),
-                body: match row.get::<_, String>(12)?.as_str() {
+                body: match row.get::<_, String>(13)?.as_str() {
                     "plain" => BodyEncoding::Plain,
                     _ => BodyEncoding::Template,
                 },
             },
         };
-        Ok((segment, row.get::<_, u32>(13)?))
+        Ok((segment, row.get::<_, u32>(14)?))
     })?;
     let segments = segments.into_iter().map(|(segment, crc)| {
         if segment.crc() == crc {
@@ -392,6 +398,7 @@ mod tests {
     fn segment(id: u64) -> SegmentRow {
         SegmentRow {
             id,
+            signal: Signal::ALL[id as usize % 3],
             path: format!("2026-01-01/{id}.parquet"),
             level: 0,
             sources: Sources::range(id * 10, id * 10 + 9),
@@ -426,10 +433,9 @@ mod tests {
         assert_eq!((loaded.flushed_sequence, loaded.segments.len()), (0, 0));
         let commit = |id: u64| {
             let keys = [(id.into(), id as i64 * 1000), (77, id as i64 * 1000)];
-            let segment = segment(id);
             catalog
                 .commit_flush(&FlushCommit {
-                    segment: Some(&segment),
+                    segments: &[segment(id)],
                     flushed_sequence: id * 10,
                     keys: &keys,
                     forget_keys_before_ms: 0,
@@ -455,6 +461,7 @@ mod tests {
         for damage in [
             "DELETE FROM segments WHERE id = 2",
             "UPDATE segments SET rows = 11 WHERE id = 2",
+            "UPDATE segments SET signal = 'logs' WHERE id = 2",
             "UPDATE meta SET value = 19 WHERE name = 'flushed_sequence'",
         ] {
             let copy = dir.path().join("copy.db");

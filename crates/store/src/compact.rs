@@ -6,6 +6,7 @@
 //! that reads them ends.
 
 use std::{
+    io::Write,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -15,14 +16,17 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::TimestampNanosecondType,
 };
-use trine_schema::logs::column;
-use trine_segment::{Join, Segment, SegmentError, SegmentMeta, WriteOptions, merge_sorted, write_segment};
+use trine_schema::{Signal, signal::TIMESTAMP};
+use trine_segment::{
+    Join, MetricSegment, Segment, SegmentError, SegmentMeta, SpanSegment, WriteOptions, merge_samples,
+    merge_sorted, merge_spans, write_segment,
+};
 
 use crate::{
     StoreError,
     catalog::{SegmentRow, Sources},
     engine::{Engine, Live},
-    files::{SegmentName, day_of, segment_error},
+    files::{Files, SegmentName, day_of, segment_error},
     flush::open,
     plan::{Candidate, MAX_MERGED, Mood, Step, plan, size},
 };
@@ -107,9 +111,19 @@ fn settle(engine: &Arc<Engine>) -> Result<(), StoreError> {
 
 /// Does what is due next, if anything is.
 fn step(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
+    for signal in Signal::ALL {
+        if step_of(engine, signal, mood)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn step_of(engine: &Arc<Engine>, signal: Signal, mood: Mood) -> Result<bool, StoreError> {
     let segments = engine.state.read().segments.clone();
     let candidates: Vec<Candidate> = segments
         .iter()
+        .filter(|live| live.row.signal == signal)
         .map(|live| Candidate {
             id: live.row.id,
             day: day_of(live.row.meta.max_timestamp),
@@ -131,43 +145,39 @@ fn step(engine: &Arc<Engine>, mood: Mood) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-/// Brings segments together in a new one.
+/// Brings segments of one signal together in a new one.
 fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(), StoreError> {
     let begun = Instant::now();
     let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
     let join = join && can_join(engine, inputs);
-    let some = if join { inputs } else { mergeable(inputs) };
-    let Some(segments) = open_all(engine, some)? else { return Ok(()) };
-    let join = if join { Join::new(&segments, &options) } else { None };
-    let inputs = if join.is_some() { inputs } else { mergeable(inputs) };
+    let inputs = if join { inputs } else { mergeable(inputs) };
+    let Some(opened) = open_all(engine, inputs)? else { return Ok(()) };
+    let (some, way) = opened.way(inputs, join, &options);
+    let inputs = &inputs[..some];
     let day = inputs.iter().map(|live| live.row.meta.max_timestamp).max().expect("there are inputs");
     let name = SegmentName {
         id: engine.next_id.fetch_add(1, Relaxed),
+        signal: inputs[0].row.signal,
         level: inputs.iter().map(|live| live.row.level).max().unwrap_or(0).saturating_add(1),
         sources: Sources::union(inputs.iter().map(|live| &live.row.sources)),
     };
     let path = name.path(day);
-    let written = match join {
-        Some(join) => engine.files.write(&path, |file| join.write(file)).map(Some),
-        None => write_merged(engine, &segments[..inputs.len()], &path, &options),
-    };
-    drop(segments);
+    let written = way.write(engine, &path, &options);
+    drop(opened);
     let live = match written {
         Ok(Some(meta)) => {
-            let row = SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta };
-            let (live, opened) = open(engine, row)?;
-            // Somebody asks about these rows.
-            if inputs.iter().any(|live| live.segment.is_loaded()) {
-                live.segment.keep(&opened);
-            }
-            Some(Arc::new(live))
+            let SegmentName { id, signal, level, sources } = name;
+            let row = SegmentRow { id, signal, path, level, sources, meta };
+            // Whether somebody asks about these rows.
+            let asked = inputs.iter().any(|live| live.segment.is_loaded());
+            Some(Arc::new(open(engine, row, asked)?))
         }
         Ok(None) => None,
         Err(_) if engine.is_closed() => return Err(StoreError::Closed),
         Err(StoreError::Corrupt { what, reason }) => {
             // The damaged input leaves; the others come together at the next try.
             if let Some(bad) = inputs.iter().find(|live| what.ends_with(&live.row.path)) {
-                engine.quarantine(&bad.segment, &reason);
+                engine.quarantine(&bad.row.path, &reason);
                 return Ok(());
             }
             return Err(StoreError::Corrupt { what, reason });
@@ -210,21 +220,101 @@ fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(),
     Ok(())
 }
 
-/// The inputs with their indexes; `None` when one is damaged. It leaves, and the others come together at the
-/// next try.
-fn open_all(engine: &Engine, inputs: &[Arc<Live>]) -> Result<Option<Vec<Arc<Segment>>>, StoreError> {
+/// Segments of one signal, opened to be brought together.
+enum Opened {
+    Logs(Vec<Arc<Segment>>),
+    Spans(Vec<Arc<SpanSegment>>),
+    Metrics(Vec<Arc<MetricSegment>>),
+}
+
+/// How they come together.
+enum Way<'a> {
+    /// Logs, copied one behind the other.
+    Join(Join<'a>),
+    /// Logs, sorted and encoded anew.
+    Logs(&'a [Arc<Segment>]),
+    Spans(&'a [Arc<SpanSegment>]),
+    Metrics(&'a [Arc<MetricSegment>]),
+}
+
+/// `None` when one is damaged. It leaves, and the others come together at the next try.
+fn open_all(engine: &Engine, inputs: &[Arc<Live>]) -> Result<Option<Opened>, StoreError> {
+    // The plan brings segments of one signal together.
+    match inputs[0].row.signal {
+        Signal::Spans => {
+            Ok(Some(Opened::Spans(inputs.iter().filter_map(|live| live.segment.spans()).collect())))
+        }
+        Signal::Metrics => {
+            Ok(Some(Opened::Metrics(inputs.iter().filter_map(|live| live.segment.metrics()).collect())))
+        }
+        Signal::Logs => Ok(open_logs(engine, inputs)?.map(Opened::Logs)),
+    }
+}
+
+fn open_logs(engine: &Engine, inputs: &[Arc<Live>]) -> Result<Option<Vec<Arc<Segment>>>, StoreError> {
     let mut segments = Vec::with_capacity(inputs.len());
-    for live in inputs {
-        match live.segment.open() {
+    for (live, handle) in inputs.iter().filter_map(|live| Some((live, live.segment.logs()?))) {
+        match handle.open() {
             Ok(segment) => segments.push(segment),
             Err(e) if e.is_corrupt() => {
-                engine.quarantine(&live.segment, &e.to_string());
+                engine.quarantine(&live.row.path, &e.to_string());
                 return Ok(None);
             }
             Err(e) => return Err(segment_error(format!("opening segment {}", live.row.path), &e)),
         }
     }
     Ok(Some(segments))
+}
+
+impl Opened {
+    /// The way, and how many of the segments go it.
+    fn way<'a>(&'a self, inputs: &[Arc<Live>], join: bool, options: &'a WriteOptions) -> (usize, Way<'a>) {
+        match self {
+            Self::Logs(segments) => match join.then(|| Join::new(segments, options)).flatten() {
+                Some(join) => (segments.len(), Way::Join(join)),
+                None => {
+                    let some = mergeable(inputs).len();
+                    (some, Way::Logs(&segments[..some]))
+                }
+            },
+            Self::Spans(segments) => (segments.len(), Way::Spans(segments)),
+            Self::Metrics(segments) => (segments.len(), Way::Metrics(segments)),
+        }
+    }
+}
+
+impl Way<'_> {
+    /// Writes the new segment; `None` when retention leaves no row.
+    fn write(
+        self,
+        engine: &Engine,
+        path: &str,
+        options: &WriteOptions,
+    ) -> Result<Option<SegmentMeta>, StoreError> {
+        let (files, registry, cutoff) = (&engine.files, &engine.registry, engine.retention_cutoff());
+        match self {
+            Self::Join(join) => files.write(path, |file| join.write(file)).map(Some),
+            Self::Logs(segments) => write_merged(engine, segments, path, options),
+            Self::Spans(segments) => {
+                let merge =
+                    |file: &mut (dyn Write + Send)| merge_spans(segments, registry, cutoff, options, file);
+                keep_if_some(files, path, files.write(path, merge)?)
+            }
+            Self::Metrics(segments) => {
+                let merge =
+                    |file: &mut (dyn Write + Send)| merge_samples(segments, registry, cutoff, options, file);
+                keep_if_some(files, path, files.write(path, merge)?)
+            }
+        }
+    }
+}
+
+/// A file without rows goes again.
+fn keep_if_some<T>(files: &Files, path: &str, written: Option<T>) -> Result<Option<T>, StoreError> {
+    if written.is_none() {
+        files.remove(path)?;
+    }
+    Ok(written)
 }
 
 /// Whether bodies are encoded as they should be. Rows past retention may be copied too: no query sees them.
@@ -237,7 +327,7 @@ fn can_join(engine: &Engine, inputs: &[Arc<Live>]) -> bool {
 fn mergeable(inputs: &[Arc<Live>]) -> &[Arc<Live>] {
     let mut runs = 0;
     let fitting = inputs.iter().take_while(|live| {
-        runs += live.segment.runs();
+        runs += live.segment.logs().map_or(1, |segment| segment.runs());
         runs <= MAX_MERGED
     });
     &inputs[..fitting.count().max(2).min(inputs.len())]
@@ -271,7 +361,7 @@ fn write_merged(
 /// The rows at or after the cutoff.
 fn keep_from(batch: RecordBatch, cutoff: Option<i64>) -> Result<RecordBatch, SegmentError> {
     let Some(cutoff) = cutoff else { return Ok(batch) };
-    let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
+    let times = batch.column(TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
     if times.iter().all(|t| *t >= cutoff) {
         return Ok(batch);
     }

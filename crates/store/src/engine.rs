@@ -12,18 +12,20 @@ use std::{
     time::Duration,
 };
 
+use arrow::array::RecordBatch;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
-use trine_schema::{LogScan, StreamRegistry};
-use trine_segment::{IndexCache, SegmentHandle, Snapshot};
+use trine_schema::{ScanStats, StreamRegistry};
+use trine_segment::IndexCache;
 use trine_wal::Removal;
 
 use crate::{
     QuarantinedFile, StoreConfig, StoreCounters, StoreError,
     catalog::{Catalog, SegmentRow},
     dedup::Dedup,
-    files::Files,
-    memtable::Memtable,
+    files::{Files, SegmentName},
+    memtable::{Memtable, Wanted},
+    segment::{LiveSegment, Opener},
     tail::TailHub,
     writer::Queue,
 };
@@ -34,7 +36,13 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// A segment that queries see.
 pub(crate) struct Live {
     pub row: SegmentRow,
-    pub segment: Arc<SegmentHandle>,
+    pub segment: LiveSegment,
+}
+
+/// What one query sees of a signal: rows in memory in order of arrival, and segments, oldest first.
+pub(crate) struct Snapshot {
+    pub memtable: Vec<RecordBatch>,
+    pub segments: Vec<LiveSegment>,
 }
 
 /// What a query sees; a snapshot is taken under one read lock, so a row is seen exactly once.
@@ -134,6 +142,10 @@ counters!(
 );
 
 impl Engine {
+    pub fn opener(&self) -> Opener<'_> {
+        Opener { objects: &self.files.objects, registry: &self.registry, indexes: &self.indexes }
+    }
+
     pub fn now_ms(&self) -> i64 {
         (self.clock)()
     }
@@ -144,9 +156,9 @@ impl Engine {
         Some(self.now_ms().saturating_sub(millis(age)).saturating_mul(1_000_000))
     }
 
-    /// Rows past retention may still lie in files; no query sees them.
-    pub fn keep_within_retention(&self, scan: &mut LogScan) {
-        scan.start = scan.start.max(self.retention_cutoff().unwrap_or(i64::MIN));
+    /// The start of a question. Rows past retention may still lie in files; no query sees them.
+    pub fn within_retention(&self, start: i64) -> i64 {
+        start.max(self.retention_cutoff().unwrap_or(i64::MIN))
     }
 
     pub fn is_closed(&self) -> bool {
@@ -165,43 +177,46 @@ impl Engine {
         millis(self.config.dedup_window)
     }
 
-    /// Everything that may hold rows of the scan; counts what was excluded.
-    pub fn snapshot(&self, scan: &LogScan) -> Snapshot {
+    /// Everything that may hold rows of the question; counts what was excluded.
+    pub fn snapshot(&self, wanted: &Wanted<'_>, stats: &ScanStats) -> Snapshot {
         let mut memtable = Vec::new();
         let segments = {
             let state = self.state.read();
-            state.active.select(scan, &mut memtable);
             if let Some(flushing) = &state.flushing {
-                flushing.select(scan, &mut memtable);
+                flushing.select(wanted, &mut memtable);
             }
+            state.active.select(wanted, &mut memtable);
             state.segments.clone()
         };
-        let wanted = |live: &&Arc<Live>| {
+        let of_signal = || segments.iter().filter(|live| live.row.signal == wanted.signal);
+        let may_hold = |live: &&Arc<Live>| {
             let meta = &live.row.meta;
-            meta.tenants.binary_search(&scan.tenant).is_ok()
-                && meta.max_timestamp >= scan.start
-                && (meta.min_timestamp < scan.end || scan.end == i64::MAX)
+            meta.tenants.binary_search(wanted.tenant).is_ok()
+                && wanted.overlaps(meta.min_timestamp, meta.max_timestamp)
         };
-        let wanted: Vec<_> = segments.iter().filter(wanted).map(|live| live.segment.clone()).collect();
-        scan.stats.segments_skipped.fetch_add((segments.len() - wanted.len()) as u64, Relaxed);
+        let mut chosen: Vec<&Arc<Live>> = of_signal().filter(may_hold).collect();
+        stats.segments_skipped.fetch_add((of_signal().count() - chosen.len()) as u64, Relaxed);
+        chosen.sort_by_key(|live| (live.row.sources.last(), live.row.id));
         for file in self.quarantined.lock().iter() {
+            // Of a part of the log nobody knows which signals were in it.
+            let signal = SegmentName::parse_quarantined(&file.name).map(|name| name.signal);
             // A file without any range held nothing that an answer could miss.
-            if file.min_timestamp <= file.max_timestamp
-                && file.max_timestamp >= scan.start
-                && (file.min_timestamp < scan.end || scan.end == i64::MAX)
+            if signal.is_none_or(|signal| signal == wanted.signal)
+                && file.min_timestamp <= file.max_timestamp
+                && wanted.overlaps(file.min_timestamp, file.max_timestamp)
             {
                 let missing = format!("{} is in quarantine: {}", file.name, file.reason);
-                let mut partial = scan.stats.partial.lock();
+                let mut partial = stats.partial.lock();
                 if !partial.contains(&missing) {
                     partial.push(missing);
                 }
             }
         }
-        Snapshot { memtable, segments: wanted }
+        Snapshot { memtable, segments: chosen.into_iter().map(|live| live.segment.clone()).collect() }
     }
 
     /// Changes the list of segments. The caller holds `commit`.
-    pub fn swap_segments(&self, add: Option<Arc<Live>>, remove: &[u64]) {
+    pub fn swap_segments(&self, add: impl IntoIterator<Item = Arc<Live>>, remove: &[u64]) {
         let mut state = self.state.write();
         let mut segments: Vec<_> =
             state.segments.iter().filter(|live| !remove.contains(&live.row.id)).cloned().collect();
@@ -212,14 +227,13 @@ impl Engine {
         self.doomed.lock().extend(gone);
     }
 
-    /// Removes files of segments that nobody reads any more. A query holds the [`SegmentHandle`],
+    /// Removes files of segments that nobody reads any more. A query holds the [`LiveSegment`],
     /// the list here holds it through [`Live`] and nobody else does.
     pub fn reap(&self) {
         let free: Vec<_> = {
             let mut doomed = self.doomed.lock();
-            let (free, held) = doomed
-                .drain(..)
-                .partition(|live| Arc::strong_count(live) == 1 && Arc::strong_count(&live.segment) == 1);
+            let (free, held) =
+                doomed.drain(..).partition(|live| Arc::strong_count(live) == 1 && live.segment.is_free());
             *doomed = held;
             free
         };
@@ -244,11 +258,11 @@ impl Engine {
     }
 
     /// Sets a damaged segment aside: no query sees it any more, its file moves, the catalog knows.
-    pub fn quarantine(&self, segment: &Arc<SegmentHandle>, reason: &str) {
+    pub fn quarantine(&self, path: &str, reason: &str) {
         let _commit = self.commit.lock();
         let live = {
             let mut state = self.state.write();
-            let Some(at) = state.segments.iter().position(|live| Arc::ptr_eq(&live.segment, segment)) else {
+            let Some(at) = state.segments.iter().position(|live| live.row.path == path) else {
                 return; // Another reader was faster, or a compaction replaced it.
             };
             let mut segments = state.segments.as_ref().clone();

@@ -5,12 +5,12 @@
 //! DIR/LOCK         who works on it
 //! DIR/catalog.db   see catalog.rs
 //! DIR/wal/         the log
-//! DIR/segments/2026-11-20/0000000012-L0-340-377.parquet
+//! DIR/segments/2026-11-20/0000000012-L0-340-377.parquet (logs), ….spans.parquet, ….metrics
 //!              day of the latest row / id - level - log sequences inside
 //! DIR/quarantine/  files that failed a check, each with a .reason.txt
 //! ```
 //!
-//! A file name tells the segment's id, level and log sequences, so a lost catalog can be rebuilt from
+//! A file name tells the segment's id, level, log sequences and signal, so a lost catalog can be rebuilt from
 //! the files. `object_store`'s local backend does not sync, so local segments are written here: a
 //! temporary name, sync, rename, sync of the directory. Reads go through `object_store` either way.
 
@@ -25,6 +25,7 @@ use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, path::Path as ObjectPath,
 };
+use trine_schema::Signal;
 use trine_segment::{SegmentError, block_on};
 
 use crate::{StoreError, catalog::Sources};
@@ -58,25 +59,40 @@ pub(crate) struct Files {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SegmentName {
     pub id: u64,
+    pub signal: Signal,
     pub level: u8,
     pub sources: Sources,
 }
+
+/// How names of segments of a signal end. Spans come before logs, whose ending they share.
+const ENDINGS: [(Signal, &str); 3] =
+    [(Signal::Spans, ".spans.parquet"), (Signal::Logs, ".parquet"), (Signal::Metrics, ".metrics")];
 
 impl SegmentName {
     /// Path below `segments/`.
     pub fn path(&self, max_timestamp: i64) -> String {
         let sources = self.sources.to_text().replace(',', "_");
-        format!("{}/{:010}-L{}-{sources}.parquet", day_text(day_of(max_timestamp)), self.id, self.level)
+        let (day, (id, level)) = (day_text(day_of(max_timestamp)), (self.id, self.level));
+        let ending =
+            ENDINGS.iter().find(|(signal, _)| *signal == self.signal).map_or("", |(_, ending)| ending);
+        format!("{day}/{id:010}-L{level}-{sources}{ending}")
     }
 
     /// Reads [`SegmentName::path`] back.
     pub fn parse(path: &str) -> Option<Self> {
-        let name = path.rsplit('/').next()?.strip_suffix(".parquet")?;
+        let name = path.rsplit('/').next()?;
+        let (name, signal) =
+            ENDINGS.iter().find_map(|(signal, ending)| Some((name.strip_suffix(ending)?, *signal)))?;
         let mut parts = name.splitn(3, '-');
         let id = parts.next()?.parse().ok()?;
         let level = parts.next()?.strip_prefix('L')?.parse().ok()?;
         let sources = Sources::from_text(&parts.next()?.replace('_', ","))?;
-        (!sources.0.is_empty()).then_some(Self { id, level, sources })
+        (!sources.0.is_empty()).then_some(Self { id, signal, level, sources })
+    }
+
+    /// Reads the name that a segment has in quarantine ([`Files::quarantine_segment`]).
+    pub fn parse_quarantined(name: &str) -> Option<Self> {
+        Self::parse(name.split_once('_')?.1)
     }
 }
 
@@ -398,9 +414,15 @@ mod tests {
         }
         assert_eq!((day_of(-1), day_of(86_400_000_000_000)), (-1, 1));
         let sources = Sources::from_text("3-9,12-12").unwrap();
-        let name = SegmentName { id: 7, level: 1, sources };
-        assert_eq!(name.path(0), "1970-01-01/0000000007-L1-3-9_12-12.parquet");
-        assert_eq!(SegmentName::parse(&name.path(0)), Some(name));
+        for (signal, ending) in ENDINGS {
+            let name = SegmentName { id: 7, signal, level: 1, sources: sources.clone() };
+            assert_eq!(name.path(0), format!("1970-01-01/0000000007-L1-3-9_12-12{ending}"));
+            assert_eq!(
+                SegmentName::parse_quarantined(&name.path(0).replace('/', "_")),
+                SegmentName::parse(&name.path(0))
+            );
+            assert_eq!(SegmentName::parse(&name.path(0)), Some(name));
+        }
         for other in ["1970-01-01/x.parquet", "1-L1-.parquet", "1-L1-3.parquet", "1-1-1-2.parquet", "README"]
         {
             assert_eq!(SegmentName::parse(other), None, "{other}");

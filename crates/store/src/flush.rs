@@ -1,24 +1,23 @@
 //! Memtable → segment.
 //!
 //! Steps, and what a crash after each leaves:
-//! 1. rows are sorted and written to a temporary file: the next open removes it, the log has the rows;
+//! 1. rows of each signal are sorted and written to a temporary file: the next open removes it, the log has the rows;
 //! 2. the file is synced, renamed, its folder synced: an orphan whose log sequences lie above the
 //!    flushed one; the next open removes it, the log has the rows;
-//! 3. one catalog transaction adds the segment, raises the flushed sequence and saves the batch keys:
-//!    the segment counts from here, replay starts behind it;
-//! 4. queries get the segment instead of the memtable, in one exchange under the state lock;
+//! 3. one catalog transaction adds the segments, raises the flushed sequence and saves the batch keys:
+//!    the segments count from here, replay starts behind it;
+//! 4. queries get the segments instead of the memtable, in one exchange under the state lock;
 //! 5. the log is cut: until then it is only longer than needed.
 //!
-//! A failure before step 3 removes the file, keeps the memtable and tries again with growing pauses.
+//! A failure before step 3 removes the files, keeps the memtable and tries again with growing pauses.
 
 use std::{
-    convert::Infallible,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use object_store::path::Path as ObjectPath;
-use trine_segment::{Segment, SegmentHandle, WriteOptions, block_on, sort_batches, write_segment};
+use trine_schema::Signal;
+use trine_segment::WriteOptions;
 
 use crate::{
     StoreError,
@@ -26,6 +25,7 @@ use crate::{
     engine::{Engine, Live},
     files::{SegmentName, segment_error},
     memtable::Memtable,
+    segment,
 };
 
 /// Pauses after failed flushes.
@@ -107,29 +107,35 @@ fn remove_log_files(engine: &Engine) -> bool {
 fn flush(engine: &Engine, table: &Arc<Memtable>) -> Result<(), StoreError> {
     let begun = Instant::now();
     let (first, last) = table.sequences.expect("BUG: an empty memtable is not flushed");
-    let live = if table.rows == 0 { None } else { Some(Arc::new(write(engine, table, first, last)?)) };
+    let mut live: Vec<Arc<Live>> = Vec::new();
+    for signal in Signal::ALL {
+        match write(engine, table, signal, first, last) {
+            Ok(written) => live.extend(written.map(Arc::new)),
+            Err(e) => {
+                remove(engine, &live);
+                return Err(e);
+            }
+        }
+    }
+    let rows: Vec<SegmentRow> = live.iter().map(|live| live.row.clone()).collect();
     {
         let _commit = engine.commit.lock();
         let committed = engine.catalog.commit_flush(&FlushCommit {
-            segment: live.as_ref().map(|live| &live.row),
+            segments: &rows,
             flushed_sequence: last,
             keys: &table.keys,
             most_keys: engine.config.dedup_keys,
             forget_keys_before_ms: engine.now_ms().saturating_sub(engine.dedup_window_ms()),
         });
-        // A commit may fail after it took effect; then its segment must stay.
+        // A commit may fail after it took effect; then its segments must stay.
         let took_effect = committed.is_err() && engine.catalog.flushed_sequence().is_ok_and(|at| at == last);
         if let (Err(e), false) = (committed, took_effect) {
-            if let Some(live) = live {
-                let _ = engine.files.remove(&live.row.path);
-            }
+            remove(engine, &live);
             return Err(e);
         }
         let mut state = engine.state.write();
         state.flushing = None;
-        if let Some(live) = live {
-            Arc::make_mut(&mut state.segments).push(live);
-        }
+        Arc::make_mut(&mut state.segments).extend(live);
     }
     let counters = &engine.counters;
     counters.flushes.fetch_add(1, Relaxed);
@@ -138,34 +144,44 @@ fn flush(engine: &Engine, table: &Arc<Memtable>) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn write(engine: &Engine, table: &Memtable, first: u64, last: u64) -> Result<Live, StoreError> {
-    let sorted =
-        sort_batches(&table.batches(), &engine.registry).map_err(|e| segment_error("sorting a flush", &e))?;
+/// Removes what a flush that fails has written.
+fn remove(engine: &Engine, live: &[Arc<Live>]) {
+    // Best effort: what stays is swept at the next open.
+    live.iter().for_each(|live| drop(engine.files.remove(&live.row.path)));
+}
+
+/// Writes the rows of a signal, if there are any.
+fn write(
+    engine: &Engine,
+    table: &Memtable,
+    signal: Signal,
+    first: u64,
+    last: u64,
+) -> Result<Option<Live>, StoreError> {
+    let batches = table.batches(signal);
+    if batches.is_empty() {
+        return Ok(None);
+    }
     let options = WriteOptions { body: engine.config.body_encoding.into(), ..WriteOptions::default() };
     let name = SegmentName {
         id: engine.next_id.fetch_add(1, Relaxed),
+        signal,
         level: 0,
         sources: Sources::range(first, last),
     };
-    let path = name.path(table.max_timestamp());
-    let rows = sorted.into_iter().map(Ok::<_, Infallible>);
-    let meta = engine.files.write(&path, |file| write_segment(file, &engine.registry, rows, &options))?;
-    let row = SegmentRow { id: name.id, path, level: 0, sources: name.sources, meta };
-    let (live, _) = open(engine, row)?;
-    Ok(live)
+    let path = name.path(table.max_timestamp(signal));
+    let meta = engine
+        .files
+        .write(&path, |file| segment::write(signal, &batches, &engine.registry, &options, file))?;
+    let row = SegmentRow { id: name.id, signal, path, level: 0, sources: name.sources, meta };
+    open(engine, row, false).map(Some)
 }
 
-/// Opens what was just written; a file that cannot be opened is removed again. The index stays in memory
-/// while the second value is held.
-pub(crate) fn open(engine: &Engine, row: SegmentRow) -> Result<(Live, Arc<Segment>), StoreError> {
-    let path = ObjectPath::from(row.path.as_str());
-    let opened =
-        block_on(Segment::open(engine.files.objects.clone(), path, &engine.registry, Some(row.meta.clone())));
-    match opened {
-        Ok(segment) => {
-            let opened = Arc::new(segment);
-            Ok((Live { row, segment: SegmentHandle::new(&opened, &engine.indexes) }, opened))
-        }
+/// Opens what was just written; a file that cannot be opened is removed again. Its index stays in memory for
+/// the next question if `keep`.
+pub(crate) fn open(engine: &Engine, row: SegmentRow, keep: bool) -> Result<Live, StoreError> {
+    match engine.opener().open(row.signal, &row.path, Some(&row.meta), keep) {
+        Ok(segment) => Ok(Live { row, segment }),
         Err(e) => {
             let _ = engine.files.remove(&row.path);
             Err(segment_error(format!("reading back segment {}", row.path), &e))

@@ -25,6 +25,7 @@ mod memtable;
 mod plan;
 mod record;
 mod recover;
+mod segment;
 mod status;
 mod store;
 mod tables;

@@ -1,4 +1,4 @@
-//! Rows in memory: immutable batches by tenant.
+//! Rows in memory: immutable batches by signal and tenant.
 //!
 //! Small batches are folded together (16 of a tier become one of the next), so that ten thousand tiny
 //! pushes do not make a scan touch ten thousand batches; a row is copied at most three times.
@@ -17,9 +17,10 @@ use arrow::{
 use hashbrown::HashMap;
 use trine_model::TenantId;
 use trine_schema::{
-    LogScan,
+    Signal,
     columns::{attributes_of, memory},
-    logs::{column, schema},
+    logs::column,
+    signal::TIMESTAMP,
 };
 
 /// Batches of fewer rows than these belong to tier 0, 1, 2; larger ones stay as they are.
@@ -38,13 +39,13 @@ pub(crate) struct MemBatch {
     max_timestamp: i64,
     /// Memory in bytes.
     pub bytes: usize,
-    /// Attribute names with counts, found when first asked.
+    /// Attribute names of logs with counts, found when first asked.
     names: OnceLock<Vec<(String, u64)>>,
 }
 
 impl MemBatch {
     pub fn new(records: RecordBatch) -> Self {
-        let times = records.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
+        let times = records.column(TIMESTAMP).as_primitive::<TimestampNanosecondType>().values();
         let (min, max) = times.iter().fold((i64::MAX, i64::MIN), |(min, max), t| (min.min(*t), max.max(*t)));
         // Bytes in use, not bytes reserved: memory never touched is no memory.
         let bytes = memory(&records);
@@ -71,11 +72,28 @@ impl MemBatch {
     }
 }
 
+/// What a question asks for, as far as whole batches and segments can be passed by.
+pub(crate) struct Wanted<'a> {
+    pub signal: Signal,
+    pub tenant: &'a TenantId,
+    /// First and last nanosecond, both inclusive.
+    pub start: i64,
+    pub last: i64,
+}
+
+impl Wanted<'_> {
+    /// Whether rows between these times may be among it.
+    pub fn overlaps(&self, min_timestamp: i64, max_timestamp: i64) -> bool {
+        max_timestamp >= self.start && min_timestamp <= self.last
+    }
+}
+
 /// One memtable generation.
 pub(crate) struct Memtable {
     /// Counts up from 1.
     pub generation: u64,
-    tenants: HashMap<TenantId, Vec<Arc<MemBatch>>>,
+    /// By position in [`Signal::ALL`].
+    tables: [HashMap<TenantId, Vec<Arc<MemBatch>>>; Signal::ALL.len()],
     pub rows: u64,
     /// Memory in bytes.
     pub bytes: usize,
@@ -89,6 +107,7 @@ pub(crate) struct Memtable {
 
 /// Batches of one tenant to fold, and what they become.
 pub(crate) struct Folded {
+    signal: Signal,
     tenant: TenantId,
     from: Vec<Arc<MemBatch>>,
     into: Arc<MemBatch>,
@@ -98,7 +117,7 @@ impl Memtable {
     pub fn new(generation: u64) -> Self {
         Self {
             generation,
-            tenants: HashMap::new(),
+            tables: Default::default(),
             rows: 0,
             bytes: 0,
             sequences: None,
@@ -112,16 +131,24 @@ impl Memtable {
     }
 
     /// Adds a batch that stands in the log at `sequence`.
-    pub fn push(&mut self, tenant: &TenantId, batch: Arc<MemBatch>, sequence: u64, key: Option<(u128, i64)>) {
+    pub fn push(
+        &mut self,
+        signal: Signal,
+        tenant: &TenantId,
+        batch: Arc<MemBatch>,
+        sequence: u64,
+        key: Option<(u128, i64)>,
+    ) {
         self.cover(sequence);
         self.born.get_or_insert_with(Instant::now);
         self.rows += batch.records.num_rows() as u64;
         self.bytes += batch.bytes;
         self.keys.extend(key);
-        match self.tenants.get_mut(tenant) {
+        let tenants = &mut self.tables[signal as usize];
+        match tenants.get_mut(tenant) {
             Some(batches) => batches.push(batch),
             None => {
-                self.tenants.insert(tenant.clone(), vec![batch]);
+                tenants.insert(tenant.clone(), vec![batch]);
             }
         }
     }
@@ -132,42 +159,42 @@ impl Memtable {
         self.sequences = Some((first.min(sequence), last.max(sequence)));
     }
 
-    /// The batches that may hold rows of the scan.
-    pub fn select(&self, scan: &LogScan, out: &mut Vec<RecordBatch>) {
-        let batches = self.tenants.get(&scan.tenant).map_or(&[][..], Vec::as_slice);
-        let overlaps = |b: &&Arc<MemBatch>| {
-            b.max_timestamp >= scan.start && (b.min_timestamp < scan.end || scan.end == i64::MAX)
-        };
+    /// The batches that may hold rows of the question.
+    pub fn select(&self, wanted: &Wanted<'_>, out: &mut Vec<RecordBatch>) {
+        let batches = self.of(wanted.signal, wanted.tenant);
+        let overlaps = |b: &&Arc<MemBatch>| wanted.overlaps(b.min_timestamp, b.max_timestamp);
         out.extend(batches.iter().filter(overlaps).map(|b| b.records.clone()));
     }
 
-    /// Latest timestamp; `i64::MIN` while there is no row.
-    pub fn max_timestamp(&self) -> i64 {
-        self.tenants.values().flatten().map(|b| b.max_timestamp).max().unwrap_or(i64::MIN)
+    /// Latest timestamp of a signal's rows; `i64::MIN` while there is none.
+    pub fn max_timestamp(&self, signal: Signal) -> i64 {
+        let batches = self.tables[signal as usize].values().flatten();
+        batches.map(|b| b.max_timestamp).max().unwrap_or(i64::MIN)
     }
 
-    /// All batches, those of one tenant together.
-    pub fn batches(&self) -> Vec<RecordBatch> {
-        self.tenants.values().flatten().map(|b| b.records.clone()).collect()
+    /// All batches of a signal, those of one tenant together.
+    pub fn batches(&self, signal: Signal) -> Vec<RecordBatch> {
+        self.tables[signal as usize].values().flatten().map(|b| b.records.clone()).collect()
     }
 
-    /// All batches of a tenant.
-    pub fn tenant_batches(&self, tenant: &TenantId) -> Vec<Arc<MemBatch>> {
-        self.tenants.get(tenant).cloned().unwrap_or_default()
+    /// All batches of a signal and tenant.
+    pub fn of(&self, signal: Signal, tenant: &TenantId) -> &[Arc<MemBatch>] {
+        self.tables[signal as usize].get(tenant).map_or(&[], Vec::as_slice)
     }
 
     /// Builds what small batches of the tenant fold into; costs a copy of their rows. Needs no
     /// exclusive access, so readers go on.
-    pub fn fold(&self, tenant: &TenantId) -> Option<Folded> {
-        let batches = self.tenants.get(tenant)?;
+    pub fn fold(&self, signal: Signal, tenant: &TenantId) -> Option<Folded> {
+        let batches = self.of(signal, tenant);
         for tier in 0..TIER_ROWS.len() {
             // Small batches come in at the end, and folding keeps the list short.
             let from: Vec<_> =
                 batches.iter().filter(|b| b.tier() == Some(tier)).take(FOLD).cloned().collect();
             if from.len() == FOLD {
-                let records = concat_batches(&schema(), from.iter().map(|b| &b.records))
+                let records = concat_batches(&signal.schema(), from.iter().map(|b| &b.records))
                     .expect("BUG: all batches have one schema and are far below 2 GiB");
-                return Some(Folded { tenant: tenant.clone(), from, into: Arc::new(MemBatch::new(records)) });
+                let into = Arc::new(MemBatch::new(records));
+                return Some(Folded { signal, tenant: tenant.clone(), from, into });
             }
         }
         None
@@ -175,11 +202,14 @@ impl Memtable {
 
     /// Puts the folded batch in the place of the small ones.
     pub fn replace(&mut self, folded: &Folded) {
-        let Some(batches) = self.tenants.get_mut(&folded.tenant) else { return };
+        let tenants = &mut self.tables[folded.signal as usize];
+        let Some(batches) = tenants.get_mut(&folded.tenant) else { return };
         let before = batches.len();
-        batches.retain(|b| !folded.from.iter().any(|f| Arc::ptr_eq(f, b)));
+        let is_folded = |b: &Arc<MemBatch>| folded.from.iter().any(|f| Arc::ptr_eq(f, b));
+        let at = batches.iter().position(is_folded).expect("BUG: nothing of the fold is in the memtable");
+        batches.retain(|b| !is_folded(b));
         assert_eq!(batches.len() + folded.from.len(), before, "BUG: a folded batch was not in the memtable");
-        batches.push(folded.into.clone());
+        batches.insert(at, folded.into.clone());
         let freed: usize = folded.from.iter().map(|b| b.bytes).sum();
         self.bytes = self.bytes + folded.into.bytes - freed;
     }
@@ -217,33 +247,35 @@ mod tests {
     fn ten_thousand_tiny_batches_become_few_and_no_row_is_lost() {
         let (tenant, mut table) = (TenantId::default(), Memtable::new(1));
         for i in 0..10_000 {
-            table.push(&tenant, batch(i, 3), i as u64 + 1, None);
-            while let Some(folded) = table.fold(&tenant) {
+            table.push(Signal::Logs, &tenant, batch(i, 3), i as u64 + 1, None);
+            while let Some(folded) = table.fold(Signal::Logs, &tenant) {
                 table.replace(&folded);
             }
         }
-        let batches = table.tenant_batches(&tenant);
+        let batches = table.of(Signal::Logs, &tenant);
         assert!(batches.len() < 60, "{} batches", batches.len());
         assert_eq!(batches.iter().map(|b| b.records.num_rows()).sum::<usize>(), 30_000);
         assert_eq!(table.bytes, batches.iter().map(|b| b.bytes).sum::<usize>());
         assert_eq!((table.rows, table.sequences), (30_000, Some((1, 10_000))));
         let mut counts = HashMap::new();
-        count_names(&batches, &mut counts);
+        count_names(batches, &mut counts);
         assert_eq!(counts.get("k"), Some(&30_000));
     }
 
     #[test]
-    fn only_batches_of_tenant_and_time_are_selected() {
+    fn only_batches_of_signal_tenant_and_time_are_selected() {
         let mut table = Memtable::new(1);
-        table.push(&TenantId::default(), batch(10, 1), 1, None);
-        table.push(&TenantId::default(), batch(20, 1), 2, None);
-        table.push(&TenantId::new("other").unwrap(), batch(10, 1), 3, None);
-        let select = |start, end| {
+        table.push(Signal::Logs, &TenantId::default(), batch(10, 1), 1, None);
+        table.push(Signal::Logs, &TenantId::default(), batch(20, 1), 2, None);
+        table.push(Signal::Logs, &TenantId::new("other").unwrap(), batch(10, 1), 3, None);
+        table.push(Signal::Spans, &TenantId::default(), batch(10, 1), 4, None);
+        let select = |start, last| {
             let mut out = Vec::new();
-            table.select(&LogScan { start, end, ..LogScan::all(TenantId::default()) }, &mut out);
+            let tenant = &TenantId::default();
+            table.select(&Wanted { signal: Signal::Logs, tenant, start, last }, &mut out);
             out.len()
         };
-        assert_eq!((select(0, 10), select(0, 11), select(10, 21), select(21, i64::MAX)), (0, 1, 2, 0));
+        assert_eq!((select(0, 9), select(0, 10), select(10, 20), select(21, i64::MAX)), (0, 1, 2, 0));
         assert_eq!(select(20, i64::MAX), 1);
     }
 }

@@ -3,7 +3,7 @@
 //! Entry kinds:
 //! - *streams*: labels of streams, by the number that the following batches use for them. The flag
 //!   `fresh` says that numbers given before are void: another process wrote them.
-//! - *batch*: one [`LogBatch`] with tenant, batch key and time of arrival. The head is copied, the
+//! - *batch*, a kind per signal: one [`AnyBatch`] with tenant, batch key and time of arrival. The head is copied, the
 //!   Arrow buffers are handed to the log as they are, so a row costs no copy here. Columns that
 //!   hold nothing (all null, all zero, no attributes) are left out.
 //!
@@ -14,18 +14,23 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, FixedSizeBinaryArray, ListArray, MapArray, PrimitiveArray, RecordBatch,
-        StringArray, StructArray, new_empty_array, new_null_array,
+        Array, ArrayRef, AsArray, FixedSizeBinaryArray, GenericByteArray, ListArray, MapArray,
+        PrimitiveArray, RecordBatch, StructArray, new_empty_array, new_null_array,
     },
     buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
-    datatypes::{ArrowPrimitiveType, DataType, Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
+    datatypes::{
+        ArrowPrimitiveType, BinaryType, ByteArrayType, DataType, Float64Type, Int64Type, SchemaRef,
+        TimestampNanosecondType, UInt8Type, UInt32Type, Utf8Type,
+    },
 };
 use trine_model::TenantId;
-use trine_schema::{Labels, LogBatch, StreamRef, logs::schema};
+use trine_schema::{AnyBatch, Labels, Signal, StreamRef};
 
 const KIND_STREAMS: u8 = 1;
-const KIND_BATCH: u8 = 2;
-/// Version of both kinds.
+const KIND_LOGS: u8 = 2;
+const KIND_SPANS: u8 = 3;
+const KIND_METRICS: u8 = 4;
+/// Version of all kinds.
 const VERSION: u8 = 1;
 
 /// Buffers begin at multiples of this inside an entry, so that replay can use them in place.
@@ -101,9 +106,11 @@ impl Writer {
             DataType::UInt8 => self.primitive::<UInt8Type>(array),
             DataType::UInt32 => self.primitive::<UInt32Type>(array),
             DataType::Int64 => self.primitive::<Int64Type>(array),
+            DataType::Float64 => self.primitive::<Float64Type>(array),
             DataType::Timestamp(..) => self.primitive::<TimestampNanosecondType>(array),
             DataType::FixedSizeBinary(_) => self.fixed(array.as_fixed_size_binary()),
-            DataType::Utf8 => self.text(array.as_string()),
+            DataType::Utf8 => self.bytes(array.as_string()),
+            DataType::Binary => self.bytes(array.as_binary()),
             DataType::Map(..) => {
                 let map = array.as_map();
                 let (start, length) = self.offsets(map.offsets());
@@ -130,7 +137,7 @@ impl Writer {
         (first as usize, (last - first) as usize)
     }
 
-    fn text(&mut self, array: &StringArray) {
+    fn bytes<T: ByteArrayType<Offset = i32>>(&mut self, array: &GenericByteArray<T>) {
         self.nulls(array.nulls());
         let (start, length) = self.offsets(array.offsets());
         self.buffer(array.values().slice_with_length(start, length));
@@ -154,8 +161,8 @@ fn holds_something(array: &ArrayRef) -> bool {
     }
 }
 
-/// Prepares a batch for the log; it must have the schema of [`schema`].
-pub(crate) fn encode_batch(batch: &LogBatch, key: Option<u128>, at_ms: i64) -> EncodedBatch {
+/// Prepares a batch for the log; it must have the schema of its signal.
+pub(crate) fn encode_batch(batch: &AnyBatch, key: Option<u128>, at_ms: i64) -> EncodedBatch {
     let records = &batch.records;
     let mut writer = Writer { lengths: Vec::with_capacity(40), buffers: Vec::with_capacity(32) };
     let mut present = 0u16;
@@ -167,7 +174,7 @@ pub(crate) fn encode_batch(batch: &LogBatch, key: Option<u128>, at_ms: i64) -> E
     }
     let tenant = batch.tenant.as_str().as_bytes();
     let mut head = Vec::with_capacity(48 + tenant.len() + 4 * writer.lengths.len());
-    head.extend_from_slice(&[KIND_BATCH, VERSION, u8::from(key.is_some()), tenant.len() as u8]);
+    head.extend_from_slice(&[kind_of(batch.signal), VERSION, u8::from(key.is_some()), tenant.len() as u8]);
     head.extend_from_slice(&at_ms.to_le_bytes());
     head.extend_from_slice(&key.unwrap_or(0).to_le_bytes());
     head.extend_from_slice(&(records.num_rows() as u32).to_le_bytes());
@@ -177,6 +184,14 @@ pub(crate) fn encode_batch(batch: &LogBatch, key: Option<u128>, at_ms: i64) -> E
     writer.lengths.iter().for_each(|length| head.extend_from_slice(&length.to_le_bytes()));
     head.resize(head.len().next_multiple_of(ALIGN), 0);
     EncodedBatch { head, buffers: writer.buffers }
+}
+
+fn kind_of(signal: Signal) -> u8 {
+    match signal {
+        Signal::Logs => KIND_LOGS,
+        Signal::Spans => KIND_SPANS,
+        Signal::Metrics => KIND_METRICS,
+    }
 }
 
 /// Defines streams; `fresh` voids all numbers before.
@@ -204,7 +219,7 @@ pub(crate) enum Record {
     },
     /// The `stream` column holds the writer's numbers.
     Batch {
-        batch: LogBatch,
+        batch: AnyBatch,
         key: Option<u128>,
         at_ms: i64,
     },
@@ -252,7 +267,9 @@ pub(crate) fn decode(payload: Vec<u8>) -> Result<Record, RecordError> {
             }
             Ok(Record::Streams { fresh: flag != 0, streams })
         }
-        KIND_BATCH => {
+        _ => {
+            let signal = Signal::ALL.into_iter().find(|signal| kind_of(*signal) == kind);
+            let signal = signal.ok_or_else(|| bad(format!("is of unknown kind {kind}")))?;
             let at_ms = i64::from_le_bytes(reader.array()?);
             let key = u128::from_le_bytes(reader.array()?);
             let rows = u32::from_le_bytes(reader.array()?) as usize;
@@ -264,11 +281,10 @@ pub(crate) fn decode(payload: Vec<u8>) -> Result<Record, RecordError> {
             let start = (payload.len() - reader.0.len()).next_multiple_of(ALIGN);
             let mut buffers =
                 Buffers { payload: Buffer::from_vec(payload), at: start, lengths: lengths.into_iter() };
-            let records = decode_columns(&mut buffers, rows, present)?;
+            let records = decode_columns(&mut buffers, &signal.schema(), rows, present)?;
             let key = (flag & 1 != 0).then_some(key);
-            Ok(Record::Batch { batch: LogBatch { tenant, records }, key, at_ms })
+            Ok(Record::Batch { batch: AnyBatch { signal, tenant, records }, key, at_ms })
         }
-        _ => Err(bad(format!("is of unknown kind {kind}"))),
     }
 }
 
@@ -319,11 +335,14 @@ impl Buffers {
         }
     }
 
-    fn text(&mut self, rows: usize) -> Result<StringArray, RecordError> {
+    fn bytes<T: ByteArrayType<Offset = i32>>(
+        &mut self,
+        rows: usize,
+    ) -> Result<GenericByteArray<T>, RecordError> {
         let nulls = self.nulls(rows)?;
         let offsets = self.offsets(rows)?;
         let values = self.values(offsets[rows] as usize)?;
-        StringArray::try_new(offsets, values, nulls).map_err(bad)
+        GenericByteArray::try_new(offsets, values, nulls).map_err(bad)
     }
 
     fn primitive<T: ArrowPrimitiveType>(&mut self, rows: usize) -> Result<PrimitiveArray<T>, RecordError> {
@@ -333,8 +352,12 @@ impl Buffers {
     }
 }
 
-fn decode_columns(buffers: &mut Buffers, rows: usize, present: u16) -> Result<RecordBatch, RecordError> {
-    let schema = schema();
+fn decode_columns(
+    buffers: &mut Buffers,
+    schema: &SchemaRef,
+    rows: usize,
+    present: u16,
+) -> Result<RecordBatch, RecordError> {
     let columns = schema.fields().iter().enumerate().map(|(position, field)| {
         let kind = field.data_type();
         if present & (1 << position) != 0 {
@@ -344,7 +367,7 @@ fn decode_columns(buffers: &mut Buffers, rows: usize, present: u16) -> Result<Re
         }
     });
     let columns = columns.collect::<Result<_, _>>()?;
-    RecordBatch::try_new(schema, columns).map_err(bad)
+    RecordBatch::try_new(schema.clone(), columns).map_err(bad)
 }
 
 /// What stands for a column that was left out.
@@ -370,6 +393,7 @@ fn decode_array(buffers: &mut Buffers, kind: &DataType, rows: usize) -> Result<A
         DataType::UInt8 => Arc::new(buffers.primitive::<UInt8Type>(rows)?),
         DataType::UInt32 => Arc::new(buffers.primitive::<UInt32Type>(rows)?),
         DataType::Int64 => Arc::new(buffers.primitive::<Int64Type>(rows)?),
+        DataType::Float64 => Arc::new(buffers.primitive::<Float64Type>(rows)?),
         DataType::Timestamp(..) => {
             Arc::new(buffers.primitive::<TimestampNanosecondType>(rows)?.with_timezone("UTC"))
         }
@@ -378,7 +402,8 @@ fn decode_array(buffers: &mut Buffers, kind: &DataType, rows: usize) -> Result<A
             let values = buffers.values(rows * *width as usize)?;
             Arc::new(FixedSizeBinaryArray::try_new(*width, values, nulls).map_err(bad)?)
         }
-        DataType::Utf8 => Arc::new(buffers.text(rows)?),
+        DataType::Utf8 => Arc::new(buffers.bytes::<Utf8Type>(rows)?),
+        DataType::Binary => Arc::new(buffers.bytes::<BinaryType>(rows)?),
         DataType::Map(entries, sorted) => {
             let offsets = buffers.offsets(rows)?;
             let items = decode_array(buffers, entries.data_type(), offsets[rows] as usize)?;
@@ -402,11 +427,13 @@ fn decode_array(buffers: &mut Buffers, kind: &DataType, rows: usize) -> Result<A
 #[cfg(test)]
 mod tests {
     use trine_model::{SpanId, TraceId};
-    use trine_schema::{LogBatchBuilder, LogRecord};
+    use trine_schema::{
+        LogBatchBuilder, LogRecord, MetricBatchBuilder, NativeHistogram, Span, SpanBatchBuilder,
+    };
 
     use super::*;
 
-    fn batch(rows: u32, rich: bool) -> LogBatch {
+    fn batch(rows: u32, rich: bool) -> AnyBatch {
         let mut builder = LogBatchBuilder::new(TenantId::new("t").unwrap(), 4, 64);
         for i in 0..rows {
             if rich && i % 3 == 0 {
@@ -427,10 +454,10 @@ mod tests {
             };
             builder.push(if rich { &rich_record } else { &record }).unwrap();
         }
-        builder.finish()
+        builder.finish().into()
     }
 
-    fn round_trip(batch: &LogBatch, skew: bool) -> (LogBatch, Option<u128>, i64) {
+    fn round_trip(batch: &AnyBatch, skew: bool) -> (AnyBatch, Option<u128>, i64) {
         let encoded = encode_batch(batch, Some(9), -3);
         let mut payload = encoded.parts().concat();
         assert_eq!(payload.len(), encoded.len());
@@ -458,14 +485,12 @@ mod tests {
     #[test]
     fn a_slice_of_a_batch_comes_back_as_the_slice() {
         let whole = batch(100, true);
-        let slice = LogBatch { records: whole.records.slice(13, 41), ..whole };
+        let slice = AnyBatch { records: whole.records.slice(13, 41), ..whole };
         assert_eq!(round_trip(&slice, true).0.records, slice.records);
     }
 
-    /// Spans will be log entries too: nested columns come back, also of slices.
-    #[test]
-    fn columns_of_lists_come_back() {
-        let mut builder = trine_schema::SpanBatchBuilder::new(TenantId::default(), 50);
+    fn spans() -> AnyBatch {
+        let mut builder = SpanBatchBuilder::new(TenantId::default(), 50);
         for row in 0..50u8 {
             (0..row % 4).for_each(|event| {
                 builder.event_attribute("n", "v");
@@ -474,7 +499,7 @@ mod tests {
             if row % 7 == 0 {
                 builder.link(TraceId([row; 16]), SpanId([row; 8]), if row > 20 { "a=b" } else { "" });
             }
-            builder.push(&trine_schema::Span {
+            builder.push(&Span {
                 stream: 0,
                 timestamp: i64::from(row),
                 duration_ns: -i64::from(row),
@@ -490,28 +515,36 @@ mod tests {
                 scope_name: "",
             });
         }
-        let records = builder.finish().records;
-        for records in [records.clone(), records.slice(11, 30), records.slice(3, 0)] {
-            for column in records.columns() {
-                let mut writer = Writer { lengths: Vec::new(), buffers: Vec::new() };
-                writer.array(column);
-                let parts = EncodedBatch { head: Vec::new(), buffers: writer.buffers }.parts().concat();
-                let lengths = writer.lengths.into_iter();
-                let mut buffers = Buffers { payload: Buffer::from_vec(parts), at: 0, lengths };
-                let back = decode_array(&mut buffers, column.data_type(), column.len()).unwrap();
-                assert_eq!(&back, column);
-                let nothing = nothing(column.data_type(), column.len());
-                assert_eq!(nothing.len(), column.len());
-                assert!(holds_something(column) || *column == nothing);
+        builder.finish().into()
+    }
+
+    fn metrics() -> AnyBatch {
+        let mut builder = MetricBatchBuilder::new(TenantId::default(), 50);
+        for row in 0..25 {
+            builder.float(row, i64::from(row), f64::from(row) / 3.0, 0);
+            builder.histogram(row, i64::from(row), &NativeHistogram::default(), i64::from(row % 2));
+        }
+        builder.finish().into()
+    }
+
+    #[test]
+    fn batches_of_every_signal_come_back_also_slices_of_them() {
+        for batch in [batch(50, true), spans(), metrics()] {
+            for (offset, length) in [(0, 50), (11, 30), (3, 1)] {
+                let slice = AnyBatch { records: batch.records.slice(offset, length), ..batch.clone() };
+                let (back, ..) = round_trip(&slice, false);
+                assert_eq!((back.signal, back.records), (batch.signal, slice.records));
             }
         }
     }
 
     #[test]
     fn an_entry_cut_anywhere_is_an_error_and_never_a_panic() {
-        let payload = encode_batch(&batch(20, true), None, 0).parts().concat();
-        for cut in 0..payload.len() - ALIGN {
-            assert!(decode(payload[..cut].to_vec()).is_err(), "cut at {cut}");
+        for batch in [batch(20, true), spans(), metrics()] {
+            let payload = encode_batch(&batch, None, 0).parts().concat();
+            for cut in 0..payload.len() - ALIGN {
+                assert!(decode(payload[..cut].to_vec()).is_err(), "cut at {cut}");
+            }
         }
     }
 

@@ -19,11 +19,10 @@ use std::{
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use hashbrown::HashMap;
-use object_store::path::Path as ObjectPath;
 use parking_lot::{Condvar, Mutex, RwLock};
 use tokio::sync::Semaphore;
-use trine_schema::{LogBatch, StreamRef, StreamRegistry, logs::column};
-use trine_segment::{IndexCache, Segment, SegmentHandle, block_on};
+use trine_schema::{AnyBatch, StreamRef, StreamRegistry, signal::STREAM};
+use trine_segment::IndexCache;
 use trine_wal::{DirLock, LockError, TornTail, Wal, WalConfig, WalError, lock_directory};
 
 use crate::{
@@ -34,6 +33,7 @@ use crate::{
     files::{Files, SegmentName},
     memtable::{MemBatch, Memtable},
     record::{Record, decode},
+    segment::Opener,
     tail::TailHub,
     writer::{QUEUE_UNIT, Queue},
 };
@@ -82,7 +82,10 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
     let registry = Arc::new(StreamRegistry::new());
     files.sweep_local()?;
     let mut quarantined = Vec::new();
-    let (catalog, loaded, note) = open_catalog(&files, &registry, &mut quarantined)?;
+    let indexes = IndexCache::new(config.index_memory);
+    let opener = Opener { objects: &files.objects, registry: &registry, indexes: &indexes };
+    let rebuilder = Rebuilder { files: &files, opener, parts };
+    let (catalog, loaded, note) = open_catalog(&rebuilder, &mut quarantined)?;
     let aside = loaded.quarantined.iter().filter(|file| files.in_quarantine(&file.name));
     quarantined.extend(aside.cloned());
     let Swept { highest, unflushed } = sweep(&files, &loaded, &catalog, &mut quarantined)?;
@@ -116,7 +119,7 @@ fn open_locked(config: StoreConfig, parts: &StoreParts) -> Result<(Arc<Engine>, 
         closed: false.into(),
         wal_bytes: AtomicU64::new(0),
         counters: Counters::default(),
-        indexes: IndexCache::new(config.index_memory),
+        indexes,
         config,
         registry,
     };
@@ -160,17 +163,17 @@ fn set_catalog_aside(files: &Files, reason: &str) -> Result<(), StoreError> {
 
 /// Opens the catalog; one that is not there is built from the segments, which is worth a note.
 fn open_catalog(
-    files: &Files,
-    registry: &StreamRegistry,
+    rebuilder: &Rebuilder<'_>,
     quarantined: &mut Vec<QuarantinedFile>,
 ) -> Result<(Catalog, Loaded, Option<String>), StoreError> {
+    let files = rebuilder.files;
     let path = files.dir().join("catalog.db");
     if path.exists() {
         let (catalog, loaded) = Catalog::open(&path)?;
         outdated(&files.list()?, &loaded.segments)?;
         return Ok((catalog, loaded, None));
     }
-    let (segments, flushed) = rebuild(files, registry, quarantined)?;
+    let (segments, flushed) = rebuilder.rebuild(quarantined)?;
     let (catalog, mut loaded) = Catalog::open(&path)?;
     if !segments.is_empty() {
         catalog.fill(&segments, flushed)?;
@@ -197,45 +200,68 @@ fn outdated(paths: &[String], listed: &[SegmentRow]) -> Result<(), StoreError> {
         .collect();
     let gone = listed.iter().filter(|row| !paths.contains(&row.path));
     for row in gone {
-        if unlisted.iter().any(|name| name.sources.covers(&row.sources)) {
+        if unlisted.iter().any(|name| name.signal == row.signal && name.sources.covers(&row.sources)) {
             return Err(corrupt(format!("it is older than the merge that replaced {}", row.path)));
         }
     }
     Ok(())
 }
 
-/// What the segment files tell about themselves.
-fn rebuild(
-    files: &Files,
-    registry: &StreamRegistry,
-    quarantined: &mut Vec<QuarantinedFile>,
-) -> Result<(Vec<SegmentRow>, u64), StoreError> {
-    let mut found: Vec<SegmentRow> = Vec::new();
-    for path in files.list()? {
-        let Some(name) = SegmentName::parse(&path) else { continue };
-        let opened = Segment::open(files.objects.clone(), ObjectPath::from(path.as_str()), registry, None);
-        match block_on(opened) {
-            Ok(segment) => {
-                let meta = segment.meta().clone();
-                found.push(SegmentRow { id: name.id, path, level: name.level, sources: name.sources, meta });
+/// What a lost catalog is made from.
+struct Rebuilder<'a> {
+    files: &'a Files,
+    opener: Opener<'a>,
+    parts: &'a StoreParts,
+}
+
+impl Rebuilder<'_> {
+    /// What the segment files tell about themselves, and how far the log is flushed.
+    fn rebuild(&self, quarantined: &mut Vec<QuarantinedFile>) -> Result<(Vec<SegmentRow>, u64), StoreError> {
+        let mut found: Vec<SegmentRow> = Vec::new();
+        for path in self.files.list()? {
+            let Some(name) = SegmentName::parse(&path) else { continue };
+            let SegmentName { id, signal, level, sources } = name;
+            match self.opener.open(signal, &path, None, false) {
+                Ok(segment) => {
+                    let meta = segment.meta().clone();
+                    found.push(SegmentRow { id, signal, path, level, sources, meta });
+                }
+                Err(e) if e.is_corrupt() => {
+                    let moved = self.files.quarantine_segment(&path, &e.to_string())?;
+                    quarantined.push(unknown(&moved, &e.to_string()));
+                }
+                Err(e) => return Err(StoreError::io(format!("reading segment {path}"), e)),
             }
-            Err(e) if e.is_corrupt() => {
-                let moved = files.quarantine_segment(&path, &e.to_string())?;
-                quarantined.push(unknown(&moved, &e.to_string()));
-            }
-            Err(e) => return Err(StoreError::io(format!("reading segment {path}"), e)),
         }
+        let flushed = self.leave_to_the_log(&mut found)?;
+        // Of two with the same sequences the later one was made from the earlier.
+        let merged = |row: &SegmentRow| {
+            found.iter().any(|other| {
+                other.id != row.id
+                    && other.signal == row.signal
+                    && other.sources.covers(&row.sources)
+                    && (!row.sources.covers(&other.sources) || other.id > row.id)
+            })
+        };
+        Ok((found.iter().filter(|row| !merged(row)).cloned().collect(), flushed))
     }
-    let flushed = found.iter().map(|row| row.sources.last()).max().unwrap_or(0);
-    // Of two with the same sequences the later one was made from the earlier.
-    let merged = |row: &SegmentRow| {
-        found.iter().any(|other| {
-            other.id != row.id
-                && other.sources.covers(&row.sources)
-                && (!row.sources.covers(&other.sources) || other.id > row.id)
-        })
-    };
-    Ok((found.iter().filter(|row| !merged(row)).cloned().collect(), flushed))
+
+    /// Of the last flush perhaps only the segments of some signals were written. While the log has its rows, it
+    /// counts as not done. Returns the last sequence that is in segments.
+    fn leave_to_the_log(&self, found: &mut Vec<SegmentRow>) -> Result<u64, StoreError> {
+        let last = found.iter().map(|row| row.sources.last()).max().unwrap_or(0);
+        let oldest =
+            Wal::oldest_sequence(&*self.parts.disk, &self.files.dir().join("wal")).map_err(wal_error)?;
+        let of_last = || found.iter().filter(|row| row.sources.last() == last);
+        // What was compacted was committed before.
+        let first = of_last().filter_map(|row| row.sources.0.first()).map(|range| range.0).min();
+        let (Some(first), Some(oldest)) = (first, oldest) else { return Ok(last) };
+        if oldest > first || of_last().any(|row| row.level > 0) {
+            return Ok(last);
+        }
+        found.retain(|row| row.sources.last() != last);
+        Ok(first - 1)
+    }
 }
 
 /// What [`sweep`] found.
@@ -268,7 +294,8 @@ pub(crate) fn judge(path: &str, loaded: &Loaded) -> Unlisted {
     if name.sources.last() > loaded.flushed_sequence {
         return Unlisted::Unflushed(name.sources.0[0].0);
     }
-    if Sources::union(loaded.segments.iter().map(|row| &row.sources)).covers(&name.sources) {
+    let of_signal = loaded.segments.iter().filter(|row| row.signal == name.signal);
+    if Sources::union(of_signal.map(|row| &row.sources)).covers(&name.sources) {
         return Unlisted::Leftover;
     }
     Unlisted::Foreign(
@@ -314,13 +341,8 @@ fn sweep(
 fn open_segments(engine: &Engine, rows: Vec<SegmentRow>) -> Result<(), StoreError> {
     let mut live = Vec::with_capacity(rows.len());
     for row in rows {
-        let path = ObjectPath::from(row.path.as_str());
-        let expect = Some(row.meta.clone());
-        match block_on(Segment::open(engine.files.objects.clone(), path, &engine.registry, expect)) {
-            Ok(segment) => {
-                let segment = SegmentHandle::new(&Arc::new(segment), &engine.indexes);
-                live.push(Arc::new(Live { row, segment }));
-            }
+        match engine.opener().open(row.signal, &row.path, Some(&row.meta), false) {
+            Ok(segment) => live.push(Arc::new(Live { row, segment })),
             Err(e) if e.is_corrupt() => engine.quarantine_row(&row, &e.to_string()),
             Err(e) if is_missing(&e) => engine.quarantine_row(&row, "the file is missing"),
             Err(e) => return Err(StoreError::io(format!("opening segment {}", row.path), e)),
@@ -439,7 +461,7 @@ fn take_in(
             }
         }
         Record::Batch { batch, key, at_ms } => {
-            let LogBatch { tenant, records } = batch;
+            let AnyBatch { signal, tenant, records } = batch;
             let records = renumber(&records, numbers).ok_or_else(|| {
                 format!("sequence {sequence}: its streams were defined in a part that is lost")
             })?;
@@ -447,8 +469,8 @@ fn take_in(
                 engine.dedup.restore(key, at_ms);
             }
             let key = key.map(|key| (key, at_ms));
-            active.push(&tenant, Arc::new(MemBatch::new(records)), sequence, key);
-            while let Some(folded) = active.fold(&tenant) {
+            active.push(signal, &tenant, Arc::new(MemBatch::new(records)), sequence, key);
+            while let Some(folded) = active.fold(signal, &tenant) {
                 active.replace(&folded);
             }
         }
@@ -458,7 +480,7 @@ fn take_in(
 
 /// The writer's stream numbers become this process's.
 fn renumber(records: &RecordBatch, numbers: &HashMap<StreamRef, StreamRef>) -> Option<RecordBatch> {
-    let theirs = records.column(column::STREAM).as_primitive::<arrow::datatypes::UInt32Type>();
+    let theirs = records.column(STREAM).as_primitive::<arrow::datatypes::UInt32Type>();
     let mut last: Option<(StreamRef, StreamRef)> = None;
     let mut ours: Vec<u32> = Vec::with_capacity(records.num_rows());
     for number in theirs.values() {
@@ -469,6 +491,6 @@ fn renumber(records: &RecordBatch, numbers: &HashMap<StreamRef, StreamRef>) -> O
         ours.push(here);
     }
     let mut columns = records.columns().to_vec();
-    columns[column::STREAM] = Arc::new(UInt32Array::from(ours)) as ArrayRef;
+    columns[STREAM] = Arc::new(UInt32Array::from(ours)) as ArrayRef;
     Some(RecordBatch::try_new(records.schema(), columns).expect("BUG: only the values of a column changed"))
 }

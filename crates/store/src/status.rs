@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use trine_schema::Signal;
+
 /// The store at one moment; cheap enough for every scrape.
 #[derive(Debug, Clone, Default)]
 pub struct StoreStatus {
@@ -9,7 +11,7 @@ pub struct StoreStatus {
     pub rows: u64,
     /// Bytes of all segments on disk.
     pub segment_bytes: u64,
-    /// Segments by level: 0 fresh from a flush, 1 and up compacted.
+    /// Segments by signal and level: 0 fresh from a flush, 1 and up compacted.
     pub levels: Vec<LevelStatus>,
     /// Bytes of the log on disk.
     pub wal_bytes: u64,
@@ -40,9 +42,11 @@ pub struct StoreStatus {
     pub counters: StoreCounters,
 }
 
-/// Segments of one level.
-#[derive(Debug, Clone, Default)]
+/// Segments of one signal and level.
+#[derive(Debug, Clone)]
 pub struct LevelStatus {
+    /// The signal.
+    pub signal: Signal,
     /// The level.
     pub level: u8,
     /// Number of segments.
@@ -53,6 +57,12 @@ pub struct LevelStatus {
     pub bytes: u64,
     /// Bytes of bodies before encoding.
     pub raw_bytes: u64,
+}
+
+impl LevelStatus {
+    pub(crate) fn new(signal: Signal, level: u8) -> Self {
+        Self { signal, level, segments: 0, rows: 0, bytes: 0, raw_bytes: 0 }
+    }
 }
 
 /// Totals since open. Durations are in nanoseconds.

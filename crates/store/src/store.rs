@@ -15,8 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use trine_model::TenantId;
 use trine_schema::{
-    LogBatch, StreamRef, StreamRegistry,
-    logs::{column, schema},
+    AnyBatch, Signal, StreamRef, StreamRegistry, columns::memory, logs::column, signal::STREAM,
 };
 use trine_wal::{DirLock, Disk, MAX_ENTRY_BYTES, RealDisk};
 
@@ -127,9 +126,13 @@ impl Store {
 
     /// Stores a batch. Returns once it is durable and visible to every scan that starts after.
     /// Waits while the log's queue is full. Dropping the future may or may not store the batch.
-    pub async fn append(&self, batch: LogBatch, key: Option<BatchKey>) -> Result<Appended, StoreError> {
+    pub async fn append(
+        &self,
+        batch: impl Into<AnyBatch>,
+        key: Option<BatchKey>,
+    ) -> Result<Appended, StoreError> {
         let engine = &self.engine;
-        let job = self.prepare(batch, key);
+        let job = self.prepare(batch.into(), key);
         let (mut job, done) = job.inspect_err(|_| {
             engine.counters.rejected_batches.fetch_add(1, Relaxed);
         })?;
@@ -181,7 +184,7 @@ impl Store {
     /// Everything that needs no order: checks, encoding, statistics.
     fn prepare(
         &self,
-        batch: LogBatch,
+        batch: AnyBatch,
         key: Option<BatchKey>,
     ) -> Result<(Job, oneshot::Receiver<Result<Appended, StoreError>>), StoreError> {
         let engine = &self.engine;
@@ -189,10 +192,12 @@ impl Store {
             return Err(refusal);
         }
         let known = batch.records.schema_ref();
-        if !Arc::ptr_eq(known, &schema()) && **known != *schema() {
-            return Err(StoreError::BadBatch(
-                "its columns are not those of the log table; this is a bug".into(),
-            ));
+        let wanted = batch.signal.schema();
+        if !Arc::ptr_eq(known, &wanted) && *known != wanted {
+            return Err(StoreError::BadBatch(format!(
+                "its columns are not those of the table of {}; this is a bug",
+                batch.signal
+            )));
         }
         let streams = distinct_streams(&batch.records, engine.registry.len())?;
         let at_ms = engine.now_ms();
@@ -202,7 +207,7 @@ impl Store {
             return Err(StoreError::TooLarge { bytes: encoded.len(), limit: MAX_ENTRY_BYTES as usize });
         }
         let (done, receiver) = oneshot::channel();
-        let raw_bytes = raw_bytes(&batch.records);
+        let raw_bytes = raw_bytes(&batch);
         let rows = Arc::new(MemBatch::new(batch.records.clone()));
         Ok((Job { batch, rows, encoded, streams, raw_bytes, key, at_ms, done, permit: None }, receiver))
     }
@@ -264,8 +269,9 @@ impl Store {
         };
         for live in segments.iter() {
             let (row, meta) = (&live.row, &live.row.meta);
-            let at = status.levels.iter().position(|level| level.level == row.level).unwrap_or_else(|| {
-                status.levels.push(LevelStatus { level: row.level, ..LevelStatus::default() });
+            let same = |level: &LevelStatus| (level.signal, level.level) == (row.signal, row.level);
+            let at = status.levels.iter().position(same).unwrap_or_else(|| {
+                status.levels.push(LevelStatus::new(row.signal, row.level));
                 status.levels.len() - 1
             });
             let level = &mut status.levels[at];
@@ -277,7 +283,7 @@ impl Store {
             status.rows += meta.rows;
         }
         status.rows += status.memtable_rows;
-        status.levels.sort_by_key(|level| level.level);
+        status.levels.sort_by_key(|level| (level.signal, level.level));
         let health = engine.health.lock();
         status.poisoned.clone_from(&health.poisoned);
         status.full.clone_from(&health.full);
@@ -344,8 +350,12 @@ impl Drop for Store {
     }
 }
 
-/// Bytes of bodies and attributes.
-fn raw_bytes(records: &RecordBatch) -> u64 {
+/// Bytes of the bodies and attributes of logs; of other signals what they take in memory.
+fn raw_bytes(batch: &AnyBatch) -> u64 {
+    let records = &batch.records;
+    if batch.signal != Signal::Logs {
+        return memory(records) as u64;
+    }
     let text = |array: &dyn Array| {
         let offsets = array.as_string::<i32>().value_offsets();
         u64::from((offsets[offsets.len() - 1] - offsets[0]).unsigned_abs())
@@ -356,7 +366,7 @@ fn raw_bytes(records: &RecordBatch) -> u64 {
 
 /// The streams of a batch, each once; all must be of the registry.
 fn distinct_streams(records: &RecordBatch, known: usize) -> Result<Vec<StreamRef>, StoreError> {
-    let streams = records.column(column::STREAM).as_primitive::<UInt32Type>().values();
+    let streams = records.column(STREAM).as_primitive::<UInt32Type>().values();
     let Some(last) = streams.iter().max() else { return Ok(Vec::new()) };
     if *last as usize >= known {
         return Err(StoreError::BadBatch(format!(

@@ -5,24 +5,66 @@ use std::{cmp::Reverse, pin::Pin, sync::Arc};
 use async_trait::async_trait;
 use futures::Stream as FuturesStream;
 use hashbrown::HashMap;
+use object_store::path::Path as ObjectPath;
 use trine_model::TenantId;
 use trine_schema::{
-    LogBatch, LogCount, LogCountRow, LogScan, RecordBatchStream, ScanError, Stream, StreamRegistry, Tables,
-    TailLag,
+    Exemplar, LogBatch, LogCount, LogCountRow, LogScan, Metadata, MetricScan, MetricSeries,
+    RecordBatchStream, ScanError, Signal, SpanScan, Stream, StreamRegistry, Tables, TailLag, TraceSummary,
 };
-use trine_segment::{OnCorrupt, SegmentError, SegmentHandle};
+use trine_segment::{
+    MetricSegment, MetricSnapshot, SegmentError, SegmentHandle, Snapshot, SpanSegment, SpanSnapshot,
+    exemplars, metric_metadata, scan_spans, search_traces, select_series,
+};
 
-use crate::{Store, memtable::count_names};
+use crate::{
+    Store,
+    engine::Engine,
+    memtable::{Wanted, count_names},
+    segment::LiveSegment,
+};
 
 /// Most attribute names that [`Tables::attribute_names`] tells.
 const MAX_ATTRIBUTE_NAMES: usize = 1000;
 
+impl Engine {
+    fn logs(&self, scan: &mut LogScan) -> Snapshot {
+        scan.start = self.within_retention(scan.start);
+        let last = if scan.end == i64::MAX { i64::MAX } else { scan.end.saturating_sub(1) };
+        let wanted = Wanted { signal: Signal::Logs, tenant: &scan.tenant, start: scan.start, last };
+        let seen = self.snapshot(&wanted, &scan.stats);
+        let segments = seen.segments.iter().filter_map(LiveSegment::logs).cloned().collect();
+        Snapshot { memtable: seen.memtable, segments }
+    }
+
+    fn spans(&self, scan: &mut SpanScan) -> SpanSnapshot {
+        scan.start = self.within_retention(scan.start);
+        let SpanScan { tenant, start, last, stats, .. } = scan;
+        let seen =
+            self.snapshot(&Wanted { signal: Signal::Spans, tenant, start: *start, last: *last }, stats);
+        let segments = seen.segments.iter().filter_map(LiveSegment::spans).collect();
+        SpanSnapshot { memtable: seen.memtable, segments }
+    }
+
+    fn metrics(&self, scan: &mut MetricScan) -> MetricSnapshot {
+        let start = self.within_retention(scan.start_ms.saturating_mul(1_000_000));
+        scan.start_ms = scan.start_ms.max(start.div_euclid(1_000_000));
+        let last = scan.end_ms.saturating_mul(1_000_000);
+        let wanted = Wanted { signal: Signal::Metrics, tenant: &scan.tenant, start, last };
+        let seen = self.snapshot(&wanted, &scan.stats);
+        let segments = seen.segments.iter().filter_map(LiveSegment::metrics).collect();
+        MetricSnapshot { memtable: seen.memtable, segments }
+    }
+}
+
 impl Store {
-    fn on_corrupt(&self) -> OnCorrupt {
+    fn on_corrupt<S: 'static>(
+        &self,
+        path: fn(&S) -> &ObjectPath,
+    ) -> Arc<dyn Fn(&Arc<S>, &SegmentError) + Send + Sync> {
         let engine = self.engine.clone();
-        Arc::new(move |segment: &Arc<SegmentHandle>, e: &SegmentError| {
+        Arc::new(move |segment: &Arc<S>, e: &SegmentError| {
             if e.is_corrupt() {
-                engine.quarantine(segment, &e.to_string());
+                engine.quarantine(path(segment).as_ref(), &e.to_string());
             }
         })
     }
@@ -35,26 +77,24 @@ impl Tables for Store {
     }
 
     fn scan_logs(&self, mut scan: LogScan) -> RecordBatchStream {
-        self.engine.keep_within_retention(&mut scan);
-        let snapshot = self.engine.snapshot(&scan);
-        trine_segment::scan(snapshot, self.engine.registry.clone(), scan, self.on_corrupt())
+        let snapshot = self.engine.logs(&mut scan);
+        let on_corrupt = self.on_corrupt(SegmentHandle::path);
+        trine_segment::scan(snapshot, self.engine.registry.clone(), scan, on_corrupt)
     }
 
     async fn count_logs(&self, mut count: LogCount) -> Result<Option<Vec<LogCountRow>>, ScanError> {
-        self.engine.keep_within_retention(&mut count.scan);
-        let (engine, on_corrupt) = (self.engine.clone(), self.on_corrupt());
+        let (engine, on_corrupt) = (self.engine.clone(), self.on_corrupt(SegmentHandle::path));
         let work = move || {
-            let snapshot = engine.snapshot(&count.scan);
+            let snapshot = engine.logs(&mut count.scan);
             trine_segment::count(&snapshot, &engine.registry, &count, &on_corrupt)
         };
         blocking(work).await?
     }
 
     async fn streams(&self, mut scan: LogScan) -> Result<Vec<Arc<Stream>>, ScanError> {
-        self.engine.keep_within_retention(&mut scan);
         let engine = self.engine.clone();
         let work = move || {
-            let snapshot = engine.snapshot(&scan);
+            let snapshot = engine.logs(&mut scan);
             let streams = trine_segment::streams(&snapshot, &engine.registry, &scan)?;
             Ok(streams.into_iter().map(|stream| engine.registry.get(stream)).collect())
         };
@@ -64,14 +104,14 @@ impl Tables for Store {
     fn attribute_names(&self, tenant: &TenantId) -> Vec<String> {
         let (batches, segments) = {
             let state = self.engine.state.read();
-            let mut batches = state.active.tenant_batches(tenant);
-            batches.extend(state.flushing.iter().flat_map(|table| table.tenant_batches(tenant)));
+            let mut batches = state.active.of(Signal::Logs, tenant).to_vec();
+            batches.extend(state.flushing.iter().flat_map(|table| table.of(Signal::Logs, tenant)).cloned());
             (batches, state.segments.clone())
         };
         let mut counts: HashMap<String, u64> = HashMap::new();
         count_names(&batches, &mut counts);
-        for live in segments.iter() {
-            for (name, rows) in live.segment.attribute_names(tenant) {
+        for segment in segments.iter().filter_map(|live| live.segment.logs()) {
+            for (name, rows) in segment.attribute_names(tenant) {
                 *counts.entry_ref(name).or_default() += rows;
             }
         }
@@ -83,6 +123,34 @@ impl Tables for Store {
         let mut names: Vec<String> = names.into_iter().map(|(name, _)| name).collect();
         names.sort_unstable();
         names
+    }
+
+    fn scan_spans(&self, mut scan: SpanScan) -> RecordBatchStream {
+        let snapshot = self.engine.spans(&mut scan);
+        scan_spans(snapshot, self.engine.registry.clone(), scan, self.on_corrupt(SpanSegment::path))
+    }
+
+    fn search_traces(&self, mut scan: SpanScan) -> Result<Vec<TraceSummary>, ScanError> {
+        let snapshot = self.engine.spans(&mut scan);
+        search_traces(&snapshot, &self.engine.registry, &scan, &self.on_corrupt(SpanSegment::path))
+    }
+
+    fn select_series(&self, scan: &MetricScan) -> Result<Vec<MetricSeries>, ScanError> {
+        let mut scan = scan.clone();
+        let snapshot = self.engine.metrics(&mut scan);
+        select_series(snapshot, &self.engine.registry, &scan, &self.on_corrupt(MetricSegment::path))
+    }
+
+    fn exemplars(&self, scan: &MetricScan) -> Result<Vec<Exemplar>, ScanError> {
+        let mut scan = scan.clone();
+        let snapshot = self.engine.metrics(&mut scan);
+        exemplars(snapshot, &self.engine.registry, &scan, &self.on_corrupt(MetricSegment::path))
+    }
+
+    fn metric_metadata(&self, tenant: &TenantId) -> Result<Vec<(String, Metadata)>, ScanError> {
+        let mut scan = MetricScan::all(tenant.clone());
+        let snapshot = self.engine.metrics(&mut scan);
+        metric_metadata(snapshot, &self.engine.registry, tenant, &self.on_corrupt(MetricSegment::path))
     }
 
     fn tail_logs(

@@ -2,9 +2,8 @@
 
 use std::{path::Path, sync::Arc};
 
-use object_store::path::Path as ObjectPath;
 use trine_schema::StreamRegistry;
-use trine_segment::{Segment, block_on};
+use trine_segment::{IndexCache, block_on};
 use trine_wal::{Disk, RealDisk, Recovery, Wal};
 
 use crate::{
@@ -13,6 +12,7 @@ use crate::{
     engine::Engine,
     files::Files,
     recover::{self, Unlisted},
+    segment::Opener,
 };
 
 /// Checks a store that is open; damaged segments are quarantined.
@@ -21,7 +21,7 @@ pub(crate) async fn live(engine: &Arc<Engine>, disk: &Arc<dyn Disk>) -> VerifyRe
     let segments = engine.state.read().segments.clone();
     for live in segments.iter() {
         if let Err(e) = note(&mut report, &live.row, live.segment.verify().await) {
-            engine.quarantine(&live.segment, &e);
+            engine.quarantine(&live.row.path, &e);
         }
     }
     for file in engine.quarantined.lock().iter() {
@@ -49,7 +49,8 @@ pub fn verify_directory(dir: &Path) -> Result<VerifyReport, StoreError> {
     let _lock = recover::lock(dir)?;
     Files::check_version(dir)?;
     let files = Files::existing(dir, None)?;
-    let registry = StreamRegistry::new();
+    let (registry, indexes) = (StreamRegistry::new(), IndexCache::new(0));
+    let opener = Opener { objects: &files.objects, registry: &registry, indexes: &indexes };
     let loaded = match Catalog::open(&catalog) {
         Ok((_, loaded)) => loaded,
         Err(StoreError::Corrupt { reason, .. }) => {
@@ -62,12 +63,8 @@ pub fn verify_directory(dir: &Path) -> Result<VerifyReport, StoreError> {
         Err(other) => return Err(other),
     };
     for row in &loaded.segments {
-        let path = ObjectPath::from(row.path.as_str());
-        let opened = block_on(Segment::open(files.objects.clone(), path, &registry, Some(row.meta.clone())));
-        let verdict = match opened {
-            Ok(segment) => block_on(Arc::new(segment).verify()),
-            Err(e) => Err(e),
-        };
+        let opened = opener.open(row.signal, &row.path, Some(&row.meta), false);
+        let verdict = opened.and_then(|segment| block_on(segment.verify()));
         // The report has the line; offline nothing is moved.
         let _ = note(&mut report, row, verdict);
     }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use trine_schema::{LogBatch, StreamRef};
+use trine_schema::{AnyBatch, LogBatch, Signal, StreamRef};
 use trine_wal::{Entry, Wal, WalError};
 
 use crate::{
@@ -49,7 +49,7 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// One append on its way.
 pub(crate) struct Job {
-    pub batch: LogBatch,
+    pub batch: AnyBatch,
     pub rows: Arc<MemBatch>,
     pub encoded: EncodedBatch,
     /// Distinct streams of the batch.
@@ -331,34 +331,38 @@ impl Writer {
             let first = first + u64::from(definitions.is_some());
             for (job, sequence) in jobs.iter().zip(first..) {
                 let key = job.key.map(|key| (key, job.at_ms));
-                state.active.push(&job.batch.tenant, job.rows.clone(), sequence, key);
+                state.active.push(job.batch.signal, &job.batch.tenant, job.rows.clone(), sequence, key);
             }
         }
         drop(entries);
         drop(parts);
-        let mut tenants: Vec<_> = Vec::with_capacity(1);
+        let mut grown: Vec<_> = Vec::with_capacity(1);
         for mut job in jobs {
             let rows = job.rows.records.num_rows();
             counters.appended_batches.fetch_add(1, Relaxed);
             counters.appended_rows.fetch_add(rows as u64, Relaxed);
             counters.appended_bytes.fetch_add(job.raw_bytes, Relaxed);
-            engine.tail.publish(&job.batch, job.rows.bytes);
-            if !tenants.contains(&job.batch.tenant) {
-                tenants.push(job.batch.tenant.clone());
+            let AnyBatch { signal, tenant, records } = &job.batch;
+            if *signal == Signal::Logs {
+                let batch = LogBatch { tenant: tenant.clone(), records: records.clone() };
+                engine.tail.publish(&batch, job.rows.bytes);
+            }
+            if !grown.iter().any(|(s, t)| s == signal && t == tenant) {
+                grown.push((*signal, tenant.clone()));
             }
             job.permit = None;
             settle(&engine, job, Ok(Appended::Stored { rows }));
         }
-        for tenant in tenants {
-            self.fold(&tenant);
+        for (signal, tenant) in grown {
+            self.fold(signal, &tenant);
         }
     }
 
     /// Folds small batches; readers are held up only for the swap.
-    fn fold(&self, tenant: &trine_model::TenantId) {
+    fn fold(&self, signal: Signal, tenant: &trine_model::TenantId) {
         loop {
             // This thread is the only one that changes the active memtable.
-            let folded = self.engine.state.read().active.fold(tenant);
+            let folded = self.engine.state.read().active.fold(signal, tenant);
             let Some(folded) = folded else { return };
             self.engine.state.write().active.replace(&folded);
         }

@@ -437,6 +437,15 @@ impl Wal {
         self.next
     }
 
+    /// The oldest sequence that the files of a directory may hold, by their names; `None` when there is none.
+    pub fn oldest_sequence(disk: &dyn Disk, dir: &Path) -> Result<Option<u64>, WalError> {
+        match list_files(disk, dir) {
+            Ok(firsts) => Ok(firsts.first().copied()),
+            Err(WalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The oldest sequence whose file is still there; the next one when there is none.
     pub fn first_sequence(&self) -> u64 {
         let sealed = self.sealed.front().map(|file| file.first);

@@ -1,4 +1,4 @@
-//! What must not lose or double a line: kill -9 under load, a full disk, a second server, too large
+//! What must not lose or double a line, a span or a sample: kill -9 under load, a full disk, a second server, too large
 //! a question.
 
 use std::{
@@ -23,22 +23,46 @@ const SENDERS: u64 = 4;
 /// Records of one batch.
 const BATCH: u64 = 50;
 
-/// One batch: records `first..first + BATCH`, whose bodies are their numbers.
-fn batch(first: u64) -> String {
+/// One batch: records `first..first + BATCH` of one signal, which hold their numbers, and where it goes.
+fn batch(first: u64) -> (&'static str, String) {
     let now = format!("{}000000000", now_s());
-    let records: Vec<_> = (first..first + BATCH)
-        .map(|n| json!({"timeUnixNano": now, "body": {"stringValue": format!("n={n}")}}))
-        .collect();
-    json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string()
+    let numbers = first..first + BATCH;
+    match first / BATCH % 3 {
+        0 => {
+            let record = |n| json!({"timeUnixNano": now, "body": {"stringValue": format!("{n}")}});
+            let records: Vec<_> = numbers.map(record).collect();
+            ("logs", json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string())
+        }
+        1 => {
+            let span = |n| {
+                json!({"traceId": format!("{:032x}", first + 1), "spanId": format!("{:016x}", n + 1), "name": format!("{n}"),
+                    "startTimeUnixNano": now, "endTimeUnixNano": now})
+            };
+            let spans: Vec<_> = numbers.map(span).collect();
+            ("traces", json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).to_string())
+        }
+        _ => {
+            // A series per batch, so that each sample has a time of its own.
+            let attributes = json!([{"key": "batch", "value": {"stringValue": format!("{first}")}}]);
+            let point = |n: u64| {
+                let at = format!("{}{:03}000000", now_s(), n - first);
+                json!({"timeUnixNano": at, "asDouble": n as f64, "attributes": attributes})
+            };
+            let points: Vec<_> = numbers.map(point).collect();
+            let metric = json!({"name": "numbers", "gauge": {"dataPoints": points}});
+            ("metrics", json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}).to_string())
+        }
+    }
 }
 
 async fn send(url: &str, first: u64) -> bool {
+    let (signal, body) = batch(first);
     let request = reqwest::Client::new()
-        .post(format!("{url}/v1/logs"))
+        .post(format!("{url}/v1/{signal}"))
         .header("Content-Type", "application/json")
         .header("Idempotency-Key", format!("batch-{first}"))
         .timeout(Duration::from_secs(30))
-        .body(batch(first));
+        .body(body);
     matches!(request.send().await, Ok(response) if response.status().is_success())
 }
 
@@ -86,15 +110,13 @@ async fn kill_9_under_load_loses_and_doubles_nothing() {
         assert!(send(&site.http, first).await);
         acknowledged.lock().unwrap().insert(first);
     }
-    let want: BTreeSet<String> = acknowledged
-        .lock()
-        .unwrap()
-        .iter()
-        .flat_map(|first| (*first..first + BATCH).map(|n| format!("n={n}")))
-        .collect();
+    let want: BTreeSet<u64> =
+        acknowledged.lock().unwrap().iter().flat_map(|first| *first..first + BATCH).collect();
     assert!(want.len() > 1_000, "the load was too small to prove anything: {}", want.len());
-    let rows = site.sql("SELECT body FROM logs");
-    let found: BTreeSet<String> = rows.iter().map(|row| row["body"].as_str().unwrap().to_owned()).collect();
+    let mut rows = site.sql("SELECT CAST(body AS BIGINT) AS n FROM logs");
+    rows.extend(site.sql("SELECT CAST(operation AS BIGINT) AS n FROM spans"));
+    rows.extend(site.sql("SELECT CAST(value AS BIGINT) AS n FROM metrics WHERE metric = 'numbers'"));
+    let found: BTreeSet<u64> = rows.iter().map(|row| row["n"].as_u64().unwrap()).collect();
     assert_eq!(rows.len(), found.len(), "records were stored twice");
     assert_eq!(found.len(), want.len());
     assert!(found == want);

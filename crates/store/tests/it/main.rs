@@ -11,3 +11,4 @@ mod kit;
 mod poison;
 mod records;
 mod segments;
+mod signals;
