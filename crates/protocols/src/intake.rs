@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use trine_model::TenantId;
 use trine_schema::{
-    Labels, LabelsError, LogBatch, LogBatchBuilder, LogRecord, RawKey, StreamRef, StreamRegistry,
+    Labels, LabelsError, LogBatch, LogBatchBuilder, LogRecord, RawKey, SpellingPlace, StreamRef,
+    StreamRegistry,
 };
 
 use crate::{Batch, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, Rejection};
@@ -119,6 +120,8 @@ pub(crate) struct Intake<'r, B = LogBatchBuilder> {
     pub(crate) now_ns: i64,
     registry: &'r StreamRegistry,
     tenant: &'r TenantId,
+    /// Of the last series.
+    place: SpellingPlace,
     position: usize,
     /// Bytes of the batch that [`Rows::text_bytes`] does not count.
     other_bytes: usize,
@@ -145,6 +148,7 @@ impl<'r, B: Rows> Intake<'r, B> {
             now_ns,
             registry,
             tenant,
+            place: SpellingPlace::default(),
             position: 0,
             other_bytes: 0,
             own_times: true,
@@ -178,7 +182,7 @@ impl<'r, B: Rows> Intake<'r, B> {
         parse: impl FnOnce(&Limits) -> Result<Labels, Fault>,
     ) -> Result<StreamRef, Fault> {
         let mut bytes = 0;
-        let stream = self.registry.intern_key(self.tenant, key, || {
+        let stream = self.registry.intern_key(self.tenant, key, &mut self.place, || {
             let labels = parse(self.limits)?;
             bytes = labels.iter().map(|(name, value)| name.len() + value.len() + LABEL_BYTES).sum();
             Ok(labels)

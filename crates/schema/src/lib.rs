@@ -21,7 +21,8 @@ pub use series::{Exemplar, LoadSamples, MetricScan, MetricSeries, Samples};
 pub use signal::{AnyBatch, Signal};
 pub use spans::{Span, SpanBatch, SpanBatchBuilder, SpanScan, TraceService, TraceSummary};
 pub use stream::{
-    Labels, LabelsError, RawKey, Stream, StreamId, StreamRef, StreamRegistry, label_name, label_name_eq,
+    Labels, LabelsError, RawKey, SpellingPlace, Stream, StreamId, StreamRef, StreamRegistry, label_name,
+    label_name_eq,
 };
 pub use tables::{
     Direction, LabelMatch, LabelMatcher, LineFilter, LogCount, LogCountRow, LogFilter, LogScan, Needle,

@@ -152,8 +152,8 @@ impl Stream {
 /// Most streams one process holds; a stream costs about 500 bytes.
 const MAX_STREAMS: usize = 2_000_000;
 
-/// Most spellings of labels that one generation of the cache remembers: 25 bytes each, at most 52 MiB.
-/// There are two generations.
+/// Most spellings of labels that one generation of the cache remembers: 30 bytes each, at most 52 MiB. There are
+/// two generations.
 const MAX_SPELLINGS: usize = 1_800_000;
 
 /// Hash of labels as the wire spelled them, with tenant and protocol: what a decoder asks for before it
@@ -218,24 +218,50 @@ struct Inner {
 /// over from it before.
 #[derive(Default)]
 struct Spellings {
-    newer: HashTable<(RawKey, StreamRef)>,
-    older: HashTable<(RawKey, StreamRef)>,
+    newer: Generation,
+    older: Generation,
 }
 
-impl Spellings {
-    #[inline]
-    fn get(table: &HashTable<(RawKey, StreamRef)>, key: RawKey) -> Option<StreamRef> {
-        table.find(key.0[0], |(known, _)| *known == key).map(|(_, found)| *found)
-    }
+/// Spellings in the order in which they came. A sender tells its series in the same order again and again, so
+/// the one behind the last is tried before the table: it lies beside it in memory.
+#[derive(Default)]
+struct Generation {
+    known: Vec<(RawKey, StreamRef)>,
+    /// Places in `known`.
+    table: HashTable<u32>,
+}
 
+impl Generation {
+    #[inline]
+    fn get(&self, key: RawKey, place: &mut SpellingPlace) -> Option<StreamRef> {
+        let next = place.0.wrapping_add(1);
+        if let Some((known, stream)) = self.known.get(next)
+            && *known == key
+        {
+            place.0 = next;
+            return Some(*stream);
+        }
+        let found = *self.table.find(key.0[0], |at| self.known[*at as usize].0 == key)? as usize;
+        place.0 = found;
+        Some(self.known[found].1)
+    }
+}
+
+/// Where a request found its last spelling.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SpellingPlace(usize);
+
+impl Spellings {
     fn insert(&mut self, key: RawKey, stream: StreamRef, most: usize) {
-        if Self::get(&self.newer, key).is_some() {
+        if self.newer.get(key, &mut SpellingPlace::default()).is_some() {
             return;
         }
-        if self.newer.len() >= most {
+        if self.newer.known.len() >= most {
             self.older = std::mem::take(&mut self.newer);
         }
-        self.newer.insert_unique(key.0[0], (key, stream), |(key, _)| key.0[0]);
+        let Generation { known, table } = &mut self.newer;
+        table.insert_unique(key.0[0], known.len() as u32, |at| known[*at as usize].0.0[0]);
+        known.push((key, stream));
     }
 }
 
@@ -273,22 +299,25 @@ impl StreamRegistry {
         raw: &[u8],
         parse: impl FnOnce() -> Result<Labels, E>,
     ) -> Result<StreamRef, E> {
-        self.intern_key(tenant, RawKey::new(tenant, dialect).with(RawKey::of(raw)), parse)
+        let key = RawKey::new(tenant, dialect).with(RawKey::of(raw));
+        self.intern_key(tenant, key, &mut SpellingPlace::default(), parse)
     }
 
-    /// The stream behind a spelling that the caller hashed; `parse` runs only when it is new.
+    /// The stream behind a spelling that the caller hashed; `parse` runs only when it is new. `place` is kept
+    /// from call to call.
     #[inline]
     pub fn intern_key<E: From<LabelsError>>(
         &self,
         tenant: &TenantId,
         key: RawKey,
+        place: &mut SpellingPlace,
         parse: impl FnOnce() -> Result<Labels, E>,
     ) -> Result<StreamRef, E> {
         let spellings = self.spellings.read();
-        if let Some(found) = Spellings::get(&spellings.newer, key) {
+        if let Some(found) = spellings.newer.get(key, place) {
             return Ok(found);
         }
-        let found = Spellings::get(&spellings.older, key);
+        let found = spellings.older.get(key, &mut SpellingPlace::default());
         drop(spellings);
         let stream = match found {
             Some(stream) => stream,
@@ -366,13 +395,15 @@ mod tests {
         for number in 0..10 {
             spellings.insert(key(number), number, 4);
             spellings.insert(key(0), 0, 4);
-            assert!(spellings.newer.len() <= 4 && spellings.older.len() <= 4);
-            let known = |number| {
-                let tables = [&spellings.newer, &spellings.older];
-                tables.into_iter().find_map(|table| Spellings::get(table, key(number)))
+            assert!(spellings.newer.known.len() <= 4 && spellings.older.known.len() <= 4);
+            let mut place = SpellingPlace::default();
+            let mut known = |number| {
+                let generations = [&spellings.newer, &spellings.older];
+                generations.into_iter().find_map(|generation| generation.get(key(number), &mut place))
             };
             assert_eq!(known(number), Some(number));
             assert_eq!(known(0), Some(0));
+            assert_eq!(known(1000), None);
         }
         let (one, two) = (key(1), key(2));
         assert_ne!(one.with(two), two.with(one));

@@ -41,7 +41,7 @@ impl Version {
         let proto = parameters
             .filter(|(name, _)| name.trim().eq_ignore_ascii_case("proto"))
             .map(|(_, value)| value.trim().trim_matches('"'))
-            .last();
+            .next_back();
         match proto {
             None | Some("prometheus.WriteRequest") => Ok(Self::V1),
             Some("io.prometheus.write.v2.Request") => Ok(Self::V2),

@@ -58,6 +58,7 @@ pub fn decode_v2(
         spelling: intake.spelling(Dialect::RemoteWrite2),
         intake,
         described: HashSet::new(),
+        described_names: vec![false; symbols.texts.len()],
         refs: Vec::new(),
         spelled: Vec::new(),
         symbols,
@@ -128,6 +129,8 @@ struct Decoder<'r, 'a> {
     symbols: Symbols<'a>,
     /// Metrics whose metadata were taken.
     described: HashSet<StreamRef>,
+    /// Which symbols name series of them.
+    described_names: Vec<bool>,
     /// References of one series; reused.
     refs: Vec<u32>,
     /// Hashes of its symbols; reused.
@@ -211,7 +214,7 @@ impl Decoder<'_, '_> {
                 _ => wire.skip(tag)?,
             }
         }
-        if self.refs.len() % 2 != 0 {
+        if !self.refs.len().is_multiple_of(2) {
             return Err(bad("labels_refs are not pairs of name and value; send both"));
         }
         for number in &self.refs {
@@ -252,7 +255,7 @@ impl Decoder<'_, '_> {
                 _ => wire.skip(tag)?,
             }
         }
-        if refs.len() % 2 != 0 {
+        if !refs.len().is_multiple_of(2) {
             return Err(bad("labels_refs of an exemplar are not pairs of name and value; send both"));
         }
         let pairs = refs.chunks_exact(2).map(|two| self.symbols.pair(two)).collect::<Result<Vec<_>, _>>()?;
@@ -263,6 +266,12 @@ impl Decoder<'_, '_> {
     /// Metadata of the series whose references are in `refs`. They come with samples, and count as a record
     /// only when they are bad.
     fn metadata(&mut self, mut wire: Wire<'_>) -> Result<(), Fault> {
+        let mut pairs = self.refs.chunks_exact(2);
+        let Some(name) = pairs.find(|two| Some(two[0]) == self.symbols.metric_name) else { return Ok(()) };
+        let number = name[1] as usize;
+        if self.described_names.get(number).copied().unwrap_or(true) {
+            return Ok(());
+        }
         let (mut kind, mut help, mut unit) = (0, 0, 0);
         while let Some(tag) = wire.tag()? {
             match tag {
@@ -276,9 +285,8 @@ impl Decoder<'_, '_> {
             return Ok(());
         }
         let kind = type_name(kind);
-        let mut pairs = self.refs.chunks_exact(2);
-        let Some(name) = pairs.find(|two| Some(two[0]) == self.symbols.metric_name) else { return Ok(()) };
         let metric = self.intake.metric(family(self.symbols.text(name[1])?, kind))?;
+        self.described_names[number] = true;
         if self.described.insert(metric) {
             let (unit, help) = (self.symbols.text(unit)?, self.symbols.text(help)?);
             self.intake

@@ -83,24 +83,16 @@ pub(super) fn exemplar_labels(
 
 impl Point {
     pub(super) fn clear(&mut self) {
-        let mut old = std::mem::take(self);
-        for list in [&mut old.bucket_counts, &mut old.positive.counts, &mut old.negative.counts] {
+        (self.time, self.start, self.flags) = (0, 0, 0);
+        (self.value, self.sum) = (None, None);
+        (self.count, self.zero_count, self.zero_threshold, self.scale) = (0, 0, 0.0, 0);
+        (self.positive.offset, self.negative.offset) = (0, 0);
+        for list in [&mut self.bucket_counts, &mut self.positive.counts, &mut self.negative.counts] {
             list.clear();
         }
-        old.bounds.clear();
-        old.quantiles.clear();
-        old.exemplars.clear();
-        old.positive.offset = 0;
-        old.negative.offset = 0;
-        *self = Self {
-            bucket_counts: old.bucket_counts,
-            bounds: old.bounds,
-            positive: old.positive,
-            negative: old.negative,
-            quantiles: old.quantiles,
-            exemplars: old.exemplars,
-            ..Self::default()
-        };
+        self.bounds.clear();
+        self.quantiles.clear();
+        self.exemplars.clear();
     }
 
     /// Whether it only says that the series ended.
@@ -206,7 +198,7 @@ mod tests {
     fn what_contradicts_itself_is_refused() {
         let histogram = |scale, count, offset| {
             let positive = Buckets { offset, counts: vec![1, 1] };
-            Point { scale, count, positive, ..Point::default() }.native().is_ok()
+            Point { count, scale, positive, ..Point::default() }.native().is_ok()
         };
         assert!(histogram(0, 2, 0) && histogram(i32::MAX, 2, i32::MAX));
         assert!(!histogram(-5, 2, 0) && !histogram(0, 3, 0) && !histogram(0, 1, 0));

@@ -108,10 +108,10 @@ pub(super) fn point<'a>(
             ("exemplars", _) => list(json, &mut point.exemplars, |json| exemplar(json, limits))?,
             ("asDouble", _) if !json.null()? => point.value = Some(double(json.value()?)?),
             ("asInt", _) if !json.null()? => point.value = Some(integer(json.value()?)? as f64),
-            ("asDouble" | "asInt", _) => {}
             ("count", _) => point.count = unsigned(json.value()?, COUNT)?,
             ("sum", _) if !json.null()? => point.sum = Some(double(json.value()?)?),
-            ("sum", _) => {}
+            // Null, which was passed over.
+            ("asDouble" | "asInt" | "sum", _) => {}
             ("bucketCounts", Kind::Histogram) => {
                 list(json, &mut point.bucket_counts, |json| unsigned(json.value()?, COUNT))?;
             }

@@ -293,7 +293,7 @@ impl<'r> Translator<'r> {
             };
             let name = format!("{}{suffix}", metric.name);
             let own = [(METRIC_NAME, name.as_str()), (label, value.as_str())];
-            let own = &own[..1 + usize::from(!label.is_empty())];
+            let own = &own[..=usize::from(!label.is_empty())];
             resource.parsed(limits)?.series(attributes.pairs(limits)?, own, limits)
         })
     }
