@@ -16,7 +16,7 @@ use trine_protocols::{
 use trine_schema::{MetricBatch, StreamRegistry};
 
 /// All targets.
-pub const TARGETS: [&str; 17] = [
+pub const TARGETS: [&str; 18] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
@@ -34,6 +34,7 @@ pub const TARGETS: [&str; 17] = [
     "chunks",
     "chunk_values",
     "promql",
+    "traceql",
 ];
 
 /// Stands for the time of arrival.
@@ -118,9 +119,18 @@ pub fn run(target: &str, bytes: &[u8]) {
             "chunks" => return chunks(bytes),
             "chunk_values" => return chunk_values(bytes),
             "promql" => return promql(bytes),
+            "traceql" => return traceql(bytes),
             _ => panic!("unknown target {target}; one of {TARGETS:?}"),
         };
         check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
+    }
+}
+
+/// Any text is a query that is understood or refused, at a place inside of it.
+fn traceql(bytes: &[u8]) {
+    let Ok(query) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = trine_traces::traceql::parse(query) {
+        assert!(query.is_char_boundary(error.position));
     }
 }
 
@@ -241,6 +251,13 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     let loki_json = r#"{"streams":[{"stream":{"app":"a","level":"error"},"values":[["1700000000000000000","line \n",{"trace_id":"49a51828322183eb20bfe4ace3060000","level":"warn","n":1}],[2,"b"]]}]}"#;
     let lines = "{\"time\":\"2023-01-29T12:00:00.5+01:00\",\"msg\":\"hi\",\"level\":\"warn\",\"service\":\"c\",\"a\":{\"b\":[1,{}]}}\n\n{\"ts\":1674993600.25,\"log\":\"x\\u00e9\",\"trace_id\":\"49a51828322183eb20bfe4ace3060000\",\"n\":null}\r\n";
     match target {
+        "traceql" => [
+            "{}",
+            r#"{ resource.service.name = "cart" && name=`GET /` && span:duration > 1.5s && status = error }"#,
+            r#"{ kind=server && span.http.status_code = 500 && ."user id"="a\"b" && traceDuration >= 3s && true }"#,
+        ]
+        .map(|query| query.as_bytes().to_vec())
+        .to_vec(),
         "promql" => [
             "sum by (i) (rate(m_total[5m] offset 1m)) / on(i) group_left avg(m_total) > bool 1",
             "histogram_quantile(0.9, rate(h[5m])) or label_replace(m_total, \"a\", \"$1\", \"i\", \"(.*)\")",
