@@ -7,6 +7,8 @@ pub mod cli;
 pub mod encode;
 pub mod generate;
 pub mod harness;
+pub mod metric;
 pub mod peers;
 pub mod record;
 pub mod rng;
+pub mod span;

@@ -13,6 +13,17 @@ pub struct StreamLabels {
     pub namespace: String,
 }
 
+impl StreamLabels {
+    /// The labels as attributes of an OpenTelemetry resource.
+    pub fn resource(&self) -> [(&'static str, &str); 3] {
+        [
+            ("service.name", &self.service),
+            ("k8s.pod.name", &self.pod),
+            ("k8s.namespace.name", &self.namespace),
+        ]
+    }
+}
+
 /// One log record. Its buffers are meant to be reused from record to record.
 #[derive(Debug, Clone)]
 pub struct Record {

@@ -1,9 +1,10 @@
-//! Records as request bodies and files, written without a protobuf library: field tags are those of
+//! Log records as request bodies and files: field tags are those of
 //! `opentelemetry/proto/logs/v1/logs.proto` and of Loki's `pkg/push/push.proto`.
 
 use anyhow::{Context, Result};
 use trine_model::Level;
 
+use super::protobuf::{bytes, fixed64, message, number, resource, text_value, varint};
 use crate::record::{Record, StreamLabels, severity_number};
 
 /// How records are written.
@@ -161,54 +162,9 @@ fn row_binary(record: &Record, stream: &StreamLabels, out: &mut Vec<u8>) {
     out.extend_from_slice(&record.timestamp_ns.to_le_bytes());
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Protobuf wire types.
-const VARINT: u32 = 0;
-const FIXED64: u32 = 1;
-const BYTES: u32 = 2;
-
-fn tag(field: u32, wire: u32, out: &mut Vec<u8>) {
-    varint(u64::from(field << 3 | wire), out);
-}
-
-fn bytes(field: u32, value: &[u8], out: &mut Vec<u8>) {
-    tag(field, BYTES, out);
-    varint(value.len() as u64, out);
-    out.extend_from_slice(value);
-}
-
-/// Appends a message whose length is known only when it is written.
-fn message(field: u32, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    tag(field, BYTES, out);
-    let at = out.len();
-    write(out);
-    let len = out.len() - at;
-    let mut prefix = Vec::with_capacity(5);
-    varint(len as u64, &mut prefix);
-    out.splice(at..at, prefix);
-}
-
-fn key_value(field: u32, key: &str, value: &str, out: &mut Vec<u8>) {
-    message(field, out, |out| {
-        bytes(1, key.as_bytes(), out);
-        message(2, out, |out| bytes(1, value.as_bytes(), out));
-    });
-}
-
 fn otlp_resource(records: &[Record], members: &[usize], stream: &StreamLabels, out: &mut Vec<u8>) {
     message(1, out, |out| {
-        message(1, out, |out| {
-            key_value(1, "service.name", &stream.service, out);
-            key_value(1, "k8s.pod.name", &stream.pod, out);
-            key_value(1, "k8s.namespace.name", &stream.namespace, out);
-        });
+        resource(stream, out);
         message(2, out, |out| {
             for member in members {
                 otlp_record(&records[*member], out);
@@ -219,16 +175,14 @@ fn otlp_resource(records: &[Record], members: &[usize], stream: &StreamLabels, o
 
 fn otlp_record(record: &Record, out: &mut Vec<u8>) {
     message(2, out, |out| {
-        tag(1, FIXED64, out);
-        out.extend_from_slice(&record.timestamp_ns.to_le_bytes());
+        fixed64(1, record.timestamp_ns as u64, out);
         if record.level != Level::Unset {
-            tag(2, VARINT, out);
-            varint(u64::from(severity_number(record.level)), out);
+            number(2, u64::from(severity_number(record.level)), out);
             bytes(3, record.level.name().as_bytes(), out);
         }
         message(5, out, |out| bytes(1, record.line.as_bytes(), out));
         for (key, value) in &record.attributes {
-            key_value(6, key, value, out);
+            text_value(6, key, value, out);
         }
         if let Some(trace) = record.trace_id {
             bytes(9, &trace.0, out);
@@ -236,8 +190,7 @@ fn otlp_record(record: &Record, out: &mut Vec<u8>) {
         if let Some(span) = record.span_id {
             bytes(10, &span.0, out);
         }
-        tag(11, FIXED64, out);
-        out.extend_from_slice(&record.timestamp_ns.to_le_bytes());
+        fixed64(11, record.timestamp_ns as u64, out);
     });
 }
 
@@ -256,10 +209,8 @@ fn loki_stream(records: &[Record], members: &[usize], stream: &StreamLabels, out
             let record = &records[*member];
             message(2, out, |out| {
                 message(1, out, |out| {
-                    tag(1, VARINT, out);
-                    varint(record.timestamp_ns.div_euclid(1_000_000_000) as u64, out);
-                    tag(2, VARINT, out);
-                    varint(record.timestamp_ns.rem_euclid(1_000_000_000) as u64, out);
+                    number(1, record.timestamp_ns.div_euclid(1_000_000_000) as u64, out);
+                    number(2, record.timestamp_ns.rem_euclid(1_000_000_000) as u64, out);
                 });
                 bytes(2, record.line.as_bytes(), out);
                 let mut metadata = |key: &str, value: &str| {
