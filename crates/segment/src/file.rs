@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::{self, Read},
     ops::Range,
-    os::unix::fs::FileExt,
     pin::pin,
     sync::{
         Arc,
@@ -19,6 +18,11 @@ use parking_lot::Mutex;
 use parquet::{
     errors::ParquetError,
     file::reader::{ChunkReader, Length},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
 };
 
 use crate::{
@@ -220,9 +224,18 @@ impl SegmentFile {
     fn fetch_now(&self, range: Range<u64>) -> Result<Bytes, SegmentError> {
         match &self.source {
             Source::File(file) => {
-                let mut bytes = vec![0; (range.end - range.start) as usize];
-                file.read_exact_at(&mut bytes, range.start)
-                    .map_err(|error| self.short(error, range.start))?;
+                let length = (range.end - range.start) as usize;
+                // Not zeroed before: that is a sixth of the time of a scan over one column.
+                let mut bytes = Vec::with_capacity(length);
+                while bytes.len() < length {
+                    let at = range.start + bytes.len() as u64;
+                    match pread(file, spare_capacity(&mut bytes), at) {
+                        Ok(0) => return Err(self.short(io::ErrorKind::UnexpectedEof.into(), range.start)),
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(error) => return Err(self.short(error.into(), range.start)),
+                    }
+                }
+                bytes.truncate(length);
                 Ok(Bytes::from(bytes))
             }
             Source::Store(store, path) => block_on(store.get_range(path, range))

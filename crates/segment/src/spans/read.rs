@@ -4,10 +4,10 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, DictionaryArray, RecordBatch, RecordBatchOptions, StringArray,
+        Array, ArrayRef, AsArray, DictionaryArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
     },
-    compute::{concat_batches, filter_record_batch},
-    datatypes::{DataType, Int32Type, Schema},
+    compute::{concat_batches, take_record_batch},
+    datatypes::{DataType, Schema, UInt32Type},
 };
 use parquet::{
     arrow::{
@@ -29,6 +29,9 @@ use crate::{
     cache::CachedIndex,
     file::{CheckedReader, SegmentFile, Tail},
 };
+
+/// Up to so many columns are read in one piece when most rows are wanted.
+const MAX_WHOLE_COLUMNS: usize = 8;
 
 /// The index of a segment of spans in memory, and its file.
 pub struct LoadedSpans {
@@ -58,13 +61,13 @@ pub(super) struct Place {
 
 /// A column of text as it was read.
 pub(super) enum Texts<'a> {
-    Coded(&'a DictionaryArray<Int32Type>, &'a StringArray),
+    Coded(&'a DictionaryArray<UInt32Type>, &'a StringArray),
     Plain(&'a StringArray),
 }
 
 impl<'a> Texts<'a> {
     pub fn of(array: &'a ArrayRef) -> Self {
-        match array.as_dictionary_opt::<Int32Type>() {
+        match array.as_dictionary_opt::<UInt32Type>() {
             Some(codes) => Self::Coded(codes, codes.values().as_string()),
             None => Self::Plain(array.as_string()),
         }
@@ -163,6 +166,15 @@ impl LoadedSpans {
         let group_rows = metadata.metadata().row_group(group).num_rows().max(0) as usize;
         let selection = RowSelection::from_consecutive_ranges(rows.iter().cloned(), group_rows);
         let mask = ProjectionMask::roots(metadata.parquet_schema(), positions.iter().copied());
+        if positions.len() <= MAX_WHOLE_COLUMNS && want * 2 > group_rows {
+            // In one piece: pages do not end where checked blocks do.
+            for (leaf, column) in metadata.metadata().row_group(group).columns().iter().enumerate() {
+                if mask.leaf_included(leaf) {
+                    let (start, length) = column.byte_range();
+                    reader.read(start..start.saturating_add(length))?;
+                }
+            }
+        }
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(reader.clone(), metadata.clone())
             .with_row_groups(vec![group])
             .with_projection(mask)
@@ -192,7 +204,7 @@ impl LoadedSpans {
         rows: &[Range<usize>],
     ) -> Result<RecordBatch, SegmentError> {
         /// A piece costs about as much as decoding so many rows.
-        const ROWS_PER_PIECE: usize = 24;
+        const ROWS_PER_PIECE: usize = 256;
         let group = self.places[granules[0]].group;
         let want: usize = rows.iter().map(Range::len).sum();
         if positions.is_empty() {
@@ -209,11 +221,22 @@ impl LoadedSpans {
         if want == all {
             return Ok(batch);
         }
-        let (mut kept, mut wanted) = (vec![false; all], rows.iter().cloned().flatten().peekable());
-        for (place, kept) in whole.into_iter().flatten().zip(&mut kept) {
-            *kept = wanted.next_if_eq(&place).is_some();
+        // By their positions among the rows that were read.
+        let mut wanted = Vec::with_capacity(want);
+        let (mut granule, mut before) = (0, 0);
+        for piece in rows {
+            let mut start = piece.start;
+            while start < piece.end {
+                while whole[granule].end <= start {
+                    before += whole[granule].len();
+                    granule += 1;
+                }
+                let (first, end) = (whole[granule].start, piece.end.min(whole[granule].end));
+                wanted.extend((before + start - first) as u32..(before + end - first) as u32);
+                start = end;
+            }
         }
-        Ok(filter_record_batch(&batch, &BooleanArray::from(kept))?)
+        Ok(take_record_batch(&batch, &UInt32Array::from(wanted))?)
     }
 }
 
@@ -236,7 +259,7 @@ fn places(index: &SpanIndex, metadata: &ParquetMetaData) -> Option<Vec<Place>> {
 /// Metadata by row group, with codes in the place of text where there is a dictionary. Without one Parquet's
 /// reader would have to make it.
 fn with_codes(plain: &ArrowReaderMetadata) -> parquet::errors::Result<Vec<ArrowReaderMetadata>> {
-    let codes = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let codes = trine_schema::spans::operation_codes();
     let descriptor = plain.parquet_schema();
     let mut known: Vec<(Vec<bool>, ArrowReaderMetadata)> = Vec::new();
     let mut groups = Vec::with_capacity(plain.metadata().num_row_groups());

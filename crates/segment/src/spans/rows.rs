@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, DictionaryArray, FixedSizeBinaryBuilder, ListArray, MapArray, RecordBatch,
+        Array, ArrayRef, AsArray, FixedSizeBinaryBuilder, ListArray, MapArray, RecordBatch,
         RecordBatchOptions, StringArray, StructArray, UInt32Array, new_empty_array, new_null_array,
     },
     buffer::{OffsetBuffer, ScalarBuffer},
@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use trine_schema::{
     StreamRef,
     columns::attributes_of,
-    spans::{column, operation_codes, schema},
+    spans::{column, schema},
 };
 
 use super::{
@@ -29,8 +29,6 @@ use crate::{SegmentError, file::CheckedReader};
 pub(super) struct Shape<'a> {
     /// Columns of [`trine_schema::spans::schema`], rising.
     pub projection: &'a [usize],
-    /// Whether operations come as codes.
-    pub dictionaries: bool,
     /// Schema of these.
     pub schema: SchemaRef,
 }
@@ -39,7 +37,7 @@ impl LoadedSpans {
     /// All rows of a granule with all columns of [`trine_schema::spans::schema`].
     pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
         let all: Vec<usize> = (0..column::COUNT).collect();
-        let shape = Shape { projection: &all, dictionaries: false, schema: schema() };
+        let shape = Shape { projection: &all, schema: schema() };
         self.rows(&self.reader(), &[number], std::slice::from_ref(&self.places[number].rows), &shape)
     }
 
@@ -61,11 +59,10 @@ impl LoadedSpans {
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(shape.projection.len());
         for logical in shape.projection {
             columns.push(match (*logical, stored_of(*logical)) {
-                (column::OPERATION, Some(position)) if shape.dictionaries => codes(&stored_column(position))?,
-                (logical, Some(position)) => {
+                (_, Some(position)) => {
                     let array = stored_column(position);
-                    let wanted = schema().field(logical).data_type().clone();
-                    if *array.data_type() == wanted { array } else { cast(&array, &wanted)? }
+                    let wanted = shape.schema.field(columns.len()).data_type();
+                    if array.data_type() == wanted { array } else { cast(&array, wanted)? }
                 }
                 (column::STREAM, _) => self.references(&stored_column(stored::LABELS), granules)?,
                 (column::PARENT_SPAN_ID, _) => {
@@ -110,19 +107,27 @@ impl LoadedSpans {
 
     /// Streams by the labels of rows.
     fn references(&self, labels: &ArrayRef, granules: &[usize]) -> Result<ArrayRef, SegmentError> {
-        let mut by_labels: HashMap<&str, StreamRef> = HashMap::new();
-        for stream in granules.iter().flat_map(|number| self.index.granules[*number].streams.iter()) {
-            by_labels.insert(&self.index.streams[stream as usize].labels, self.streams[stream as usize]);
-        }
+        /// No process has so many streams.
+        const UNKNOWN: StreamRef = StreamRef::MAX;
+        let by_labels: HashMap<&str, StreamRef> = self
+            .streams_of(granules)
+            .into_iter()
+            .map(|stream| {
+                (self.index.streams[stream as usize].labels.as_str(), self.streams[stream as usize])
+            })
+            .collect();
         let unknown = || self.corrupt("labels of a row are not in the index");
-        let codes = labels.as_dictionary_opt::<Int32Type>().ok_or_else(unknown)?;
+        let codes = labels.as_dictionary_opt::<UInt32Type>().ok_or_else(unknown)?;
         let texts = codes.values().as_string::<i32>();
-        let known: Vec<Option<StreamRef>> =
-            texts.iter().map(|text| text.and_then(|text| by_labels.get(text).copied())).collect();
-        let code_of =
-            |code: &i32| usize::try_from(*code).ok().and_then(|code| known.get(code).copied().flatten());
-        let references: Option<Vec<u32>> = codes.keys().values().iter().map(code_of).collect();
-        Ok(Arc::new(UInt32Array::from(references.ok_or_else(unknown)?)))
+        let of_text = |text: &str| by_labels.get(text).copied();
+        let known: Vec<StreamRef> =
+            texts.iter().map(|text| text.and_then(of_text).unwrap_or(UNKNOWN)).collect();
+        let of_code = |code: &u32| known.get(*code as usize).copied().unwrap_or(UNKNOWN);
+        let references: Vec<StreamRef> = codes.keys().values().iter().map(of_code).collect();
+        if references.contains(&UNKNOWN) {
+            return Err(unknown());
+        }
+        Ok(Arc::new(UInt32Array::from(references)))
     }
 
     /// Parents by their distances and, where they stand elsewhere, their ids.
@@ -244,13 +249,4 @@ fn without_values(position: usize, rows: usize) -> ArrayRef {
         }
         other => new_null_array(other, rows),
     }
-}
-
-/// Text as [`operation_codes`].
-fn codes(array: &ArrayRef) -> Result<ArrayRef, SegmentError> {
-    let Some(codes) = array.as_dictionary_opt::<Int32Type>() else {
-        return Ok(cast(array, &operation_codes())?);
-    };
-    let keys = UInt32Array::new(codes.keys().values().inner().clone().into(), codes.nulls().cloned());
-    Ok(Arc::new(DictionaryArray::<UInt32Type>::try_new(keys, codes.values().clone())?))
 }

@@ -4,7 +4,10 @@
 //! statistics and reported, and dropping the stream stops the work. A step reads a row group, whose
 //! dictionaries are then decoded once.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use futures::StreamExt as _;
@@ -24,9 +27,10 @@ use crate::{
     steps::{self, Cancel, Found, Work},
 };
 
-/// Granules of one step when texts or whole rows are returned, so that steps can run side by side and
-/// none holds too much.
-const STEP_GRANULES_TEXT: usize = 8;
+/// With more columns than this, rows are built in steps …
+const NARROW: usize = 4;
+/// … of so many, about 20 MB, which can run side by side.
+const STEP_ROWS: usize = 32 * 1_024;
 
 /// What one query sees of the spans: rows in memory and segments on disk.
 #[derive(Clone, Default)]
@@ -126,27 +130,37 @@ impl Shared {
 
     pub fn shape(&self) -> Shape<'_> {
         let scan = &self.scan;
-        Shape { projection: &scan.projection, dictionaries: scan.dictionaries, schema: scan.schema() }
+        Shape { projection: &scan.projection, schema: scan.schema() }
     }
 
-    /// Rows of some granules of one row group.
-    fn read(
-        &self,
-        loaded: &LoadedSpans,
-        plan: &Plan,
-        granules: &[usize],
-    ) -> Result<RecordBatch, SegmentError> {
-        self.check()?;
-        let (scan, reader) = (&self.scan, loaded.reader());
-        let left = loaded.select(&reader, granules, (scan, scan.start), plan, self.ids.as_ref())?;
-        let rows = left.rows();
-        let found = match left.is_empty() || scan.projection.is_empty() {
-            true => without_columns(left.count()),
-            false => loaded.rows(&reader, &left.granules, &rows, &self.shape()),
-        }?;
-        scan.stats.rows_matched.fetch_add(found.num_rows() as u64, Relaxed);
+    /// Rows of some granules of one row group, or steps that read them.
+    fn read(&self, planned: &Arc<Planned>, granules: &[usize]) -> Result<Found<Step>, SegmentError> {
+        let (scan, loaded, reader) = (&self.scan, &planned.loaded, planned.loaded.reader());
+        let left = loaded.select(&reader, granules, (scan, scan.start), &planned.plan, self.ids.as_ref())?;
+        scan.stats.rows_matched.fetch_add(left.count() as u64, Relaxed);
+        let found = if left.is_empty() || scan.projection.is_empty() {
+            Found::Batches(vec![without_columns(left.count())?])
+        } else if scan.projection.len() <= NARROW || left.count() <= STEP_ROWS {
+            Found::Batches(vec![loaded.rows(&reader, &left.granules, &left.rows(), &self.shape())?])
+        } else {
+            let parts = left.parts(STEP_ROWS).into_iter();
+            Found::Steps(parts.map(|(of, rows)| Step::Build(planned.clone(), of, rows)).collect())
+        };
         scan.stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
         Ok(found)
+    }
+
+    /// Rows that were found, as they are wanted.
+    fn build(
+        &self,
+        loaded: &LoadedSpans,
+        of: &[usize],
+        rows: &[Range<usize>],
+    ) -> Result<Found<Step>, SegmentError> {
+        let reader = loaded.reader();
+        let found = loaded.rows(&reader, of, rows, &self.shape())?;
+        self.scan.stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
+        Ok(Found::Batches(vec![found]))
     }
 }
 
@@ -182,8 +196,10 @@ pub fn scan_spans(
 pub(super) enum Step {
     Memtable(Vec<RecordBatch>),
     Plan(Arc<SpanSegment>),
-    /// Granules of one row group.
+    /// Granules of one row group, to be searched.
     Read(Arc<Planned>, Vec<usize>),
+    /// Rows in granules of one row group, to be built.
+    Build(Arc<Planned>, Vec<usize>, Vec<Range<usize>>),
 }
 
 /// A segment of which rows are read.
@@ -206,18 +222,22 @@ impl Work for Shared {
             }
             Step::Plan(segment) => match self.plan(&segment) {
                 Ok(None) => Ok(nothing()),
-                Ok(Some((loaded, plan))) => Ok(Found::Steps(self.steps(Planned { segment, loaded, plan }))),
+                Ok(Some((loaded, plan))) => Ok(Found::Steps(Self::steps(Planned { segment, loaded, plan }))),
                 Err(error) => self.failed(&segment, error).map(|()| nothing()),
             },
-            Step::Read(planned, granules) => match self.read(&planned.loaded, &planned.plan, &granules) {
-                Ok(found) => Ok(Found::Batches(vec![found])),
+            Step::Read(planned, granules) => match self.read(&planned, &granules) {
+                Ok(found) => Ok(found),
+                Err(error) => self.failed(&planned.segment, error).map(|()| nothing()),
+            },
+            Step::Build(planned, of, rows) => match self.build(&planned.loaded, &of, &rows) {
+                Ok(found) => Ok(found),
                 Err(error) => self.failed(&planned.segment, error).map(|()| nothing()),
             },
         }
     }
 
     fn is_vain(&self, step: &Step) -> bool {
-        matches!(step, Step::Read(planned, _) if planned.segment.is_damaged())
+        matches!(step, Step::Read(planned, _) | Step::Build(planned, ..) if planned.segment.is_damaged())
     }
 
     fn memory_limit(&self) -> Option<usize> {
@@ -227,13 +247,11 @@ impl Work for Shared {
 
 impl Shared {
     /// The work of a plan in parts.
-    fn steps(&self, planned: Planned) -> Vec<Step> {
+    fn steps(planned: Planned) -> Vec<Step> {
         let planned = Arc::new(planned);
-        let most = if self.scan.projection.len() > 4 { STEP_GRANULES_TEXT } else { usize::MAX };
         let group = |number: &usize| planned.loaded.places[*number].group;
         let groups = planned.plan.granules.chunk_by(|a, b| group(a) == group(b));
-        let parts = groups.flat_map(|of_group| of_group.chunks(most));
-        parts.map(|part| Step::Read(planned.clone(), part.to_vec())).collect()
+        groups.map(|of_group| Step::Read(planned.clone(), of_group.to_vec())).collect()
     }
 
     /// The rows in memory that pass.

@@ -20,6 +20,9 @@ use super::{
 };
 use crate::{SegmentError, StreamMatcher, file::CheckedReader};
 
+/// A further column is read for the rows that are left alone when they are less than one in so many.
+const FEW_ROWS: usize = 128;
+
 /// What a scan means in one segment.
 pub(super) struct Plan {
     /// Granules that may hold rows of the scan, rising.
@@ -99,6 +102,15 @@ impl LoadedSpans {
         attributes
     }
 
+    /// Numbers of the streams of some granules, each once, rising.
+    pub(super) fn streams_of(&self, granules: &[usize]) -> Vec<u32> {
+        let mut found = vec![false; self.streams.len()];
+        for stream in granules.iter().flat_map(|number| self.index.granules[*number].streams.iter()) {
+            found[stream as usize] = true;
+        }
+        (0..).zip(found).filter(|(_, found)| *found).map(|(stream, _)| stream).collect()
+    }
+
     /// Whether the granule's rows are the tenant's; all of a granule are of one.
     pub(super) fn is_of(&self, granule: usize, tenant: &TenantId) -> bool {
         let first = self.index.granules[granule].streams.iter().next();
@@ -132,67 +144,87 @@ impl LoadedSpans {
         ids: Option<&Ids>,
     ) -> Result<(), SegmentError> {
         if left.indexed().any(|granule| granule.min < start || granule.max > scan.last) {
-            let times = left.column(stored::TIMESTAMP)?;
-            let times = times.as_primitive::<TimestampNanosecondType>().values();
-            left.keep(|row| (start..=scan.last).contains(&times[row]));
+            left.filter(stored::TIMESTAMP, |column| {
+                let times = column.as_primitive::<TimestampNanosecondType>().values();
+                times.iter().map(|time| u8::from(*time >= start && *time <= scan.last)).collect()
+            })?;
         }
-        if let Some(ids) = ids.filter(|_| !left.is_empty()) {
-            let traces = left.column(stored::TRACE_ID)?;
-            let traces = traces.as_fixed_size_binary();
-            left.keep(|row| ids.contains(traces.value(row)));
+        if let Some(ids) = ids {
+            left.filter(stored::TRACE_ID, |column| {
+                column
+                    .as_fixed_size_binary()
+                    .iter()
+                    .map(|id| u8::from(id.is_some_and(|id| ids.contains(id))))
+                    .collect()
+            })?;
         }
         // Codes from 7 on share a bit.
         if let Some(code) = scan.status_code
             && (code >= 7 || left.indexed().any(|granule| granule.statuses != 1 << code))
         {
-            let codes = left.column(stored::STATUS_CODE)?;
-            let codes = codes.as_primitive::<UInt8Type>().values();
-            left.keep(|row| codes[row] == code);
+            left.filter(stored::STATUS_CODE, |column| {
+                let codes = column.as_primitive::<UInt8Type>().values();
+                codes.iter().map(|found| u8::from(*found == code)).collect()
+            })?;
         }
-        if left.indexed().any(|granule| {
-            granule.shortest < *scan.duration.start() || granule.longest > *scan.duration.end()
-        }) {
-            let durations = left.column(stored::DURATION)?;
-            let durations = durations.as_primitive::<Int64Type>().values();
-            left.keep(|row| scan.duration.contains(&durations[row]));
+        let (shortest, longest) = (*scan.duration.start(), *scan.duration.end());
+        if left.indexed().any(|granule| granule.shortest < shortest || granule.longest > longest) {
+            left.filter(stored::DURATION, |column| {
+                let durations = column.as_primitive::<Int64Type>().values();
+                durations.iter().map(|found| u8::from(*found >= shortest && *found <= longest)).collect()
+            })?;
         }
-        let streams = |left: &Selection<'_>| -> Vec<u32> {
-            left.indexed().flat_map(|granule| granule.streams.iter()).collect()
-        };
-        if !scan.streams.is_empty() && !streams(left).iter().all(|stream| plan.streams[*stream as usize]) {
+        let streams = if scan.streams.is_empty() { Vec::new() } else { self.streams_of(&left.granules) };
+        if !streams.iter().all(|stream| plan.streams[*stream as usize]) {
             // Tenants with equal labels are told apart by their granules.
-            let labels = left.column(stored::LABELS)?;
-            let fitting: hashbrown::HashSet<&str> = streams(left)
+            let fitting: hashbrown::HashSet<&str> = streams
                 .into_iter()
                 .filter(|stream| plan.streams[*stream as usize])
                 .map(|stream| self.index.streams[stream as usize].labels.as_str())
                 .collect();
-            left.keep_texts(&labels, |text| text.is_some_and(|text| fitting.contains(text)));
+            left.filter(stored::LABELS, |labels| {
+                fitting_texts(labels, |text| text.is_some_and(|text| fitting.contains(text)))
+            })?;
         }
         if let Some(name) = &scan.operation
             && left.indexed().any(|granule| granule.operations.iter().nth(1).is_some())
         {
-            let names = left.column(stored::OPERATION)?;
-            left.keep_texts(&names, |text| text == Some(name));
+            left.filter(stored::OPERATION, |names| fitting_texts(names, |text| text == Some(name)))?;
         }
         for Attribute { name, value, own } in self.attributes_of(scan) {
-            if left.is_empty() {
-                break;
-            }
             match own {
                 Some((column, _)) => {
-                    let own = left.column(stored::COUNT + column)?;
-                    left.keep_texts(&own, |text| text == Some(value));
+                    left.filter(stored::COUNT + column, |own| fitting_texts(own, |text| text == Some(value)))?
                 }
-                None => {
-                    let rest = left.column(stored::ATTRIBUTES)?;
+                None => left.filter(stored::ATTRIBUTES, |rest| {
                     let rest = rest.as_map();
                     let first = |row| attributes_of(rest, row).find(|(key, _)| *key == name);
-                    left.keep_few(|row| first(row).is_some_and(|(_, found)| found == value));
-                }
+                    let fits = |row| first(row).is_some_and(|(_, found)| found == value);
+                    (0..rest.len()).map(|row| u8::from(fits(row))).collect()
+                })?,
             }
         }
         Ok(())
+    }
+}
+
+/// 1 for each row whose text passes; each text of a dictionary is looked at once.
+fn fitting_texts(column: &ArrayRef, test: impl Fn(Option<&str>) -> bool) -> Vec<u8> {
+    match Texts::of(column) {
+        Texts::Coded(codes, values) => {
+            let fits: Vec<u8> = values.iter().map(|text| u8::from(test(text))).collect();
+            let null = u8::from(test(None));
+            let fits = |code: &u32| fits.get(*code as usize).copied().unwrap_or(0);
+            let keys = codes.keys();
+            match keys.nulls() {
+                None => keys.values().iter().map(fits).collect(),
+                Some(nulls) => {
+                    let keys = keys.values().iter().zip(nulls);
+                    keys.map(|(code, valid)| if valid { fits(code) } else { null }).collect()
+                }
+            }
+        }
+        texts @ Texts::Plain(_) => (0..column.len()).map(|row| u8::from(test(texts.get(row)))).collect(),
     }
 }
 
@@ -213,24 +245,56 @@ pub(super) struct Selection<'a> {
     reader: &'a CheckedReader,
     /// Granules with rows that are left.
     pub granules: Vec<usize>,
-    /// Their rows one behind the other.
-    kept: Vec<bool>,
+    /// Their rows one behind the other: 1 for those that are left.
+    kept: Vec<u8>,
+    /// Number of rows that are left.
+    count: usize,
 }
 
 impl<'a> Selection<'a> {
     /// All rows.
     fn new(spans: &'a LoadedSpans, reader: &'a CheckedReader, granules: &[usize]) -> Self {
         let rows = granules.iter().map(|number| spans.places[*number].rows.len()).sum();
-        Self { spans, reader, granules: granules.to_vec(), kept: vec![true; rows] }
+        Self { spans, reader, granules: granules.to_vec(), kept: vec![1; rows], count: rows }
     }
 
     /// Whether no row is left.
     pub fn is_empty(&self) -> bool {
-        self.granules.is_empty()
+        self.count == 0
+    }
+
+    /// Number of rows that are left.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     fn indexed(&self) -> impl Iterator<Item = &'a Granule> + '_ {
         self.granules.iter().map(|number| &self.spans.index.granules[*number])
+    }
+
+    /// Keeps the rows of which `test` gives 1. It is given a column, of the rows that are left or of all.
+    fn filter(
+        &mut self,
+        position: usize,
+        test: impl FnOnce(&ArrayRef) -> Vec<u8>,
+    ) -> Result<(), SegmentError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        if self.count * FEW_ROWS < self.kept.len() {
+            let group = self.spans.places[self.granules[0]].group;
+            let read = self.spans.read(self.reader, group, &[position], &self.rows())?;
+            let mut passed = test(read.column(0)).into_iter();
+            self.kept
+                .iter_mut()
+                .filter(|kept| **kept == 1)
+                .for_each(|kept| *kept = passed.next().unwrap_or(0));
+        } else {
+            let passed = test(&self.column(position)?);
+            self.kept.iter_mut().zip(&passed).for_each(|(kept, passed)| *kept &= passed);
+        }
+        self.narrow();
+        Ok(())
     }
 
     /// A column of all rows of the granules that are left.
@@ -241,36 +305,6 @@ impl<'a> Selection<'a> {
         Ok(self.spans.read(self.reader, group, &[position], &places)?.column(0).clone())
     }
 
-    /// Keeps the rows for which a cheap test holds.
-    fn keep(&mut self, test: impl Fn(usize) -> bool) {
-        self.kept.iter_mut().enumerate().for_each(|(row, kept)| *kept &= test(row));
-        self.narrow();
-    }
-
-    /// Keeps the rows for which a dear test holds.
-    fn keep_few(&mut self, test: impl Fn(usize) -> bool) {
-        self.kept.iter_mut().enumerate().filter(|(_, kept)| **kept).for_each(|(row, kept)| *kept = test(row));
-        self.narrow();
-    }
-
-    /// Keeps the rows whose text passes; each text of a dictionary is looked at once.
-    fn keep_texts(&mut self, column: &ArrayRef, test: impl Fn(Option<&str>) -> bool) {
-        match Texts::of(column) {
-            Texts::Coded(codes, values) => {
-                let fits: Vec<bool> = values.iter().map(&test).collect();
-                let null = test(None);
-                let keys = codes.keys();
-                if keys.null_count() == 0 {
-                    let keys = keys.values();
-                    self.keep(|row| fits.get(keys[row] as usize) == Some(&true));
-                } else {
-                    self.keep(|row| codes.key(row).map_or(null, |code| fits.get(code) == Some(&true)));
-                }
-            }
-            texts @ Texts::Plain(_) => self.keep_few(|row| test(texts.get(row))),
-        }
-    }
-
     /// Drops granules without rows.
     fn narrow(&mut self) {
         let (mut start, mut kept) = (0, Vec::with_capacity(self.kept.len()));
@@ -279,35 +313,55 @@ impl<'a> Selection<'a> {
             let end = start + spans.places[*number].rows.len();
             let of_granule = &rows[start..end];
             start = end;
-            let left = of_granule.contains(&true);
+            let left = of_granule.contains(&1);
             if left {
                 kept.extend_from_slice(of_granule);
             }
             left
         });
         self.kept = kept;
-    }
-
-    /// Number of rows that are left.
-    pub fn count(&self) -> usize {
-        self.kept.iter().filter(|kept| **kept).count()
+        self.count = self.kept.iter().map(|kept| usize::from(*kept)).sum();
     }
 
     /// The rows that are left, by their places in the row group.
     pub fn rows(&self) -> Vec<Range<usize>> {
-        let places = self.granules.iter().flat_map(|number| self.spans.places[*number].rows.clone());
-        let mut found: Vec<Range<usize>> = Vec::new();
-        for (place, _) in places.zip(&self.kept).filter(|(_, kept)| **kept) {
-            match found.last_mut() {
-                Some(last) if last.end == place => last.end = place + 1,
-                _ => found.push(place..place + 1),
+        self.parts(usize::MAX).pop().map(|(_, rows)| rows).unwrap_or_default()
+    }
+
+    /// Granules and the rows of them that are left, in parts of about so many rows.
+    pub fn parts(&self, most: usize) -> Vec<(Vec<usize>, Vec<Range<usize>>)> {
+        let mut parts: Vec<(Vec<usize>, Vec<Range<usize>>)> = Vec::new();
+        let (mut start, mut rows) = (0, most);
+        for number in &self.granules {
+            let place = &self.spans.places[*number].rows;
+            let of_granule = &self.kept[start..start + place.len()];
+            start += place.len();
+            if rows >= most {
+                parts.push((Vec::new(), Vec::new()));
+                rows = 0;
             }
+            let Some((granules, pieces)) = parts.last_mut() else { break };
+            granules.push(*number);
+            rows += add_pieces(pieces, of_granule, place.start);
         }
-        found
+        parts
     }
 
     /// Positions of the rows that are left among all rows of the granules that are left.
     pub fn kept(&self) -> impl Iterator<Item = usize> + '_ {
-        self.kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(row, _)| row)
+        memchr::memchr_iter(1, &self.kept)
     }
+}
+
+/// Adds the pieces of a granule's rows that are kept; the first row is `base`. Returns how many rows.
+fn add_pieces(pieces: &mut Vec<Range<usize>>, kept: &[u8], base: usize) -> usize {
+    let mut add = |more: Range<usize>| match pieces.last_mut() {
+        Some(last) if last.end == more.start => last.end = more.end,
+        _ => pieces.push(more),
+    };
+    if !kept.contains(&0) {
+        add(base..base + kept.len());
+        return kept.len();
+    }
+    memchr::memchr_iter(1, kept).map(|row| add(base + row..base + row + 1)).count()
 }

@@ -76,7 +76,9 @@ fn properties(attributes: &[String], options: &WriteOptions) -> Result<WriterPro
         .set_statistics_enabled(EnabledStatistics::None)
         .set_column_encoding(path(stored::TIMESTAMP), Encoding::DELTA_BINARY_PACKED)
         .set_column_statistics_enabled(path(stored::TIMESTAMP), EnabledStatistics::Page)
-        .set_column_encoding(path(stored::DURATION), Encoding::BYTE_STREAM_SPLIT)
+        // Byte planes and zstd take a byte less per span, and five times as long to read.
+        .set_column_encoding(path(stored::DURATION), Encoding::DELTA_BINARY_PACKED)
+        .set_column_compression(path(stored::DURATION), Compression::UNCOMPRESSED)
         // Their bits are random: zstd saves nothing and costs every reader.
         .set_column_compression(path(stored::TIMESTAMP), Compression::UNCOMPRESSED)
         .set_column_compression(path(stored::SPAN_ID), Compression::UNCOMPRESSED)
