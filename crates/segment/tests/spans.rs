@@ -484,10 +484,13 @@ fn merged_segments_hold_the_same_spans_and_traces_in_one_piece() {
     assert!(none.unwrap().is_none());
 }
 
+/// Whether a span has a parent, its start and end, whether it failed, its service and operation.
+type Facts = (bool, i64, i64, bool, String, String);
+
 /// Summaries from a plain look at every span.
 fn plain_summaries(table: &Table, tenant: &TenantId) -> BTreeMap<TraceId, TraceSummary> {
     let all = SpanScan::all(tenant.clone());
-    let mut traces: BTreeMap<TraceId, Vec<(bool, i64, i64, bool, String, String)>> = BTreeMap::new();
+    let mut traces: BTreeMap<TraceId, Vec<Facts>> = BTreeMap::new();
     for batch in &table.batches {
         let streams = batch.column(column::STREAM).as_primitive::<UInt32Type>();
         let durations = batch.column(column::DURATION).as_primitive::<Int64Type>();
@@ -504,7 +507,7 @@ fn plain_summaries(table: &Table, tenant: &TenantId) -> BTreeMap<TraceId, TraceS
             ));
         }
     }
-    let summary = |(trace_id, spans): (TraceId, Vec<(bool, i64, i64, bool, String, String)>)| {
+    let summary = |(trace_id, spans): (TraceId, Vec<Facts>)| {
         let start = spans.iter().map(|span| span.1).min().unwrap();
         let root = spans.iter().min_by_key(|span| (span.0, span.1)).unwrap();
         let mut services: BTreeMap<&str, (u64, u64)> = BTreeMap::new();

@@ -55,8 +55,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(scan: SpanScan, registry: &Arc<StreamRegistry>, on_corrupt: OnCorruptSpans) -> Arc<Self> {
-        let streams = StreamMatcher::of(registry.clone(), scan.tenant.clone(), scan.streams.clone());
+    pub fn new(scan: SpanScan, registry: Arc<StreamRegistry>, on_corrupt: OnCorruptSpans) -> Arc<Self> {
+        let streams = StreamMatcher::of(registry, scan.tenant.clone(), scan.streams.clone());
         let ids = scan.traces.clone().map(Ids::new);
         Arc::new(Self { scan, streams, ids, on_corrupt, cancel: Cancel::default() })
     }
@@ -178,7 +178,7 @@ pub fn scan_spans(
     scan: SpanScan,
     on_corrupt: OnCorruptSpans,
 ) -> RecordBatchStream {
-    let shared = Shared::new(scan, &registry, on_corrupt);
+    let shared = Shared::new(scan, registry, on_corrupt);
     let guard = shared.cancel.guard();
     if let Some(most) = shared.scan.newest {
         return futures::stream::once(async move {

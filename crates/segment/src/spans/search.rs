@@ -192,17 +192,16 @@ impl LoadedSpans {
             left.filter(stored::OPERATION, |names| fitting_texts(names, |text| text == Some(name)))?;
         }
         for Attribute { name, value, own } in self.attributes_of(scan) {
-            match own {
-                Some((column, _)) => {
-                    left.filter(stored::COUNT + column, |own| fitting_texts(own, |text| text == Some(value)))?
-                }
-                None => left.filter(stored::ATTRIBUTES, |rest| {
+            let Some((column, _)) = own else {
+                left.filter(stored::ATTRIBUTES, |rest| {
                     let rest = rest.as_map();
                     let first = |row| attributes_of(rest, row).find(|(key, _)| *key == name);
                     let fits = |row| first(row).is_some_and(|(_, found)| found == value);
                     (0..rest.len()).map(|row| u8::from(fits(row))).collect()
-                })?,
-            }
+                })?;
+                continue;
+            };
+            left.filter(stored::COUNT + column, |own| fitting_texts(own, |text| text == Some(value)))?;
         }
         Ok(())
     }

@@ -40,7 +40,7 @@ pub fn search_traces(
     scan: &SpanScan,
     on_corrupt: &OnCorruptSpans,
 ) -> Result<Vec<TraceSummary>, ScanError> {
-    let shared = Shared::new(scan.clone(), registry, on_corrupt.clone());
+    let shared = Shared::new(scan.clone(), registry.clone(), on_corrupt.clone());
     let mut ids = fitting(snapshot.clone(), &shared)?;
     ids.sort_unstable();
     let ids = Arc::new(Ids::new(ids.into()));

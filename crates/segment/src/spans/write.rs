@@ -343,7 +343,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
     fn note(&mut self, batch: &RecordBatch) -> Result<(Vec<u32>, Vec<u32>), SegmentError> {
         let streams: Vec<u32> = stream_refs(batch).iter().map(|stream| self.stream(*stream)).collect();
         let mut operations: Vec<u32> = Vec::with_capacity(batch.num_rows());
-        for name in batch.column(column::OPERATION).as_string::<i32>().iter() {
+        for name in batch.column(column::OPERATION).as_string::<i32>() {
             let (name, names) = (name.unwrap_or(""), &mut self.index.operations);
             operations.push(*self.operations.entry_ref(name).or_insert_with(|| {
                 names.push(name.to_owned());
@@ -507,7 +507,7 @@ fn texts(position: usize, group: &[Held]) -> Option<Encoded<&[u8]>> {
     for held in group {
         let array = held.columns[position].as_ref().expect("BUG: the column was kept").as_string::<i32>();
         let (mut runs, mut last): (Vec<Run>, Option<(&[u8], u32)>) = (Vec::new(), None);
-        for value in array.iter() {
+        for value in array {
             let code = value.map(|value| match last {
                 Some((same, code)) if same == value.as_bytes() => code,
                 _ => *codes.entry(value.as_bytes()).or_insert_with(|| {
