@@ -196,7 +196,7 @@ fn store_label_filter(filter: &LabelFilter, names: &NameFacts) -> Option<LogFilt
         // Upper-case hex would match the column, but not the label, which is lower-case.
         "trace_id" | "span_id" if matcher.value.bytes().any(|b| b.is_ascii_uppercase()) => None,
         "trace_id" if !names.is_attribute(name) => {
-            TraceId::from_hex(matcher.value.as_bytes()).ok().map(LogFilter::TraceId)
+            TraceId::from_hex(matcher.value.as_bytes()).ok().map(LogFilter::trace_id)
         }
         "span_id" if !names.is_attribute(name) => {
             SpanId::from_hex(matcher.value.as_bytes()).ok().map(LogFilter::SpanId)

@@ -210,7 +210,7 @@ fn compare(source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed>
                 return Some(Pushed::one(Condition::Never, true));
             }
             let filter = if *index == column::TRACE_ID {
-                LogFilter::TraceId(value.parse().ok()?)
+                LogFilter::trace_id(value.parse().ok()?)
             } else {
                 LogFilter::SpanId(value.parse().ok()?)
             };

@@ -151,7 +151,10 @@ fn filter_text(filter: &LogFilter) -> String {
                 .collect();
             format!("body {}contains {}", if line.negated { "not " } else { "" }, any.join(" or "))
         }
-        LogFilter::TraceId(id) => format!("trace_id={id}"),
+        LogFilter::TraceIds(ids) => match ids.as_ref() {
+            [id] => format!("trace_id={id}"),
+            ids => format!("trace_id in {} ids", ids.len()),
+        },
         LogFilter::SpanId(id) => format!("span_id={id}"),
         LogFilter::Severity(range) => format!("severity={}..{}", range.start(), range.end()),
         LogFilter::Attribute { key, value } => format!("attribute {key:?}={value:?}"),

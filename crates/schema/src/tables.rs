@@ -135,8 +135,8 @@ impl LineFilter {
 pub enum LogFilter {
     /// On the body.
     Line(LineFilter),
-    /// `trace_id` equals.
-    TraceId(TraceId),
+    /// `trace_id` is one of these, which are sorted; a row without one does not pass.
+    TraceIds(Arc<[TraceId]>),
     /// `span_id` equals.
     SpanId(SpanId),
     /// `severity_number` lies in the range.
@@ -148,6 +148,13 @@ pub enum LogFilter {
         /// The value.
         value: String,
     },
+}
+
+impl LogFilter {
+    /// `trace_id` equals.
+    pub fn trace_id(id: TraceId) -> Self {
+        Self::TraceIds(Arc::new([id]))
+    }
 }
 
 /// Order of the rows by time.

@@ -287,7 +287,7 @@ fn queries(segments: &[Arc<Segment>], registry: &Arc<StreamRegistry>, tenant: &T
         ),
         ("rare number", with(word("blk_-1608999687919862906"))),
         ("rare word", with(word(&truth.rare_word))),
-        ("trace id", with(vec![LogFilter::TraceId(truth.trace)])),
+        ("trace id", with(vec![LogFilter::trace_id(truth.trace)])),
         ("rare regex", with(line(Needle::Regex(regex::Regex::new(&truth.rare_regex).unwrap())))),
         (
             "rare regex of digits",

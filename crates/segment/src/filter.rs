@@ -16,6 +16,7 @@ use arrow::{
 };
 use parking_lot::RwLock;
 use trine_body::RowSet;
+use trine_model::TraceId;
 use trine_schema::{
     LineFilter, LogFilter, LogScan, Needle, StreamRef, StreamRegistry, columns::attributes_of, label_name,
     logs, logs::column,
@@ -164,7 +165,7 @@ pub(crate) fn select(batch: &RecordBatch, scan: &LogScan, streams: &StreamMatche
 pub(crate) fn by_cost(filters: &[LogFilter]) -> Vec<&LogFilter> {
     let mut sorted: Vec<&LogFilter> = filters.iter().collect();
     sorted.sort_by_key(|filter| match filter {
-        LogFilter::TraceId(_) => 0,
+        LogFilter::TraceIds(_) => 0,
         LogFilter::SpanId(_) => 1,
         LogFilter::Severity(_) => 2,
         LogFilter::Line(_) => 3,
@@ -177,7 +178,7 @@ pub(crate) fn by_cost(filters: &[LogFilter]) -> Vec<&LogFilter> {
 pub(crate) fn column_of(filter: &LogFilter) -> usize {
     match filter {
         LogFilter::Line(_) => column::BODY,
-        LogFilter::TraceId(_) => column::TRACE_ID,
+        LogFilter::TraceIds(_) => column::TRACE_ID,
         LogFilter::SpanId(_) => column::SPAN_ID,
         LogFilter::Severity(_) => column::SEVERITY_NUMBER,
         LogFilter::Attribute { .. } => column::ATTRIBUTES,
@@ -198,7 +199,7 @@ pub(crate) fn keep(filter: &LogFilter, array: &ArrayRef, selected: &mut RowSet) 
             let values = array.as_primitive::<UInt8Type>().values();
             retain(selected, |row| range.contains(&values[row]));
         }
-        LogFilter::TraceId(id) => keep_id(array.as_fixed_size_binary(), &id.0, selected),
+        LogFilter::TraceIds(ids) => keep_trace_ids(array.as_fixed_size_binary(), ids, selected),
         LogFilter::SpanId(id) => keep_id(array.as_fixed_size_binary(), &id.0, selected),
         LogFilter::Attribute { key, value } => keep_attribute(array.as_map(), key, value, selected),
         LogFilter::Line(line) => keep_lines(array.as_string(), line, selected),
@@ -207,6 +208,15 @@ pub(crate) fn keep(filter: &LogFilter, array: &ArrayRef, selected: &mut RowSet) 
 
 fn keep_id(array: &FixedSizeBinaryArray, id: &[u8], selected: &mut RowSet) {
     retain(selected, |row| array.is_valid(row) && array.value(row) == id);
+}
+
+fn keep_trace_ids(array: &FixedSizeBinaryArray, ids: &[TraceId], selected: &mut RowSet) {
+    match ids {
+        [id] => keep_id(array, &id.0, selected),
+        ids => retain(selected, |row| {
+            array.is_valid(row) && ids.binary_search_by(|id| id.0.as_slice().cmp(array.value(row))).is_ok()
+        }),
+    }
 }
 
 /// An attribute under its stored name decides; without one, any whose Prometheus-style name fits.

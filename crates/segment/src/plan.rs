@@ -215,8 +215,9 @@ fn may_match(granule: &Granule, scan: &LogScan) -> Option<bool> {
                 }
                 severity_holds &= granule.levels & !all == 0;
             }
-            LogFilter::TraceId(id)
-                if granule.traces.is_empty() || !TraceIdBloom::may_contain(&granule.traces, &id.0) =>
+            LogFilter::TraceIds(ids)
+                if granule.traces.is_empty()
+                    || !ids.iter().any(|id| TraceIdBloom::may_contain(&granule.traces, &id.0)) =>
             {
                 return None;
             }

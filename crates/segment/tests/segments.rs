@@ -203,7 +203,7 @@ fn brute_force(fixture: &Fixture, batches: &[RecordBatch], question: &LogScan) -
         };
         let passes = |filter: &LogFilter| match filter {
             LogFilter::Line(line) => line.matches(body),
-            LogFilter::TraceId(want) => id(column::TRACE_ID, &want.0),
+            LogFilter::TraceIds(any) => any.iter().any(|want| id(column::TRACE_ID, &want.0)),
             LogFilter::SpanId(want) => id(column::SPAN_ID, &want.0),
             LogFilter::Severity(range) => range.contains(&severity),
             LogFilter::Attribute { key, value } => {
@@ -262,7 +262,8 @@ fn any_filter() -> impl Strategy<Value = LogFilter> {
     prop_oneof![
         4 => (prop::collection::vec(any_needle(), 1..3), any::<bool>())
             .prop_map(|(any, negated)| LogFilter::Line(LineFilter { any, negated })),
-        1 => (1u8..45).prop_map(|byte| LogFilter::TraceId(TraceId([byte; 16]))),
+        1 => prop::collection::btree_set(1u8..45, 0..5)
+            .prop_map(|ids| LogFilter::TraceIds(ids.into_iter().map(|byte| TraceId([byte; 16])).collect())),
         1 => (1u8..210).prop_map(|byte| LogFilter::SpanId(SpanId([byte; 8]))),
         1 => (0u8..25, 0u8..25).prop_map(|(low, high)| LogFilter::Severity(low..=high)),
         1 => prop::sample::select(vec!["http.status", "http_status", "user", "none"])
@@ -530,7 +531,7 @@ fn scans_answer_like_a_plain_filter() {
         })
         .unwrap();
     // The questions above are not all empty.
-    for filter in [LogFilter::TraceId(TraceId([5; 16])), LogFilter::Line(LineFilter::contains("id=77"))] {
+    for filter in [LogFilter::trace_id(TraceId([5; 16])), LogFilter::Line(LineFilter::contains("id=77"))] {
         let question = LogScan { filters: vec![filter], ..LogScan::all(tenant("default")) };
         hits += run(&fixture, &snapshots[1].1, &question).iter().map(RecordBatch::num_rows).sum::<usize>();
     }

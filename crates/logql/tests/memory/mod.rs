@@ -62,7 +62,7 @@ impl Memory {
                 LogFilter::Line(line) => {
                     line.matches(rows.column(column::BODY).as_string::<i32>().value(row))
                 }
-                LogFilter::TraceId(want) => id(column::TRACE_ID, &want.0),
+                LogFilter::TraceIds(any) => any.iter().any(|want| id(column::TRACE_ID, &want.0)),
                 LogFilter::SpanId(want) => id(column::SPAN_ID, &want.0),
                 LogFilter::Severity(range) => range.contains(&severity),
                 LogFilter::Attribute { key, value } => {

@@ -54,7 +54,7 @@ impl MemoryTables {
                 LogFilter::Line(line) => {
                     line.matches(batch.column(column::BODY).as_string::<i32>().value(row))
                 }
-                LogFilter::TraceId(id) => fixed(column::TRACE_ID) == Some(id.0.to_vec()),
+                LogFilter::TraceIds(ids) => ids.iter().any(|id| fixed(column::TRACE_ID) == Some(id.0.to_vec())),
                 LogFilter::SpanId(id) => fixed(column::SPAN_ID) == Some(id.0.to_vec()),
                 LogFilter::Severity(range) => range.contains(&severity(batch, row)),
                 LogFilter::Attribute { key, value } => {
