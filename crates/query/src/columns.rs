@@ -1,4 +1,4 @@
-//! The columns of the SQL table `logs` and how they are made from what is stored.
+//! The columns of the SQL tables and how they are made from what is stored.
 //!
 //! Values that belong to the stream or the level (service, labels, stream id) are looked up once
 //! per distinct stream of a batch and then gathered as views, so a row costs 16 bytes and no copy.
@@ -8,15 +8,29 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, FixedSizeBinaryArray, MapArray, MapBuilder, RecordBatch,
-        RecordBatchOptions, StringArray, StringBuilder, StringViewArray, UInt32Array,
+        RecordBatchOptions, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
+        UInt32Array,
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
     compute::take,
-    datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit, UInt8Type, UInt32Type},
+    datatypes::{
+        DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType, UInt8Type,
+        UInt32Type,
+    },
     error::ArrowError,
 };
 use trine_model::Severity;
-use trine_schema::{Stream, StreamRegistry, columns::attributes_of, label_name_eq, logs::column};
+use trine_schema::{
+    Stream, StreamRegistry, columns::attributes_of, label_name_eq, logs, metrics::METRIC_NAME, spans,
+};
+
+use crate::{
+    level::level_field,
+    tables::{STREAM, TIMESTAMP, Table},
+};
+
+/// Nanoseconds of a minute.
+pub(crate) const MINUTE_NS: i64 = 60_000_000_000;
 
 /// Where the values of a column come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +39,22 @@ pub(crate) enum Source {
     Stored(usize),
     /// The stream's service; empty where it has none.
     Service,
-    /// Name of the severity's level; null when unset.
+    /// Name of the severity's level; null when unset. Of logs.
     Level,
-    /// `trace_id` or `span_id` as lower-case hex.
+    /// `trace_id`, `span_id` or `parent_span_id` as lower-case hex.
     Hex(usize),
+    /// The first instant of the row's minute.
+    Minute,
+    /// When a span ended.
+    End,
+    /// A span's status as a word.
+    Status,
+    /// A span's kind as a word.
+    Kind,
+    /// Name of the metric; empty where it has none.
+    Metric,
+    /// This label of the stream; null where it has none. `service_name` is never null.
+    Known(&'static str),
     /// All labels of the stream.
     Labels,
     /// The stream's id in hex.
@@ -43,47 +69,35 @@ pub(crate) enum Source {
 
 impl Source {
     /// Stored columns it needs.
-    fn inputs(&self) -> &'static [usize] {
+    fn inputs(&self, table: Table) -> Vec<usize> {
         match self {
-            Self::Stored(index) | Self::Hex(index) => {
-                const ALL: [usize; column::COUNT] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
-                &ALL[*index..=*index]
-            }
-            Self::Service | Self::Labels | Self::StreamId | Self::Label(_) => &[column::STREAM],
-            Self::Level => &[column::SEVERITY_NUMBER],
-            Self::Attribute(_) => &[column::ATTRIBUTES],
-            Self::LabelOrAttribute(_) => &[column::STREAM, column::ATTRIBUTES],
+            Self::Stored(index) | Self::Hex(index) => vec![*index],
+            Self::Minute => vec![TIMESTAMP],
+            Self::End => vec![TIMESTAMP, spans::column::DURATION],
+            Self::Status => vec![spans::column::STATUS_CODE],
+            Self::Kind => vec![spans::column::KIND],
+            Self::Level => vec![logs::column::SEVERITY_NUMBER],
+            Self::Attribute(_) => table.attributes().into_iter().collect(),
+            Self::LabelOrAttribute(_) => std::iter::once(STREAM).chain(table.attributes()).collect(),
+            Self::Service
+            | Self::Labels
+            | Self::StreamId
+            | Self::Label(_)
+            | Self::Metric
+            | Self::Known(_) => vec![STREAM],
         }
     }
-}
 
-/// Columns every query sees, in the order of `SELECT *`.
-static BASE: [(&str, Source); 15] = [
-    ("timestamp", Source::Stored(column::TIMESTAMP)),
-    ("observed_timestamp", Source::Stored(column::OBSERVED_TIMESTAMP)),
-    ("service", Source::Service),
-    ("level", Source::Level),
-    ("severity_number", Source::Stored(column::SEVERITY_NUMBER)),
-    ("severity_text", Source::Stored(column::SEVERITY_TEXT)),
-    ("body", Source::Stored(column::BODY)),
-    ("trace_id", Source::Hex(column::TRACE_ID)),
-    ("span_id", Source::Hex(column::SPAN_ID)),
-    ("trace_flags", Source::Stored(column::TRACE_FLAGS)),
-    ("event_name", Source::Stored(column::EVENT_NAME)),
-    ("scope_name", Source::Stored(column::SCOPE_NAME)),
-    ("labels", Source::Labels),
-    ("attributes", Source::Stored(column::ATTRIBUTES)),
-    ("stream_id", Source::StreamId),
-];
-
-/// Names of the columns that `SELECT *` shows.
-pub(crate) fn base_names() -> impl Iterator<Item = &'static str> {
-    BASE.iter().map(|(name, _)| *name)
+    /// Whether all rows of one stream have the same value.
+    pub(crate) fn is_of_stream(&self) -> bool {
+        self.inputs(Table::Metrics) == [STREAM] && !matches!(self, Self::LabelOrAttribute(_))
+    }
 }
 
 /// The SQL columns of one query: the base and the labels and attributes it names.
 #[derive(Debug, Clone)]
-pub(crate) struct LogColumns {
+pub(crate) struct Columns {
+    pub(crate) table: Table,
     pub(crate) schema: SchemaRef,
     pub(crate) sources: Vec<Source>,
 }
@@ -96,34 +110,39 @@ fn labels_type() -> DataType {
     DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
 }
 
-fn field(name: &str, source: &Source) -> Field {
-    let stored = trine_schema::logs::schema();
+fn field(table: Table, name: &str, source: &Source) -> Field {
+    let stored = table.stored();
     match source {
         Source::Stored(index) => {
             let stored = stored.field(*index);
             Field::new(name, stored.data_type().clone(), stored.is_nullable())
         }
-        Source::Service | Source::StreamId => Field::new(name, DataType::Utf8View, false),
-        Source::Level | Source::Label(_) => Field::new(name, DataType::Utf8View, true),
-        Source::Hex(_) | Source::Attribute(_) | Source::LabelOrAttribute(_) => {
-            Field::new(name, DataType::Utf8, true)
+        Source::Service | Source::StreamId | Source::Metric | Source::Status | Source::Kind => {
+            Field::new(name, DataType::Utf8View, false)
         }
+        Source::Level => level_field(name),
+        Source::Label(_) => Field::new(name, DataType::Utf8View, true),
+        Source::Known(label) => Field::new(name, DataType::Utf8View, *label != "service_name"),
+        Source::Hex(index) => Field::new(name, DataType::Utf8, stored.field(*index).is_nullable()),
+        Source::Attribute(_) | Source::LabelOrAttribute(_) => Field::new(name, DataType::Utf8, true),
         Source::Labels => Field::new(name, labels_type(), false),
+        Source::Minute | Source::End => Field::new(name, timestamp_type(), false),
     }
 }
 
-impl LogColumns {
+impl Columns {
     /// The base columns and `extra` ones behind them.
-    pub(crate) fn new(extra: impl IntoIterator<Item = (String, Source)>) -> Self {
-        let base = BASE.iter().map(|(name, source)| ((*name).to_owned(), source.clone()));
+    pub(crate) fn new(table: Table, extra: impl IntoIterator<Item = (String, Source)>) -> Self {
+        let base = table.base().iter().map(|(name, source)| ((*name).to_owned(), source.clone()));
         let (fields, sources): (Vec<Field>, Vec<Source>) =
-            base.chain(extra).map(|(name, source)| (field(&name, &source), source)).unzip();
-        Self { schema: Arc::new(Schema::new(fields)), sources }
+            base.chain(extra).map(|(name, source)| (field(table, &name, &source), source)).unzip();
+        Self { table, schema: Arc::new(Schema::new(fields)), sources }
     }
 
     /// Only these columns.
     pub(crate) fn project(&self, columns: &[usize]) -> Result<Self, ArrowError> {
         Ok(Self {
+            table: self.table,
             schema: Arc::new(self.schema.project(columns)?),
             sources: columns.iter().map(|index| self.sources[*index].clone()).collect(),
         })
@@ -137,16 +156,28 @@ impl LogColumns {
     /// Stored columns to read for these, rising.
     pub(crate) fn stored(&self) -> Vec<usize> {
         let mut stored: Vec<usize> =
-            self.sources.iter().flat_map(|source| source.inputs().iter().copied()).collect();
+            self.sources.iter().flat_map(|source| source.inputs(self.table)).collect();
         stored.sort_unstable();
         stored.dedup();
         stored
     }
 
-    /// Makes the SQL batch from a stored one that holds the columns of [`LogColumns::stored`].
+    /// Makes the SQL batch from a stored one that holds the columns of [`Columns::stored`].
     pub(crate) fn convert(
         &self,
         registry: &StreamRegistry,
+        stored: &[usize],
+        batch: &RecordBatch,
+    ) -> Result<RecordBatch, ArrowError> {
+        let refs = stored.iter().position(|have| *have == STREAM);
+        let streams = refs.map(|position| BatchStreams::new(registry, batch.column(position).as_primitive()));
+        self.with_streams(streams.as_ref(), stored, batch)
+    }
+
+    /// As [`Columns::convert`], with the streams of the rows at hand; `None` when no column needs them.
+    pub(crate) fn with_streams(
+        &self,
+        streams: Option<&BatchStreams>,
         stored: &[usize],
         batch: &RecordBatch,
     ) -> Result<RecordBatch, ArrowError> {
@@ -154,11 +185,10 @@ impl LogColumns {
             let position = stored.iter().position(|have| *have == index);
             batch.column(position.expect("BUG: convert got the columns that stored() asked for"))
         };
-        let mut known = None;
-        let mut streams = || {
-            known
-                .get_or_insert_with(|| BatchStreams::new(registry, input(column::STREAM).as_primitive()))
-                .clone()
+        let streams = || streams.expect("BUG: stored() asks for the streams of these columns");
+        let attributes = || {
+            let position = self.table.attributes();
+            input(position.expect("BUG: only tables with attributes have columns of them")).as_map()
         };
         let columns = self
             .sources
@@ -167,16 +197,23 @@ impl LogColumns {
                 match source {
                     Source::Stored(index) => Ok(input(*index).clone()),
                     Source::Hex(index) => Ok(Arc::new(hex(input(*index).as_fixed_size_binary())?)),
-                    Source::Level => levels(input(column::SEVERITY_NUMBER)),
-                    Source::Attribute(name) => attribute(input(column::ATTRIBUTES).as_map(), name),
+                    Source::Level => gathered(input(logs::column::SEVERITY_NUMBER), &level_names(), 24),
+                    Source::Status => gathered(input(spans::column::STATUS_CODE), &status_names(), 0),
+                    Source::Kind => gathered(input(spans::column::KIND), &kind_names(), 0),
+                    Source::Minute => Ok(Arc::new(minutes(input(TIMESTAMP)))),
+                    Source::End => Ok(Arc::new(ends(input(TIMESTAMP), input(spans::column::DURATION)))),
+                    Source::Attribute(name) => attribute(attributes(), name),
                     Source::LabelOrAttribute(name) => {
                         let labels = streams().column(&Source::Label(name.clone()))?;
-                        let attributes = attribute(input(column::ATTRIBUTES).as_map(), name)?;
+                        let attributes = attribute(attributes(), name)?;
                         Ok(Arc::new(coalesce(labels.as_string_view(), attributes.as_string())))
                     }
-                    Source::Service | Source::Labels | Source::StreamId | Source::Label(_) => {
-                        streams().column(source)
-                    }
+                    Source::Service
+                    | Source::Labels
+                    | Source::StreamId
+                    | Source::Label(_)
+                    | Source::Metric
+                    | Source::Known(_) => streams().column(source),
                 }
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -193,8 +230,9 @@ pub(crate) fn label_value<'a>(stream: &'a Stream, name: &str) -> Option<&'a str>
 /// The distinct streams of a batch, and for each row which of them it is.
 #[derive(Clone)]
 pub(crate) struct BatchStreams {
-    streams: Arc<Vec<Arc<Stream>>>,
-    rows: UInt32Array,
+    pub(crate) streams: Arc<Vec<Arc<Stream>>>,
+    /// Position in `streams` of each row.
+    pub(crate) rows: UInt32Array,
 }
 
 impl BatchStreams {
@@ -226,9 +264,11 @@ impl BatchStreams {
             Source::StreamId => Arc::new(StringViewArray::from_iter_values(
                 streams.map(|stream| format!("{:032x}", stream.id.0)),
             )),
-            Source::Label(name) => {
-                Arc::new(streams.map(|stream| label_value(stream, name)).collect::<StringViewArray>())
-            }
+            Source::Metric => Arc::new(StringViewArray::from_iter_values(
+                streams.map(|stream| label_value(stream, METRIC_NAME).unwrap_or("")),
+            )),
+            Source::Label(name) => labels(streams, name),
+            Source::Known(name) => labels(streams, name),
             Source::Labels => {
                 let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
                 for stream in streams {
@@ -246,6 +286,10 @@ impl BatchStreams {
     }
 }
 
+fn labels<'a>(streams: impl Iterator<Item = &'a Arc<Stream>>, name: &str) -> ArrayRef {
+    Arc::new(streams.map(|stream| label_value(stream, name)).collect::<StringViewArray>())
+}
+
 /// Level names by severity number, 0 to 24.
 pub(crate) fn level_names() -> StringViewArray {
     (0..=24)
@@ -256,10 +300,40 @@ pub(crate) fn level_names() -> StringViewArray {
         .collect()
 }
 
-fn levels(numbers: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let rows: UInt32Array =
-        numbers.as_primitive::<UInt8Type>().unary::<_, UInt32Type>(|number| u32::from(number.min(24)));
-    take(&level_names(), &rows, None)
+/// Words for OTLP's `StatusCode`.
+pub(crate) fn status_names() -> StringViewArray {
+    StringViewArray::from_iter_values(["unset", "ok", "error"])
+}
+
+/// Words for OTLP's `SpanKind`.
+fn kind_names() -> StringViewArray {
+    StringViewArray::from_iter_values(["unspecified", "internal", "server", "client", "producer", "consumer"])
+}
+
+/// The name at each number; a number without one reads as `otherwise`.
+fn gathered(numbers: &ArrayRef, names: &StringViewArray, otherwise: u32) -> Result<ArrayRef, ArrowError> {
+    let known = |number: u8| Some(u32::from(number)).filter(|number| (*number as usize) < names.len());
+    let rows: UInt32Array = numbers
+        .as_primitive::<UInt8Type>()
+        .unary::<_, UInt32Type>(|number| known(number).unwrap_or(otherwise));
+    take(names, &rows, None)
+}
+
+fn minutes(times: &ArrayRef) -> TimestampNanosecondArray {
+    let times = times.as_primitive::<TimestampNanosecondType>();
+    times.unary::<_, TimestampNanosecondType>(minute_of).with_timezone("UTC")
+}
+
+/// First nanosecond of the minute, as `date_trunc` finds it.
+pub(crate) fn minute_of(time: i64) -> i64 {
+    time.div_euclid(MINUTE_NS).saturating_mul(MINUTE_NS)
+}
+
+fn ends(starts: &ArrayRef, durations: &ArrayRef) -> TimestampNanosecondArray {
+    let starts = starts.as_primitive::<TimestampNanosecondType>().values();
+    let durations = durations.as_primitive::<Int64Type>().values();
+    let ends = starts.iter().zip(durations).map(|(start, duration)| start.saturating_add(*duration));
+    TimestampNanosecondArray::from_iter_values(ends).with_timezone("UTC")
 }
 
 fn hex(ids: &FixedSizeBinaryArray) -> Result<StringArray, ArrowError> {

@@ -49,8 +49,10 @@ use trine_model::{Level, Severity};
 use trine_schema::{LogCount, LogCountRow, logs::column};
 
 use crate::{
-    columns::{BatchStreams, LogColumns, Source, timestamp_type},
-    scan::{LogsExec, QueryContext, Selection, covers_levels, scan_error},
+    columns::{BatchStreams, Columns, MINUTE_NS, Source, minute_of, timestamp_type},
+    scan::{QueryContext, ScanExec, scan_error},
+    selection::{Selection, covers_levels},
+    tables::Table,
 };
 
 const SECOND_NS: i64 = 1_000_000_000;
@@ -66,6 +68,8 @@ enum Class {
     Fixed,
     /// The timestamp itself.
     Time,
+    /// The timestamp's minute.
+    Minute,
     /// Different from row to row, but never null.
     NeverNull,
     /// Anything else.
@@ -91,7 +95,7 @@ enum State {
 #[derive(Debug)]
 struct Question {
     context: Arc<QueryContext>,
-    columns: LogColumns,
+    columns: Columns,
     selection: Selection,
     bucket_ns: i64,
     steps: Vec<Step>,
@@ -135,13 +139,14 @@ fn question(aggregate: &AggregateExec) -> Option<Question> {
     }
     let mut nodes = Vec::new();
     let mut input = aggregate.input();
-    while !input.is::<LogsExec>() {
+    while !input.is::<ScanExec>() {
         nodes.push(input);
         input = input.children().first().copied().filter(|_| input.children().len() == 1)?;
     }
-    let logs = input.downcast_ref::<LogsExec>()?;
+    let logs = input.downcast_ref::<ScanExec>()?;
     let selection = &logs.selection;
-    if !logs.context.pushdown
+    if logs.columns.table != Table::Logs
+        || !logs.context.pushdown
         || selection.top.is_some()
         || selection.limit.is_some()
         || !selection.rows.iter().all(covers_levels)
@@ -183,7 +188,7 @@ fn question(aggregate: &AggregateExec) -> Option<Question> {
                     match class(&expr, &classes, &mut bucket_ns) {
                         Class::Fixed => set.push(expr),
                         Class::Time | Class::NeverNull => {}
-                        Class::Free => return None,
+                        Class::Minute | Class::Free => return None,
                     }
                 }
                 State::Count(set)
@@ -215,15 +220,13 @@ fn question(aggregate: &AggregateExec) -> Option<Question> {
 fn source_class(source: &Source) -> Class {
     match source {
         Source::Stored(column::TIMESTAMP) => Class::Time,
-        Source::Service | Source::Level | Source::Labels | Source::StreamId | Source::Label(_) => {
-            Class::Fixed
-        }
+        Source::Minute => Class::Minute,
+        Source::Level => Class::Fixed,
+        source if source.is_of_stream() => Class::Fixed,
         Source::Stored(index) if !trine_schema::logs::schema().field(*index).is_nullable() => {
             Class::NeverNull
         }
-        Source::Stored(_) | Source::Hex(_) | Source::Attribute(_) | Source::LabelOrAttribute(_) => {
-            Class::Free
-        }
+        _ => Class::Free,
     }
 }
 
@@ -234,7 +237,14 @@ fn fixed(expr: &Arc<dyn PhysicalExpr>, classes: &[Class], bucket_ns: &mut i64) -
 /// Class of an expression; functions that cut time narrow the bucket to one they are constant in.
 fn class(expr: &Arc<dyn PhysicalExpr>, classes: &[Class], bucket_ns: &mut i64) -> Class {
     if let Some(column) = expr.downcast_ref::<Column>() {
-        return classes.get(column.index()).copied().unwrap_or(Class::Free);
+        return match classes.get(column.index()) {
+            Some(Class::Minute) => {
+                *bucket_ns = gcd(*bucket_ns, MINUTE_NS);
+                Class::Fixed
+            }
+            Some(class) => *class,
+            None => Class::Free,
+        };
     }
     if expr.is_volatile_node() {
         return Class::Free;
@@ -323,7 +333,7 @@ impl Question {
         let tables = &self.context.tables;
         let ask = |start: i64, end: i64| {
             let selection = Selection { start, end, ..self.selection.clone() };
-            let scan = selection.scan(&self.context, Vec::new());
+            let scan = selection.logs(&self.context, Vec::new());
             tables.count_logs(LogCount { scan, bucket_ns: self.bucket_ns })
         };
         let (start, end) = (self.selection.start, self.selection.end);
@@ -349,7 +359,7 @@ impl Question {
     async fn count_rows(&self, start: i64, end: i64, counts: &mut Vec<LogCountRow>) -> Result<()> {
         let selection = Selection { start, end, ..self.selection.clone() };
         let projection = vec![column::STREAM, column::TIMESTAMP, column::SEVERITY_NUMBER];
-        let mut batches = self.context.tables.scan_logs(selection.scan(&self.context, projection));
+        let mut batches = self.context.tables.scan_logs(selection.logs(&self.context, projection));
         let mut found: HashMap<(u32, u8, i64), (u64, u64)> = HashMap::new();
         while let Some(batch) = batches.next().await {
             let batch = batch.map_err(scan_error)?;
@@ -452,9 +462,11 @@ impl Question {
                             counts.iter().map(|row| Some(u32::from(row.level))).collect();
                         take(&names, &levels, None)?
                     }
-                    Source::Service | Source::Labels | Source::StreamId | Source::Label(_) => {
-                        streams.column(source)?
+                    Source::Minute => {
+                        let minutes = counts.iter().map(|row| minute_of(row.bucket));
+                        Arc::new(TimestampNanosecondArray::from_iter_values(minutes).with_timezone("UTC"))
                     }
+                    source if source.is_of_stream() => streams.column(source)?,
                     _ => new_null_array(field.data_type(), counts.len()),
                 })
             })

@@ -1,7 +1,7 @@
 //! The way of one query.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     pin::Pin,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -21,23 +21,29 @@ use datafusion::{
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         runtime_env::RuntimeEnvBuilder,
     },
+    optimizer::{Analyzer, Optimizer},
     physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::execute_stream,
     prelude::SessionConfig,
 };
 use futures::{Stream, StreamExt, stream};
 use trine_model::TenantId;
-use trine_schema::{LogScan, ScanStats, Tables};
+use trine_schema::{LogScan, MetricScan, ScanError, ScanStats, Tables};
 
 use crate::{
     SqlError,
-    columns::LogColumns,
+    columns::Columns,
     cooperative::JoinsYield,
     count::CountFromRollups,
+    level::LevelNames,
+    lookup::LookupJoins,
     memory::{Permit, QueryMemory},
-    scan::{LogsTable, QueryContext, scan_error},
-    statement::{KnownNames, Mentions, parse},
-    top::TopByTime,
+    names::KnownNames,
+    reorder::SelectiveFirst,
+    scan::{QueryContext, SqlTable, scan_error},
+    statement::{Mentions, parse},
+    tables::Table,
+    top::{SeriesOnly, TopByTime},
 };
 
 /// Batches of an answer as they are found. Dropping it stops the query.
@@ -74,9 +80,9 @@ pub struct SqlRequest {
     pub tenant: TenantId,
     /// One statement.
     pub sql: String,
-    /// First nanosecond of `logs` the query sees, inclusive.
+    /// First nanosecond the query sees, inclusive: of logs, of the starts of spans, of samples.
     pub start: Option<i64>,
-    /// Last nanosecond of `logs` the query sees, exclusive.
+    /// Last nanosecond the query sees, exclusive.
     pub end: Option<i64>,
     /// Instead of the engine's own.
     pub limits: Option<SqlLimits>,
@@ -132,12 +138,22 @@ impl SqlEngine {
     pub fn new(tables: Arc<dyn Tables>, limits: SqlLimits) -> Self {
         let mut rules = PhysicalOptimizer::new().rules;
         rules.insert(0, Arc::new(CountFromRollups));
+        rules.insert(1, Arc::new(SeriesOnly));
+        rules.insert(2, Arc::new(LookupJoins));
         // Behind the rules that move limits and projections, before those that wrap leaves.
         let last = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
         rules.insert(last, Arc::new(TopByTime));
         rules.push(Arc::new(JoinsYield));
+        let mut logical = Optimizer::new().rules;
+        // While conditions lie in the scans and no projection lies between joins yet.
+        let pushed = logical.iter().position(|rule| rule.name() == "push_down_filter");
+        logical.insert(pushed.map_or(logical.len(), |at| at + 1), Arc::new(SelectiveFirst));
+        let mut names = Analyzer::new().rules;
+        names.insert(0, Arc::new(LevelNames));
         let template = SessionStateBuilder::new()
             .with_default_features()
+            .with_analyzer_rules(names)
+            .with_optimizer_rules(logical)
             .with_config(SessionConfig::new().with_create_default_catalog_and_schema(false))
             .with_physical_optimizer_rules(rules)
             .build();
@@ -150,6 +166,17 @@ impl SqlEngine {
     #[must_use]
     pub fn without_pushdown(mut self) -> Self {
         self.pushdown = false;
+        self
+    }
+
+    /// The same engine, joining by hash tables alone: what lookup joins are measured against in tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_lookup_joins(mut self) -> Self {
+        let rules = self.template.physical_optimizers().iter();
+        let rules = rules.filter(|rule| rule.name() != "LookupJoins").cloned().collect();
+        let builder = SessionStateBuilder::new_from_existing(self.template);
+        self.template = builder.with_physical_optimizer_rules(rules).build();
         self
     }
 
@@ -194,12 +221,17 @@ impl SqlEngine {
         let mut statement = parse(&request.sql)?;
         let mentions = Mentions::of(&mut statement)?;
         let known = self.known_names(&mentions, context).await?;
-        let columns = LogColumns::new(mentions.rewrite(&mut statement, &known));
-        let state =
-            self.session(request, limits, Arc::new(LogsTable { context: context.clone(), columns }))?;
+        let read = mentions.tables();
+        let extra = mentions.rewrite(&mut statement, &known);
+        let tables = Table::ALL.map(|table| {
+            let own = extra.iter().filter(|((of, _), _)| *of == table);
+            let columns = Columns::new(table, own.map(|((_, name), source)| (name.clone(), source.clone())));
+            Arc::new(SqlTable { context: context.clone(), columns })
+        });
+        let state = self.session(request, limits, tables)?;
         let plan = match state.statement_to_plan(statement).await {
             Ok(plan) => plan,
-            Err(error) => return Err(self.explain_missing(error, context).await),
+            Err(error) => return Err(self.explain_missing(error, &read, context).await),
         };
         let only_read =
             SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
@@ -213,7 +245,7 @@ impl SqlEngine {
         &self,
         request: &SqlRequest,
         limits: &SqlLimits,
-        logs: Arc<LogsTable>,
+        tables: [Arc<SqlTable>; Table::ALL.len()],
     ) -> Result<SessionState, SqlError> {
         let mut config = SessionConfig::new()
             .with_batch_size(BATCH_ROWS)
@@ -232,7 +264,12 @@ impl SqlEngine {
         let schema = MemorySchemaProvider::new();
         let catalog = MemoryCatalogProvider::new();
         let catalogs = MemoryCatalogProviderList::new();
-        schema.register_table("logs".to_owned(), logs).map_err(SqlError::from_datafusion)?;
+        for table in tables {
+            for name in table.columns.table.names() {
+                let table = table.clone();
+                schema.register_table((*name).to_owned(), table).map_err(SqlError::from_datafusion)?;
+            }
+        }
         catalog.register_schema("public", Arc::new(schema)).map_err(SqlError::from_datafusion)?;
         catalogs.register_catalog("trine".to_owned(), Arc::new(catalog));
         let mut state = SessionStateBuilder::new_from_existing(self.template.clone())
@@ -255,24 +292,30 @@ impl SqlEngine {
         }
         if let Some(cached) = self.names.lock().expect("BUG: no panic under this lock").get(&context.tenant) {
             let fresh = cached.found.elapsed() < NAMES_FRESH;
-            let known = |name: &String| cached.names.source(name).is_some();
-            if mentions.names.iter().all(|name| known(name) || fresh && mentions.aliases.contains(name)) {
+            let known = |table: Table, name: &String| {
+                let alias = || fresh && mentions.aliases.contains(name);
+                cached.names.source(table, name).is_some() || alias()
+            };
+            let covered = cached.names.cover(mentions.names.iter().map(|(table, _)| *table));
+            if covered && mentions.names.iter().all(|(table, name)| known(*table, name)) {
                 return Ok(cached.names.clone());
             }
         }
-        self.find_names(context).await
+        let tables = mentions.names.iter().map(|(table, _)| *table).collect();
+        self.find_names(&tables, context).await
     }
 
-    async fn find_names(&self, context: &QueryContext) -> Result<Arc<KnownNames>, SqlError> {
-        let mut scan = LogScan::all(context.tenant.clone());
-        scan.deadline = Some(context.deadline);
-        let streams =
-            self.tables.streams(scan).await.map_err(|error| SqlError::from_datafusion(scan_error(error)))?;
+    async fn find_names(
+        &self,
+        tables: &BTreeSet<Table>,
+        context: &QueryContext,
+    ) -> Result<Arc<KnownNames>, SqlError> {
         let mut names = KnownNames::default();
-        for stream in streams {
-            stream.labels.iter().for_each(|(name, _)| names.add_label(name));
+        for table in tables {
+            self.names_of(*table, &mut names, context)
+                .await
+                .map_err(|error| SqlError::from_datafusion(scan_error(error)))?;
         }
-        self.tables.attribute_names(&context.tenant).iter().for_each(|name| names.add_attribute(name));
         let names = Arc::new(names);
         let mut cache = self.names.lock().expect("BUG: no panic under this lock");
         if cache.len() >= MAX_NAME_CACHE {
@@ -282,15 +325,55 @@ impl SqlEngine {
         Ok(names)
     }
 
+    async fn names_of(
+        &self,
+        table: Table,
+        names: &mut KnownNames,
+        context: &QueryContext,
+    ) -> Result<(), ScanError> {
+        let names = names.of(table);
+        match table {
+            Table::Logs => {
+                let mut scan = LogScan::all(context.tenant.clone());
+                scan.deadline = Some(context.deadline);
+                for stream in self.tables.streams(scan).await? {
+                    stream.labels.iter().for_each(|(name, _)| names.add_label(name));
+                }
+                self.tables
+                    .attribute_names(&context.tenant)
+                    .iter()
+                    .for_each(|name| names.add_attribute(name));
+            }
+            Table::Spans => {
+                let (labels, attributes) = self.tables.span_names(&context.tenant)?;
+                labels.iter().for_each(|name| names.add_label(name));
+                attributes.iter().for_each(|name| names.add_attribute(name));
+            }
+            Table::Metrics => {
+                let mut scan = MetricScan::all(context.tenant.clone());
+                scan.deadline = Some(context.deadline);
+                for series in self.tables.select_series(&scan)? {
+                    series.stream.labels.iter().for_each(|(name, _)| names.add_label(name));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// An unknown name gets a hint with names that are near.
-    async fn explain_missing(&self, error: DataFusionError, context: &QueryContext) -> SqlError {
+    async fn explain_missing(
+        &self,
+        error: DataFusionError,
+        tables: &BTreeSet<Table>,
+        context: &QueryContext,
+    ) -> SqlError {
         let missing = missing_column(&error);
         let error = SqlError::from_datafusion(error);
         let (Some(name), SqlError::BadQuery { message, hint, position }) = (missing, error.clone()) else {
             return error;
         };
-        let near = match self.find_names(context).await {
-            Ok(names) => names.near(&name),
+        let near = match self.find_names(tables, context).await {
+            Ok(names) => names.near(tables, &name),
             Err(_) => Vec::new(),
         };
         let hint = match near.as_slice() {

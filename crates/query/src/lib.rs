@@ -4,16 +4,25 @@
 //! it is polled and stops when it is dropped. [`output`] turns it into JSON, CSV or Arrow bytes.
 //! This is the only crate that knows DataFusion.
 
+mod chain;
 mod columns;
 mod cooperative;
 mod count;
 mod engine;
 mod error;
+mod level;
+mod lookup;
+mod lookup_exec;
 mod memory;
+mod metrics;
+mod names;
 pub mod output;
 mod pushdown;
+mod reorder;
 mod scan;
+mod selection;
 mod statement;
+mod tables;
 mod top;
 
 pub use engine::{SqlAnswer, SqlBatches, SqlEngine, SqlLimits, SqlRequest};

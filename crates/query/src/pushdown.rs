@@ -1,11 +1,12 @@
-//! Turns SQL conditions into what [`trine_schema::LogScan`] can apply.
+//! Turns SQL conditions into what a [`trine_schema::LogScan`], [`trine_schema::SpanScan`] or
+//! [`trine_schema::MetricScan`] can apply.
 //!
 //! A condition is *exact* when the scan keeps just the rows for which it is true; else the scan
 //! keeps more and the plan filters again. Nulls: a condition in WHERE that is null drops the row,
 //! while a [`LabelMatcher`] takes a missing label as empty; hence negated matchers on labels that
 //! may be missing are never exact.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, UInt8Array},
@@ -21,9 +22,14 @@ use datafusion::{
 };
 use regex::Regex;
 use trine_model::{SpanId, TraceId};
-use trine_schema::{LabelMatch, LabelMatcher, LineFilter, LogFilter, Needle, logs::column};
+use trine_schema::{
+    LabelMatch, LabelMatcher, LineFilter, LogFilter, Needle, logs::column, metrics::METRIC_NAME, spans,
+};
 
-use crate::columns::{LogColumns, Source, level_names};
+use crate::{
+    columns::{Columns, MINUTE_NS, Source, level_names, minute_of, status_names},
+    tables::{TIMESTAMP, Table},
+};
 
 /// One condition of a scan.
 #[derive(Debug, Clone)]
@@ -32,8 +38,14 @@ pub(crate) enum Condition {
     Time(i64, i64),
     /// On the stream.
     Stream(LabelMatcher),
-    /// On the row.
+    /// On the row; of spans only trace ids and attributes.
     Row(LogFilter),
+    /// Name of a span.
+    Operation(String),
+    /// Nanoseconds of a span.
+    Duration(RangeInclusive<i64>),
+    /// `StatusCode` of a span.
+    Status(u8),
     /// No row passes.
     Never,
 }
@@ -58,8 +70,8 @@ impl Pushed {
 }
 
 /// What the scan can take over of this condition; `None` when nothing.
-pub(crate) fn push(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
-    if let Some(pushed) = push_severity(expr, columns) {
+pub(crate) fn push(expr: &Expr, columns: &Columns) -> Option<Pushed> {
+    if let Some(pushed) = push_severity(expr, columns).or_else(|| push_status(expr, columns)) {
         return Some(pushed);
     }
     match expr {
@@ -82,13 +94,19 @@ pub(crate) fn push(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
                 return Some(pushed);
             }
             if let Some(source) = column_source(left, columns) {
-                compare(source, *op, literal(right)?)
+                compare(columns.table, source, *op, literal(right)?)
             } else {
-                compare(column_source(right, columns)?, op.swap()?, literal(left)?)
+                compare(columns.table, column_source(right, columns)?, op.swap()?, literal(left)?)
             }
         }
         Expr::Not(inner) => negate(push(inner, columns)?),
         Expr::Like(like) => push_like(like, columns),
+        Expr::InList(InList { expr, list, negated: false })
+            if column_source(expr, columns).is_some_and(|source| is_trace_id(columns.table, source)) =>
+        {
+            let values = list.iter().map(|item| text(literal(item)?)).collect::<Option<Vec<_>>>()?;
+            Some(trace_ids(values.into_iter()))
+        }
         Expr::InList(InList { expr, list, negated }) => {
             let (name, nullable) = stream_column(expr, columns)?;
             let values = list.iter().map(|item| text(literal(item)?)).collect::<Option<Vec<_>>>()?;
@@ -100,8 +118,8 @@ pub(crate) fn push(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
         }
         Expr::Between(Between { expr, negated: false, low, high }) => {
             let source = column_source(expr, columns)?;
-            let mut from = compare(source, Operator::GtEq, literal(low)?)?;
-            let to = compare(source, Operator::LtEq, literal(high)?)?;
+            let mut from = compare(columns.table, source, Operator::GtEq, literal(low)?)?;
+            let to = compare(columns.table, source, Operator::LtEq, literal(high)?)?;
             from.conditions.extend(to.conditions);
             from.exact &= to.exact;
             Some(from)
@@ -113,7 +131,7 @@ pub(crate) fn push(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
         }
         Expr::ScalarFunction(call) => {
             let source = column_source(call.args.first()?, columns)?;
-            if *source != Source::Stored(column::BODY) {
+            if !is_body(columns.table, source) {
                 return None;
             }
             let argument = text(literal(call.args.get(1)?)?)?;
@@ -143,6 +161,10 @@ fn either(mut left: Pushed, mut right: Pushed) -> Option<Pushed> {
         {
             a.any.extend(b.any);
             Some(Pushed::one(Condition::Row(LogFilter::Line(a)), exact))
+        }
+        (Condition::Row(LogFilter::TraceIds(a)), Condition::Row(LogFilter::TraceIds(b))) => {
+            let ids: BTreeSet<TraceId> = a.iter().chain(b.iter()).copied().collect();
+            Some(Pushed::one(Condition::Row(LogFilter::TraceIds(ids.into_iter().collect())), exact))
         }
         (Condition::Stream(a), Condition::Stream(b)) if a.name == b.name => {
             let regex = anchored(&format!("{}|{}", alternative(&a.value)?, alternative(&b.value)?))?;
@@ -175,9 +197,62 @@ fn negate(mut pushed: Pushed) -> Option<Pushed> {
     }
 }
 
-fn compare(source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed> {
+fn is_body(table: Table, source: &Source) -> bool {
+    table == Table::Logs && *source == Source::Stored(column::BODY)
+}
+
+fn is_trace_id(table: Table, source: &Source) -> bool {
+    table.trace_id().is_some_and(|index| *source == Source::Hex(index))
+}
+
+/// The trace is one of these; text that is no lower-case hex equals no id.
+fn trace_ids<'a>(values: impl Iterator<Item = &'a str>) -> Pushed {
+    let ids: BTreeSet<TraceId> = values.filter_map(trace_id).collect();
+    let condition = match ids.is_empty() {
+        true => Condition::Never,
+        false => Condition::Row(LogFilter::TraceIds(ids.into_iter().collect())),
+    };
+    Pushed::one(condition, true)
+}
+
+/// The trace id that the column shows as this text.
+pub(crate) fn trace_id(text: &str) -> Option<TraceId> {
+    is_hex(text, TraceId::LEN).then(|| text.parse().ok()).flatten()
+}
+
+fn is_hex(text: &str, bytes: usize) -> bool {
+    text.len() == bytes * 2 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn compare(table: Table, source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed> {
     match source {
-        Source::Stored(column::TIMESTAMP) => {
+        source if is_trace_id(table, source) && op == Operator::Eq => {
+            Some(trace_ids(std::iter::once(text(value)?)))
+        }
+        Source::Stored(spans::column::OPERATION) if table == Table::Spans && op == Operator::Eq => {
+            Some(Pushed::one(Condition::Operation(text(value)?.to_owned()), true))
+        }
+        Source::Stored(spans::column::DURATION) if table == Table::Spans => {
+            let range = whole_numbers(op, value)?;
+            let condition = if range.is_empty() { Condition::Never } else { Condition::Duration(range) };
+            Some(Pushed::one(condition, true))
+        }
+        Source::Minute => {
+            let ScalarValue::TimestampNanosecond(Some(at), _) = value else { return None };
+            let (this, next) = (minute_of(*at), minute_of(*at).checked_add(MINUTE_NS)?);
+            let from = if this == *at { this } else { next };
+            let (start, end) = match op {
+                Operator::GtEq => (from, i64::MAX),
+                Operator::Gt => (next, i64::MAX),
+                Operator::Lt => (i64::MIN, from),
+                Operator::LtEq => (i64::MIN, next),
+                Operator::Eq if this == *at => (this, next),
+                Operator::Eq => return Some(Pushed::one(Condition::Never, true)),
+                _ => return None,
+            };
+            Some(Pushed::one(Condition::Time(start, end), true))
+        }
+        Source::Stored(TIMESTAMP) => {
             let ScalarValue::TimestampNanosecond(Some(at), _) = value else { return None };
             let after = |at: i64| at.checked_add(1);
             let (start, end) = match op {
@@ -191,7 +266,7 @@ fn compare(source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed>
             };
             Some(Pushed::one(Condition::Time(start, end), true))
         }
-        Source::Stored(column::BODY) => {
+        source if is_body(table, source) => {
             let value = text(value)?;
             match op {
                 Operator::Eq => contains(value, false).map(|pushed| Pushed { exact: false, ..pushed }),
@@ -202,26 +277,22 @@ fn compare(source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed>
                 _ => None,
             }
         }
-        Source::Hex(index) if op == Operator::Eq => {
+        Source::Hex(column::SPAN_ID) if table == Table::Logs && op == Operator::Eq => {
             let value = text(value)?;
-            let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-            let length = if *index == column::TRACE_ID { TraceId::LEN * 2 } else { SpanId::LEN * 2 };
-            if value.len() != length || !value.bytes().all(hex) {
-                return Some(Pushed::one(Condition::Never, true));
-            }
-            let filter = if *index == column::TRACE_ID {
-                LogFilter::trace_id(value.parse().ok()?)
-            } else {
-                LogFilter::SpanId(value.parse().ok()?)
+            let condition = match is_hex(value, SpanId::LEN) {
+                true => Condition::Row(LogFilter::SpanId(value.parse().ok()?)),
+                false => Condition::Never,
             };
-            Some(Pushed::one(Condition::Row(filter), true))
+            Some(Pushed::one(condition, true))
         }
         Source::Attribute(key) if op == Operator::Eq => {
             let filter = LogFilter::Attribute { key: key.clone(), value: text(value)?.to_owned() };
-            // Which of two equal names counts is the store's choice, so the row is looked at again.
-            Some(Pushed::one(Condition::Row(filter), false))
+            // Which of two equal names counts is the store's choice, so the row is looked at again. A scan of
+            // spans knows names as they are stored only.
+            (table == Table::Logs || !may_be_respelled(key))
+                .then(|| Pushed::one(Condition::Row(filter), false))
         }
-        Source::Label(_) | Source::Service => {
+        Source::Label(_) | Source::Service | Source::Metric | Source::Known(_) => {
             let (name, nullable) = label_of(source)?;
             let value = text(value)?;
             let inside = |flag: &str| {
@@ -243,13 +314,41 @@ fn compare(source: &Source, op: Operator, value: &ScalarValue) -> Option<Pushed>
     }
 }
 
+/// Integers for which the comparison holds, when they are one run.
+fn whole_numbers(op: Operator, value: &ScalarValue) -> Option<RangeInclusive<i64>> {
+    /// Up to here a float names one integer, and comparing as floats is comparing as integers.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let none = 1..=0;
+    // The highest integer that is at most the value, the lowest that is at least the value.
+    let (floor, ceil) = match value {
+        ScalarValue::Int64(Some(value)) => (*value, *value),
+        ScalarValue::Float64(Some(value)) if value.abs() < EXACT => {
+            (value.floor() as i64, value.ceil() as i64)
+        }
+        _ => return None,
+    };
+    Some(match op {
+        Operator::Gt => floor.checked_add(1).map_or(none, |first| first..=i64::MAX),
+        Operator::GtEq => ceil..=i64::MAX,
+        Operator::Lt => ceil.checked_sub(1).map_or(none, |last| i64::MIN..=last),
+        Operator::LtEq => i64::MIN..=floor,
+        Operator::Eq => ceil..=floor,
+        _ => return None,
+    })
+}
+
+/// Whether a stored name may be another than this and still be meant: `a_b` finds `a.b`.
+pub(crate) fn may_be_respelled(name: &str) -> bool {
+    name.contains('_') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
 /// A regex that matches the empty text also matches a missing label.
 fn regex_match(regex: Regex, nullable: bool) -> (LabelMatch, bool) {
     let exact = !nullable || !regex.is_match("");
     (LabelMatch::Regex(regex), exact)
 }
 
-fn push_like(like: &Like, columns: &LogColumns) -> Option<Pushed> {
+fn push_like(like: &Like, columns: &Columns) -> Option<Pushed> {
     let pattern = text(literal(&like.pattern)?)?;
     // Escapes are rare; the plan's own LIKE decides them.
     if like.escape_char.is_some() || pattern.contains('\\') {
@@ -265,7 +364,7 @@ fn push_like(like: &Like, columns: &LogColumns) -> Option<Pushed> {
         };
         return Some(Pushed::one(Condition::Stream(LabelMatcher { name, value }), exact));
     }
-    if *column_source(&like.expr, columns)? != Source::Stored(column::BODY) {
+    if !is_body(columns.table, column_source(&like.expr, columns)?) {
         return None;
     }
     let inner = pattern.strip_prefix('%').and_then(|rest| rest.strip_suffix('%'));
@@ -295,12 +394,12 @@ fn like_regex(pattern: &str) -> String {
 }
 
 /// `strpos(body, 'x') > 0` and its relatives.
-fn push_strpos(left: &Expr, op: Operator, right: &Expr, columns: &LogColumns) -> Option<Pushed> {
+fn push_strpos(left: &Expr, op: Operator, right: &Expr, columns: &Columns) -> Option<Pushed> {
     let Expr::ScalarFunction(call) = strip_cast(left) else { return None };
     if call.func.name() != "strpos" || call.args.len() != 2 {
         return None;
     }
-    if *column_source(&call.args[0], columns)? != Source::Stored(column::BODY) {
+    if !is_body(columns.table, column_source(&call.args[0], columns)?) {
         return None;
     }
     let needle = text(literal(&call.args[1])?)?;
@@ -325,20 +424,19 @@ fn line_regex(pattern: &str, ignore_case: bool, negated: bool) -> Option<Pushed>
     Some(Pushed::line(Needle::Regex(Regex::new(&pattern).ok()?), negated, true))
 }
 
-fn anchored(pattern: &str) -> Option<Regex> {
+pub(crate) fn anchored(pattern: &str) -> Option<Regex> {
     Regex::new(&format!("^(?:{pattern})$")).ok()
 }
 
 /// A condition on nothing but the severity is tried on all 25 severities.
-fn push_severity(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
-    let refs = expr.column_refs();
-    let of_severity = |name: &str| {
-        matches!(columns.source(name), Some(Source::Level | Source::Stored(column::SEVERITY_NUMBER)))
-    };
-    if refs.is_empty() || !refs.iter().all(|column| of_severity(column.name())) {
-        return None;
-    }
-    let passing = passing_severities(expr, columns)?;
+fn push_severity(expr: &Expr, columns: &Columns) -> Option<Pushed> {
+    let passing = passing(expr, columns, 25, |source| match source {
+        Source::Level => Some(Arc::new(level_names())),
+        Source::Stored(column::SEVERITY_NUMBER) if columns.table == Table::Logs => {
+            Some(Arc::new(UInt8Array::from_iter_values(0..25)))
+        }
+        _ => None,
+    })?;
     let (Some(first), Some(last)) = (passing.first(), passing.last()) else {
         return Some(Pushed::one(Condition::Never, true));
     };
@@ -350,22 +448,42 @@ fn push_severity(expr: &Expr, columns: &LogColumns) -> Option<Pushed> {
     Some(Pushed::one(Condition::Row(LogFilter::Severity(range)), exact))
 }
 
-/// Severity numbers for which the condition is true; `None` when it cannot be told here.
-fn passing_severities(expr: &Expr, columns: &LogColumns) -> Option<Vec<u8>> {
-    if expr.is_volatile() {
+/// A condition on nothing but the status of a span is tried on all three.
+fn push_status(expr: &Expr, columns: &Columns) -> Option<Pushed> {
+    let passing = passing(expr, columns, 3, |source| match source {
+        Source::Status => Some(Arc::new(status_names())),
+        Source::Stored(spans::column::STATUS_CODE) if columns.table == Table::Spans => {
+            Some(Arc::new(UInt8Array::from_iter_values(0..3)))
+        }
+        _ => None,
+    })?;
+    match passing.as_slice() {
+        [] => Some(Pushed::one(Condition::Never, true)),
+        [code] => Some(Pushed::one(Condition::Status(*code), true)),
+        _ => None,
+    }
+}
+
+/// Numbers below `count` for which the condition is true, when it is on nothing but columns for which
+/// `values` has one value per number; `None` when it cannot be told here.
+fn passing(
+    expr: &Expr,
+    columns: &Columns,
+    count: u8,
+    values: impl Fn(&Source) -> Option<ArrayRef>,
+) -> Option<Vec<u8>> {
+    let refs = expr.column_refs();
+    let known = |name: &str| columns.source(name).is_some_and(|source| values(source).is_some());
+    if refs.is_empty() || expr.is_volatile() || !refs.iter().all(|column| known(column.name())) {
         return None;
     }
-    let (mut fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
-    for (field, source) in columns.schema.fields().iter().zip(&columns.sources) {
-        match source {
-            Source::Level => arrays.push(Arc::new(level_names())),
-            Source::Stored(column::SEVERITY_NUMBER) => {
-                arrays.push(Arc::new(UInt8Array::from_iter_values(0..=24)));
-            }
-            _ => continue,
-        }
-        fields.push(field.as_ref().clone());
-    }
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) = columns
+        .schema
+        .fields()
+        .iter()
+        .zip(&columns.sources)
+        .filter_map(|(field, source)| Some((field.as_ref().clone(), values(source)?)))
+        .unzip();
     let expr = unqualified(expr)?;
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).ok()?;
     let schema = DFSchema::try_from(batch.schema()).ok()?;
@@ -374,7 +492,8 @@ fn passing_severities(expr: &Expr, columns: &LogColumns) -> Option<Vec<u8>> {
             .ok()?;
     let result = physical.evaluate(&batch).ok()?.into_array(batch.num_rows()).ok()?;
     let result = result.as_boolean_opt()?;
-    Some((0..=24).filter(|n| result.is_valid(usize::from(*n)) && result.value(usize::from(*n))).collect())
+    let holds = |number: &u8| result.is_valid(usize::from(*number)) && result.value(usize::from(*number));
+    Some((0..count).filter(holds).collect())
 }
 
 fn unqualified(expr: &Expr) -> Option<Expr> {
@@ -410,6 +529,7 @@ fn strip_cast(expr: &Expr) -> &Expr {
             | DataType::Utf8View
             | DataType::LargeUtf8
             | DataType::Int64
+            | DataType::Float64
             | DataType::Timestamp(TimeUnit::Nanosecond, _) => strip_cast(&cast.expr),
             _ => expr,
         },
@@ -417,7 +537,7 @@ fn strip_cast(expr: &Expr) -> &Expr {
     }
 }
 
-fn column_source<'a>(expr: &Expr, columns: &'a LogColumns) -> Option<&'a Source> {
+fn column_source<'a>(expr: &Expr, columns: &'a Columns) -> Option<&'a Source> {
     let Expr::Column(column) = strip_cast(expr) else { return None };
     let source = columns.source(column.name())?;
     // A cast to or from text is a different value.
@@ -437,11 +557,13 @@ fn column_source<'a>(expr: &Expr, columns: &'a LogColumns) -> Option<&'a Source>
 fn label_of(source: &Source) -> Option<(String, bool)> {
     match source {
         Source::Service => Some(("service".to_owned(), false)),
+        Source::Metric => Some((METRIC_NAME.to_owned(), false)),
+        Source::Known(name) => Some(((*name).to_owned(), *name != "service_name")),
         Source::Label(name) => Some((name.clone(), !matches!(name.as_str(), "service" | "service_name"))),
         _ => None,
     }
 }
 
-fn stream_column(expr: &Expr, columns: &LogColumns) -> Option<(String, bool)> {
+fn stream_column(expr: &Expr, columns: &Columns) -> Option<(String, bool)> {
     label_of(column_source(expr, columns)?)
 }

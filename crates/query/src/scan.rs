@@ -1,8 +1,8 @@
-//! The plan's leaf that reads the log table, and the table that makes it.
+//! The plan's leaf that reads a table, and the table that makes it.
 
 use std::{fmt, sync::Arc, time::Instant};
 
-use arrow::datatypes::SchemaRef;
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
@@ -19,16 +19,11 @@ use datafusion::{
         stream::RecordBatchStreamAdapter,
     },
 };
-use futures::{StreamExt, stream};
-use trine_model::{Severity, TenantId};
-use trine_schema::{
-    Direction, LabelMatch, LabelMatcher, LogFilter, LogScan, Needle, ScanError, ScanStats, Tables,
-};
+use futures::{StreamExt, stream, stream::BoxStream};
+use trine_model::TenantId;
+use trine_schema::{Direction, RecordBatchStream, ScanError, ScanStats, Tables};
 
-use crate::{
-    columns::LogColumns,
-    pushdown::{Condition, push},
-};
+use crate::{columns::Columns, metrics::samples, pushdown::push, selection::Selection, tables::Table};
 
 /// What all scans of one query share.
 pub(crate) struct QueryContext {
@@ -44,141 +39,31 @@ pub(crate) struct QueryContext {
     pub(crate) pushdown: bool,
 }
 
+impl QueryContext {
+    /// Fails once the deadline has passed.
+    pub(crate) fn check_deadline(&self) -> Result<(), ScanError> {
+        if Instant::now() < self.deadline {
+            return Ok(());
+        }
+        Err(ScanError::Deadline(self.stats.started.elapsed().as_millis() as u64))
+    }
+}
+
 impl fmt::Debug for QueryContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueryContext").field("tenant", &self.tenant).finish_non_exhaustive()
     }
 }
 
-/// Conditions, order and limit of one scan.
-#[derive(Debug, Clone)]
-pub(crate) struct Selection {
-    pub(crate) start: i64,
-    pub(crate) end: i64,
-    pub(crate) streams: Vec<LabelMatcher>,
-    pub(crate) rows: Vec<LogFilter>,
-    /// No row can pass.
-    pub(crate) never: bool,
-    pub(crate) top: Option<(Direction, usize)>,
-    pub(crate) limit: Option<usize>,
-}
-
-impl Selection {
-    fn add(&mut self, condition: Condition) {
-        match condition {
-            Condition::Time(start, end) => {
-                self.start = self.start.max(start);
-                self.end = self.end.min(end);
-            }
-            Condition::Stream(matcher) => self.streams.push(matcher),
-            Condition::Row(filter) => self.rows.push(filter),
-            Condition::Never => self.never = true,
-        }
-    }
-
-    /// The read it stands for.
-    pub(crate) fn scan(&self, context: &QueryContext, projection: Vec<usize>) -> LogScan {
-        LogScan {
-            tenant: context.tenant.clone(),
-            start: self.start,
-            end: self.end,
-            streams: self.streams.clone(),
-            filters: self.rows.clone(),
-            projection,
-            top: self.top,
-            deadline: Some(context.deadline),
-            memory_limit: Some(context.memory_limit),
-            stats: context.stats.clone(),
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.never || self.start >= self.end && self.end != i64::MAX
-    }
-}
-
-impl fmt::Display for Selection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.never {
-            f.write_str(", nothing")?;
-        }
-        let time = |at: i64| chrono::DateTime::from_timestamp_nanos(at).format("%Y-%m-%dT%H:%M:%S%.fZ");
-        match (self.start, self.end) {
-            (i64::MIN, i64::MAX) => {}
-            (start, i64::MAX) => write!(f, ", time=[{}..]", time(start))?,
-            (i64::MIN, end) => write!(f, ", time=[..{}]", time(end))?,
-            (start, end) => write!(f, ", time=[{}..{}]", time(start), time(end))?,
-        }
-        if !self.streams.is_empty() {
-            let streams: Vec<String> = self.streams.iter().map(matcher_text).collect();
-            write!(f, ", streams=[{}]", streams.join(", "))?;
-        }
-        if !self.rows.is_empty() {
-            let rows: Vec<String> = self.rows.iter().map(filter_text).collect();
-            write!(f, ", rows=[{}]", rows.join(", "))?;
-        }
-        if let Some((direction, count)) = self.top {
-            let word = if direction == Direction::Backward { "newest" } else { "oldest" };
-            write!(f, ", top={count} {word}")?;
-        }
-        if let Some(limit) = self.limit {
-            write!(f, ", limit={limit}")?;
-        }
-        Ok(())
-    }
-}
-
-fn matcher_text(matcher: &LabelMatcher) -> String {
-    let name = &matcher.name;
-    match &matcher.value {
-        LabelMatch::Equal(value) => format!("{name}={value:?}"),
-        LabelMatch::NotEqual(value) => format!("{name}!={value:?}"),
-        LabelMatch::Regex(regex) => format!("{name}=~{:?}", regex.as_str()),
-        LabelMatch::NotRegex(regex) => format!("{name}!~{:?}", regex.as_str()),
-    }
-}
-
-fn filter_text(filter: &LogFilter) -> String {
-    match filter {
-        LogFilter::Line(line) => {
-            let any: Vec<String> = line
-                .any
-                .iter()
-                .map(|needle| match needle {
-                    Needle::Literal(text) => format!("{text:?}"),
-                    Needle::Regex(regex) => format!("/{}/", regex.as_str()),
-                })
-                .collect();
-            format!("body {}contains {}", if line.negated { "not " } else { "" }, any.join(" or "))
-        }
-        LogFilter::TraceIds(ids) => match ids.as_ref() {
-            [id] => format!("trace_id={id}"),
-            ids => format!("trace_id in {} ids", ids.len()),
-        },
-        LogFilter::SpanId(id) => format!("span_id={id}"),
-        LogFilter::Severity(range) => format!("severity={}..{}", range.start(), range.end()),
-        LogFilter::Attribute { key, value } => format!("attribute {key:?}={value:?}"),
-    }
-}
-
-/// Whether a severity range covers whole levels, as roll-ups need it.
-pub(crate) fn covers_levels(filter: &LogFilter) -> bool {
-    let LogFilter::Severity(range) = filter else { return false };
-    let level = |number: u8| Severity::from_number(i64::from(number)).level();
-    let (start, end) = (*range.start(), *range.end());
-    let whole_start = start == 0 || level(start - 1) != level(start);
-    whole_start && (end >= 24 || level(end + 1) != level(end))
-}
-
-/// The SQL table `logs` of one tenant within one query.
+/// A SQL table of one tenant within one query.
 #[derive(Debug)]
-pub(crate) struct LogsTable {
+pub(crate) struct SqlTable {
     pub(crate) context: Arc<QueryContext>,
-    pub(crate) columns: LogColumns,
+    pub(crate) columns: Columns,
 }
 
 #[async_trait]
-impl TableProvider for LogsTable {
+impl TableProvider for SqlTable {
     fn schema(&self) -> SchemaRef {
         self.columns.schema.clone()
     }
@@ -203,15 +88,7 @@ impl TableProvider for LogsTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut selection = Selection {
-            start: self.context.start,
-            end: self.context.end,
-            streams: Vec::new(),
-            rows: Vec::new(),
-            never: false,
-            top: None,
-            limit,
-        };
+        let mut selection = Selection::all(&self.context, limit);
         for pushed in filters.iter().filter_map(|filter| push(filter, &self.columns)) {
             pushed.conditions.into_iter().for_each(|condition| selection.add(condition));
         }
@@ -219,22 +96,22 @@ impl TableProvider for LogsTable {
             Some(projection) => self.columns.project(projection)?,
             None => self.columns.clone(),
         };
-        Ok(Arc::new(LogsExec::new(self.context.clone(), columns, selection)))
+        Ok(Arc::new(ScanExec::new(self.context.clone(), columns, selection)))
     }
 }
 
-/// Reads the log table through [`Tables::scan_logs`], one partition.
+/// Reads one table through [`Tables`], one partition.
 #[derive(Debug, Clone)]
-pub(crate) struct LogsExec {
+pub(crate) struct ScanExec {
     pub(crate) context: Arc<QueryContext>,
-    pub(crate) columns: LogColumns,
+    pub(crate) columns: Columns,
     pub(crate) selection: Selection,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
-impl LogsExec {
-    fn new(context: Arc<QueryContext>, columns: LogColumns, selection: Selection) -> Self {
+impl ScanExec {
+    fn new(context: Arc<QueryContext>, columns: Columns, selection: Selection) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(columns.schema.clone()),
             Partitioning::UnknownPartitioning(1),
@@ -245,6 +122,21 @@ impl LogsExec {
         Self { context, columns, selection, properties: Arc::new(properties), metrics }
     }
 
+    /// Stored batches as SQL ones.
+    fn converted(&self, source: RecordBatchStream) -> BoxStream<'static, Result<RecordBatch>> {
+        let (context, columns, stored) = (self.context.clone(), self.columns.clone(), self.columns.stored());
+        let converted = source.map(move |batch| {
+            let batch = batch.map_err(scan_error)?;
+            Ok(columns.convert(context.tables.registry(), &stored, &batch)?)
+        });
+        converted.boxed()
+    }
+
+    /// The same read with other conditions.
+    pub(crate) fn with_selection(&self, selection: Selection) -> Self {
+        Self { selection, ..self.clone() }
+    }
+
     /// The same read, but only the first rows by time.
     pub(crate) fn with_top(&self, direction: Direction, count: usize) -> Self {
         let selection = Selection { top: Some((direction, count)), ..self.selection.clone() };
@@ -252,17 +144,17 @@ impl LogsExec {
     }
 }
 
-impl DisplayAs for LogsExec {
+impl DisplayAs for ScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> =
             self.columns.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(f, "LogsExec: columns=[{}]{}", names.join(", "), self.selection)
+        write!(f, "{}: columns=[{}]{}", self.name(), names.join(", "), self.selection)
     }
 }
 
-impl ExecutionPlan for LogsExec {
+impl ExecutionPlan for ScanExec {
     fn name(&self) -> &'static str {
-        "LogsExec"
+        self.columns.table.leaf()
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -297,30 +189,36 @@ impl ExecutionPlan for LogsExec {
         if self.selection.is_empty() || self.selection.limit == Some(0) {
             return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::empty())));
         }
-        let stored = self.columns.stored();
-        let scan = self.selection.scan(&self.context, stored.clone());
+        let source = match self.columns.table {
+            Table::Logs => {
+                let scan = self.selection.logs(&self.context, self.columns.stored());
+                self.converted(self.context.tables.scan_logs(scan))
+            }
+            Table::Spans => {
+                let scan = self.selection.spans(&self.context, self.columns.stored());
+                self.converted(self.context.tables.scan_spans(scan))
+            }
+            Table::Metrics => {
+                samples(self.context.clone(), self.columns.clone(), self.selection.clone()).boxed()
+            }
+        };
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let (context, columns) = (self.context.clone(), self.columns.clone());
         let limit = self.selection.limit.unwrap_or(usize::MAX);
-        let source = context.tables.scan_logs(scan);
         let batches = stream::unfold(Some((source, limit)), move |state| {
-            let (context, columns, stored) = (context.clone(), columns.clone(), stored.clone());
             let metrics = metrics.clone();
             async move {
                 let (mut source, left) = state?;
                 let mut batch = match source.next().await? {
                     Ok(batch) => batch,
-                    Err(error) => return Some((Err(scan_error(error)), None)),
+                    Err(error) => return Some((Err(error), None)),
                 };
-                let _timer = metrics.elapsed_compute().timer();
                 if batch.num_rows() > left {
                     batch = batch.slice(0, left);
                 }
                 let left = left - batch.num_rows();
                 metrics.record_output(batch.num_rows());
-                let batch = columns.convert(context.tables.registry(), &stored, &batch).map_err(Into::into);
                 // The batch that fills the limit drops the source, so no further one is read.
-                Some((batch, (left > 0).then_some((source, left))))
+                Some((Ok(batch), (left > 0).then_some((source, left))))
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))

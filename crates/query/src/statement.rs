@@ -1,7 +1,7 @@
 //! From text to a statement that is safe to plan: bounded, read-only, and with the labels and
 //! attributes it names turned into columns.
 //!
-//! A name that is no column of `logs` may be a label or an attribute: `pod`, `k8s_pod_name`,
+//! A name that is no column of a table may be a label or an attribute: `pod`, `k8s_pod_name`,
 //! `"k8s.pod.name"`, `k8s.pod.name`, `labels['pod']`, `attributes['user']`. The statement is walked
 //! twice: first to collect such names, then, with the names that exist at hand, to rewrite them to
 //! plain column names that the table of this query has.
@@ -11,6 +11,7 @@ use std::{
     ops::ControlFlow,
 };
 
+use crate::{SqlError, columns::Source, error::bad_query, names::KnownNames, tables::Table};
 use datafusion::sql::{
     parser::{DFParserBuilder, Statement},
     sqlparser::{
@@ -23,13 +24,6 @@ use datafusion::sql::{
         keywords::Keyword,
         tokenizer::{Token, Tokenizer},
     },
-};
-use trine_schema::label_name;
-
-use crate::{
-    SqlError,
-    columns::{Source, base_names},
-    error::bad_query,
 };
 
 /// Longest query text.
@@ -137,83 +131,15 @@ fn refuse_writes(statement: &Statement) -> Result<(), SqlError> {
     Err(bad_query(message, Some("SQL only reads: use SELECT, EXPLAIN, SHOW TABLES or DESCRIBE logs")))
 }
 
-/// Label and attribute names of a tenant, as stored and as Prometheus would spell them.
-#[derive(Debug, Default)]
-pub(crate) struct KnownNames {
-    labels: HashSet<String>,
-    attributes: HashSet<String>,
-}
-
-impl KnownNames {
-    pub(crate) fn add_label(&mut self, stored: &str) {
-        if !self.labels.contains(stored) {
-            self.labels.insert(label_name(stored));
-            self.labels.insert(stored.to_owned());
-        }
-    }
-
-    pub(crate) fn add_attribute(&mut self, stored: &str) {
-        if !self.attributes.contains(stored) {
-            self.attributes.insert(label_name(stored));
-            self.attributes.insert(stored.to_owned());
-        }
-    }
-
-    pub(crate) fn source(&self, name: &str) -> Option<Source> {
-        let label = self.labels.contains(name) || name == "service_name";
-        match (label, self.attributes.contains(name)) {
-            (true, false) => Some(Source::Label(name.to_owned())),
-            (true, true) => Some(Source::LabelOrAttribute(name.to_owned())),
-            (false, true) => Some(Source::Attribute(name.to_owned())),
-            (false, false) => None,
-        }
-    }
-
-    /// Names most like this one, best first.
-    pub(crate) fn near(&self, name: &str) -> Vec<String> {
-        let name = name.to_lowercase();
-        let mut all: Vec<&str> = self.labels.iter().chain(&self.attributes).map(String::as_str).collect();
-        base_names().for_each(|base| all.push(base));
-        let mut found: Vec<(usize, &str)> = all
-            .into_iter()
-            .filter_map(|candidate| {
-                let lower = candidate.to_lowercase();
-                let distance = edit_distance(&name, &lower);
-                let inside =
-                    name.len() >= 3 && lower.contains(&name) || lower.len() >= 3 && name.contains(&lower);
-                (distance <= 1 + name.len() / 4 || inside).then_some((distance, candidate))
-            })
-            .collect();
-        found.sort_unstable();
-        found.dedup();
-        found.into_iter().take(5).map(|(_, name)| name.to_owned()).collect()
-    }
-}
-
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(100).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().take(100).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// What the first walk finds.
 #[derive(Debug, Default)]
 pub(crate) struct Mentions {
-    /// Names that may be labels or attributes, in every spelling that could be meant.
-    pub(crate) names: BTreeSet<String>,
+    /// Names that may be labels or attributes of a table, in every spelling that could be meant.
+    pub(crate) names: BTreeSet<(Table, String)>,
     /// Names the query gives itself: aliases of columns.
     pub(crate) aliases: HashSet<String>,
-    /// Names of tables and their aliases.
-    relations: HashSet<String>,
+    /// Names of tables and their aliases, with the tables of ours they stand for somewhere.
+    relations: HashMap<String, BTreeSet<Table>>,
 }
 
 impl Mentions {
@@ -224,7 +150,10 @@ impl Mentions {
         let mut count = 0;
         let _ = visit_relations(query, |name| {
             count += 1;
-            mentions.relations.extend(plain_name(name));
+            if let Some(name) = plain_name(name) {
+                let table = Table::from_name(&name);
+                mentions.relations.entry(name).or_default().extend(table);
+            }
             ControlFlow::<()>::Continue(())
         });
         let mut walk =
@@ -239,9 +168,14 @@ impl Mentions {
         Ok(walk.mentions)
     }
 
-    /// Second walk: rewrites the statement and returns the columns that `logs` needs for it.
-    pub(crate) fn rewrite(self, statement: &mut Statement, known: &KnownNames) -> Vec<(String, Source)> {
-        let Some(query) = inner(statement) else { return Vec::new() };
+    /// The tables it reads.
+    pub(crate) fn tables(&self) -> BTreeSet<Table> {
+        self.relations.values().flatten().copied().collect()
+    }
+
+    /// Second walk: rewrites the statement and returns the columns that the tables need for it.
+    pub(crate) fn rewrite(self, statement: &mut Statement, known: &KnownNames) -> ExtraColumns {
+        let Some(query) = inner(statement) else { return ExtraColumns::new() };
         let mut walk = Walk {
             mentions: self,
             known: Some(known),
@@ -250,7 +184,7 @@ impl Mentions {
             weight: 0,
         };
         let _: ControlFlow<()> = VisitMut::visit(query, &mut walk);
-        walk.extra.into_iter().collect()
+        walk.extra
     }
 }
 
@@ -271,40 +205,57 @@ fn plain_name(name: &ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(normal)
 }
 
+/// Columns besides the base, by table and name.
+pub(crate) type ExtraColumns = BTreeMap<(Table, String), Source>;
+
 struct Walk<'a> {
     mentions: Mentions,
     /// Present on the second walk.
     known: Option<&'a KnownNames>,
-    extra: BTreeMap<String, Source>,
-    /// For each query around: names under which its FROM has the table `logs`.
-    scopes: Vec<Vec<String>>,
+    extra: ExtraColumns,
+    /// For each query around: names under which its FROM has tables of ours.
+    scopes: Vec<Vec<(String, Table)>>,
     /// Relations read, common table expressions unfolded.
     weight: usize,
 }
 
 impl Walk<'_> {
-    /// The column a name stands for; on the first walk it is only noted.
-    fn resolve(&mut self, name: &str) -> bool {
-        let Some(known) = self.known else {
-            self.mentions.names.insert(name.to_owned());
-            return false;
-        };
-        match known.source(name) {
-            Some(source) => {
-                self.extra.insert(name.to_owned(), source);
-                true
+    /// Whether the name is a column of one of these tables; on the first walk it is only noted.
+    fn resolve(&mut self, tables: &BTreeSet<Table>, name: &str) -> bool {
+        let mut found = false;
+        for table in tables {
+            if let Some(source) = table.further(name) {
+                self.extra.insert((*table, name.to_owned()), source);
+                found = true;
+                continue;
             }
-            None => false,
+            match self.known.map(|known| known.source(*table, name)) {
+                Some(Some(source)) => {
+                    self.extra.insert((*table, name.to_owned()), source);
+                    found = true;
+                }
+                Some(None) => {}
+                None => {
+                    self.mentions.names.insert((*table, name.to_owned()));
+                }
+            }
         }
+        found
+    }
+
+    /// The tables a name without a qualifier may be of.
+    fn in_reach(&self) -> BTreeSet<Table> {
+        let near: BTreeSet<Table> = self.scopes.iter().flatten().map(|(_, table)| *table).collect();
+        if near.is_empty() { self.mentions.tables() } else { near }
     }
 
     /// What an identifier is rewritten to, when it is a label or an attribute.
-    fn label(&mut self, ident: &Ident) -> Option<Ident> {
+    fn label(&mut self, tables: &BTreeSet<Table>, ident: &Ident) -> Option<Ident> {
         let name = normal(ident);
-        if base_names().any(|base| base == name) || self.resolve(&name) {
+        if tables.iter().any(|table| table.has_base(&name)) || self.resolve(tables, &name) {
             return None;
         }
-        let spelled = ident.value != name && self.resolve(&ident.value);
+        let spelled = ident.value != name && self.resolve(tables, &ident.value);
         spelled.then(|| quoted(ident, ident.value.clone()))
     }
 
@@ -324,20 +275,30 @@ impl Walk<'_> {
         let Value::SingleQuotedString(key) = &key.value else { return None };
         let map = path.pop()?;
         let source = match normal(&map).as_str() {
-            "labels" => Source::Label(key.clone()),
+            "labels" | "resource" => Source::Label(key.clone()),
             "attributes" => Source::Attribute(key.clone()),
             _ => return None,
         };
-        let reachable = match path.as_slice() {
-            [] => self.scopes.last().is_some_and(|names| !names.is_empty()),
-            [table] => self.scopes.iter().any(|names| names.contains(&normal(table))),
-            _ => false,
+        let scope = self.scopes.last().map_or(&[][..], Vec::as_slice);
+        let mut tables: BTreeSet<Table> = match path.as_slice() {
+            [] => scope.iter().map(|(_, table)| *table).collect(),
+            [alias] => {
+                let alias = normal(alias);
+                let named = self.scopes.iter().flatten().filter(|(name, _)| *name == alias);
+                named.map(|(_, table)| *table).collect()
+            }
+            _ => return None,
         };
-        if !reachable {
+        if matches!(source, Source::Attribute(_)) {
+            tables.retain(|table| table.attributes().is_some());
+        }
+        if tables.is_empty() {
             return None;
         }
         let name = format!("{}['{key}']", normal(&map));
-        self.extra.insert(name.clone(), source);
+        for table in tables {
+            self.extra.insert((table, name.clone()), source.clone());
+        }
         let column = quoted(&map, name);
         Some(match path.pop() {
             None => Expr::Identifier(column),
@@ -347,27 +308,29 @@ impl Walk<'_> {
 
     fn compound(&mut self, parts: &[Ident]) -> Option<Expr> {
         let (first, rest) = parts.split_first()?;
-        let of_table = self.mentions.relations.contains(&normal(first));
+        let of_table = self.mentions.relations.get(&normal(first)).cloned();
         let dotted =
             |parts: &[Ident]| parts.iter().map(|part| part.value.as_str()).collect::<Vec<_>>().join(".");
-        if of_table {
+        if let Some(tables) = of_table {
             let column = match rest {
-                [ident] => self.label(ident)?,
+                [ident] => self.label(&tables, ident)?,
                 _ => {
                     let name = dotted(rest);
-                    self.resolve(&name).then(|| quoted(&rest[0], name))?
+                    self.resolve(&tables, &name).then(|| quoted(&rest[0], name))?
                 }
             };
             return Some(Expr::CompoundIdentifier(vec![first.clone(), column]));
         }
         let name = dotted(parts);
-        self.resolve(&name).then(|| Expr::Identifier(quoted(first, name)))
+        self.resolve(&self.in_reach(), &name).then(|| Expr::Identifier(quoted(first, name)))
     }
 
     /// `SELECT *` shows the base columns, not those that were added for names elsewhere.
     fn expand_wildcard(select: &mut Select) {
         let [table] = select.from.as_slice() else { return };
-        let Some(logs) = logs_name(&table.relation).filter(|_| table.joins.is_empty()) else { return };
+        let Some((alias, table)) = table_name(&table.relation).filter(|_| table.joins.is_empty()) else {
+            return;
+        };
         let plain = |options: &WildcardAdditionalOptions| {
             options.opt_ilike.is_none()
                 && options.opt_exclude.is_none()
@@ -375,14 +338,17 @@ impl Walk<'_> {
                 && options.opt_replace.is_none()
                 && options.opt_rename.is_none()
         };
-        let base = || base_names().map(|name| SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(name))));
+        let base = || {
+            let names = table.base().iter();
+            names.map(|(name, _)| SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(*name))))
+        };
         let items = std::mem::take(&mut select.projection);
         select.projection = items
             .into_iter()
             .flat_map(|item| match &item {
                 SelectItem::Wildcard(options) if plain(options) => base().collect(),
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), options)
-                    if plain(options) && plain_name(name).as_ref() == Some(&logs) =>
+                    if plain(options) && plain_name(name).as_ref() == Some(&alias) =>
                 {
                     base().collect()
                 }
@@ -396,26 +362,25 @@ fn quoted(at: &Ident, name: String) -> Ident {
     Ident { value: name, quote_style: Some('"'), span: at.span }
 }
 
-/// Name under which the relation is the table `logs`, if it is.
-fn logs_name(relation: &TableFactor) -> Option<String> {
+/// Name under which the relation is a table of ours, if it is.
+fn table_name(relation: &TableFactor) -> Option<(String, Table)> {
     let TableFactor::Table { name, alias, args: None, .. } = relation else { return None };
-    if plain_name(name)? != "logs" {
-        return None;
-    }
-    Some(alias.as_ref().map_or_else(|| "logs".to_owned(), |alias| normal(&alias.name)))
+    let name = plain_name(name)?;
+    let table = Table::from_name(&name)?;
+    Some((alias.as_ref().map_or(name, |alias| normal(&alias.name)), table))
 }
 
-fn logs_of(body: &SetExpr, names: &mut Vec<String>) {
+fn tables_of(body: &SetExpr, names: &mut Vec<(String, Table)>) {
     match body {
         SetExpr::Select(select) => {
             for table in &select.from {
-                names.extend(logs_name(&table.relation));
-                names.extend(table.joins.iter().filter_map(|join| logs_name(&join.relation)));
+                names.extend(table_name(&table.relation));
+                names.extend(table.joins.iter().filter_map(|join| table_name(&join.relation)));
             }
         }
         SetExpr::SetOperation { left, right, .. } => {
-            logs_of(left, names);
-            logs_of(right, names);
+            tables_of(left, names);
+            tables_of(right, names);
         }
         _ => {}
     }
@@ -426,13 +391,13 @@ impl VisitorMut for Walk<'_> {
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let mut names = Vec::new();
-        logs_of(&query.body, &mut names);
+        tables_of(&query.body, &mut names);
         self.scopes.push(names);
         if let Some(with) = &query.with {
             // How many tables each expression stands for, in the order in which they may use each other.
             let mut weights: HashMap<String, usize> = HashMap::new();
             for cte in &with.cte_tables {
-                self.mentions.relations.insert(normal(&cte.alias.name));
+                self.mentions.relations.entry(normal(&cte.alias.name)).or_default();
                 let mut weight = 0usize;
                 let _ = visit_relations(&cte.query, |name| {
                     let used = plain_name(name).and_then(|name| weights.get(&name).copied()).unwrap_or(1);
@@ -471,17 +436,24 @@ impl VisitorMut for Walk<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let table = table_name(factor).map(|(_, table)| table);
         if let TableFactor::Table { alias: Some(alias), .. }
         | TableFactor::Derived { alias: Some(alias), .. } = factor
         {
-            self.mentions.relations.insert(normal(&alias.name));
+            self.mentions.relations.entry(normal(&alias.name)).or_default().extend(table);
         }
         ControlFlow::Continue(())
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let new = match expr {
-            Expr::Identifier(ident) => self.label(ident).map(Expr::Identifier),
+            // What the query itself calls a minute is meant, as in `date_trunc(…) AS minute … GROUP BY minute`.
+            Expr::Identifier(ident)
+                if normal(ident) == "minute" && self.mentions.aliases.contains("minute") =>
+            {
+                None
+            }
+            Expr::Identifier(ident) => self.label(&self.in_reach(), ident).map(Expr::Identifier),
             Expr::CompoundIdentifier(parts) => {
                 let parts = parts.clone();
                 self.compound(&parts)

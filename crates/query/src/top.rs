@@ -1,4 +1,5 @@
-//! `ORDER BY timestamp LIMIT n`: the scan is asked for the newest or oldest n rows only.
+//! Scans that are asked for less: of `ORDER BY timestamp LIMIT n` the newest or oldest n rows, of
+//! `SELECT DISTINCT` over labels of metrics the series without their samples.
 
 use std::sync::Arc;
 
@@ -11,14 +12,19 @@ use datafusion::{
     physical_expr::expressions::Column,
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
-        ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions,
-        coalesce_partitions::CoalescePartitionsExec, projection::ProjectionExec,
-        repartition::RepartitionExec, sorts::sort::SortExec,
+        ExecutionPlan, aggregates::AggregateExec, coalesce_partitions::CoalescePartitionsExec,
+        projection::ProjectionExec, repartition::RepartitionExec, sorts::sort::SortExec,
     },
 };
-use trine_schema::{Direction, logs::column};
+use trine_schema::Direction;
 
-use crate::{columns::Source, scan::LogsExec};
+use crate::{
+    chain::{replaced, scan_of, with_scan},
+    columns::Source,
+    scan::ScanExec,
+    selection::Selection,
+    tables::{TIMESTAMP, Table},
+};
 
 /// Hands the limit of a sort by `timestamp` alone to the scan below it. The sort stays: it costs
 /// little over n rows and keeps the answer right whatever lies between.
@@ -59,11 +65,16 @@ fn with_top(
     direction: Direction,
     count: usize,
 ) -> Option<Arc<dyn ExecutionPlan>> {
-    if let Some(logs) = plan.downcast_ref::<LogsExec>() {
-        let by_time = logs.columns.sources.get(key)? == &Source::Stored(column::TIMESTAMP);
-        let free = logs.selection.limit.is_none() && logs.selection.top.is_none() && logs.context.pushdown;
-        return (by_time && free)
-            .then(|| Arc::new(logs.with_top(direction, count)) as Arc<dyn ExecutionPlan>);
+    if let Some(scan) = plan.downcast_ref::<ScanExec>() {
+        let by_time = scan.columns.sources.get(key)? == &Source::Stored(TIMESTAMP);
+        let able = match scan.columns.table {
+            Table::Logs => true,
+            Table::Spans => direction == Direction::Backward,
+            Table::Metrics => false,
+        };
+        let free = scan.selection.limit.is_none() && scan.selection.top.is_none() && scan.context.pushdown;
+        return (by_time && able && free)
+            .then(|| Arc::new(scan.with_top(direction, count)) as Arc<dyn ExecutionPlan>);
     }
     let key = match plan.downcast_ref::<ProjectionExec>() {
         Some(projection) => projection.expr().get(key)?.expr.downcast_ref::<Column>()?.index(),
@@ -77,6 +88,36 @@ fn with_top(
     replaced(plan.clone(), input).ok()
 }
 
-fn replaced(plan: Arc<dyn ExecutionPlan>, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    plan.replace_children(vec![input], ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+/// Groups by labels alone, without any aggregate, need a row of each series and not of each sample.
+#[derive(Debug)]
+pub(crate) struct SeriesOnly;
+
+impl PhysicalOptimizerRule for SeriesOnly {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_down(|plan| {
+            let groups = plan.downcast_ref::<AggregateExec>().filter(|groups| groups.aggr_expr().is_empty());
+            let Some(input) = groups.map(|groups| groups.input().clone()) else {
+                return Ok(Transformed::no(plan));
+            };
+            let scan = scan_of(&input).filter(|scan| {
+                scan.columns.table == Table::Metrics
+                    && scan.context.pushdown
+                    && !scan.selection.distinct
+                    && scan.columns.sources.iter().all(Source::is_of_stream)
+            });
+            let Some(scan) = scan else { return Ok(Transformed::no(plan)) };
+            let selection = Selection { distinct: true, ..scan.selection.clone() };
+            let input = with_scan(&input, &Arc::new(scan.with_selection(selection)))?;
+            Ok(Transformed::yes(replaced(plan, input)?))
+        })
+        .data()
+    }
+
+    fn name(&self) -> &'static str {
+        "SeriesOnly"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
 }

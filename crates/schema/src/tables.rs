@@ -354,6 +354,12 @@ pub trait Tables: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Names of resource labels and of attributes seen in the tenant's spans, each sorted; bounded to the most
+    /// frequent ones.
+    fn span_names(&self, _tenant: &TenantId) -> Result<(Vec<String>, Vec<String>), ScanError> {
+        Ok((Vec::new(), Vec::new()))
+    }
+
     /// Series that match and have samples in the range, sorted by labels. Their samples are read when
     /// [`MetricSeries::data`] is asked for them. May block the thread. Tables of logs alone have none.
     fn select_series(&self, _scan: &MetricScan) -> Result<Vec<MetricSeries>, ScanError> {

@@ -1,7 +1,7 @@
 //! `Tables` in memory: every condition is applied row by row, as its documentation says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{
         Arc,
@@ -12,15 +12,16 @@ use std::{
 use arrow::{
     array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
     compute::{concat_batches, take_record_batch},
-    datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type},
+    datatypes::{Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use async_trait::async_trait;
 use futures::{Stream as FuturesStream, StreamExt, stream};
 use trine_model::{Severity, TenantId};
 use trine_query::{SqlAnswer, SqlEngine, SqlError, SqlLimits, SqlRequest};
 use trine_schema::{
-    Direction, LogBatch, LogCount, LogCountRow, LogFilter, LogScan, RecordBatchStream, ScanError, Stream,
-    StreamRegistry, Tables, TailLag, columns::attributes_of, label_name_eq, logs::column,
+    Direction, LoadSamples, LogBatch, LogCount, LogCountRow, LogFilter, LogScan, MetricScan, MetricSeries,
+    RecordBatchStream, Samples, ScanError, SpanBatch, SpanScan, Stream, StreamRegistry, Tables, TailLag,
+    columns::attributes_of, label_name_eq, logs::column, spans,
 };
 
 /// Rows a scan hands out at once: few, so that queries see many batches.
@@ -30,10 +31,18 @@ const BATCH_ROWS: usize = 7;
 pub struct MemoryTables {
     pub registry: StreamRegistry,
     pub batches: Vec<LogBatch>,
+    pub spans: Vec<SpanBatch>,
+    pub series: Vec<(Arc<Stream>, Arc<Samples>)>,
     /// How often counts were answered.
     pub counted: AtomicU64,
-    /// Rows handed out.
+    /// Rows of logs handed out.
     pub served: AtomicU64,
+    /// How often logs were read.
+    pub scans: AtomicU64,
+    /// Rows of spans handed out.
+    pub served_spans: Arc<AtomicU64>,
+    /// Series whose samples were read.
+    pub loaded: Arc<AtomicU64>,
     /// Refuses ranges that do not begin and end at whole minutes, as roll-ups by minute would.
     pub whole_minutes_only: AtomicBool,
     /// Answers no count at all.
@@ -54,13 +63,40 @@ impl MemoryTables {
                 LogFilter::Line(line) => {
                     line.matches(batch.column(column::BODY).as_string::<i32>().value(row))
                 }
-                LogFilter::TraceIds(ids) => ids.iter().any(|id| fixed(column::TRACE_ID) == Some(id.0.to_vec())),
+                LogFilter::TraceIds(ids) => {
+                    assert!(ids.is_sorted(), "trace ids come sorted");
+                    fixed(column::TRACE_ID)
+                        .is_some_and(|id| ids.binary_search_by(|any| any.0[..].cmp(&id[..])).is_ok())
+                }
                 LogFilter::SpanId(id) => fixed(column::SPAN_ID) == Some(id.0.to_vec()),
                 LogFilter::Severity(range) => range.contains(&severity(batch, row)),
                 LogFilter::Attribute { key, value } => {
                     attributes_of(batch.column(column::ATTRIBUTES).as_map(), row)
                         .any(|(have, is)| (have == key || label_name_eq(have, key)) && is == value)
                 }
+            })
+    }
+
+    fn span_matches(&self, scan: &SpanScan, batch: &RecordBatch, row: usize) -> bool {
+        let time =
+            batch.column(spans::column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().value(row);
+        let duration = batch.column(spans::column::DURATION).as_primitive::<Int64Type>().value(row);
+        let status = batch.column(spans::column::STATUS_CODE).as_primitive::<UInt8Type>().value(row);
+        let operation = batch.column(spans::column::OPERATION).as_string::<i32>().value(row);
+        let trace = batch.column(spans::column::TRACE_ID).as_fixed_size_binary().value(row);
+        let map = batch.column(spans::column::ATTRIBUTES).as_map();
+        let stream = self.stream(batch, row);
+        (scan.start..=scan.last).contains(&time)
+            && scan.duration.contains(&duration)
+            && scan.status_code.is_none_or(|code| code == status)
+            && scan.operation.as_ref().is_none_or(|name| name == operation)
+            && scan.traces.as_ref().is_none_or(|ids| {
+                assert!(ids.is_sorted(), "trace ids come sorted");
+                ids.binary_search_by(|id| id.0[..].cmp(trace)).is_ok()
+            })
+            && scan.streams.iter().all(|matcher| matcher.matches(&stream))
+            && scan.attributes.iter().all(|(key, value)| {
+                attributes_of(map, row).find(|(have, _)| have == key).is_some_and(|(_, is)| is == value)
             })
     }
 
@@ -84,6 +120,27 @@ impl MemoryTables {
     }
 }
 
+/// Samples, counted when they are read.
+struct Loaded(Arc<Samples>, Arc<AtomicU64>);
+
+impl LoadSamples for Loaded {
+    fn load(&self, samples: &mut Samples) -> Result<(), ScanError> {
+        self.1.fetch_add(1, Relaxed);
+        samples.clone_from(&self.0);
+        Ok(())
+    }
+}
+
+/// The projected columns in small batches.
+fn slices(rows: &RecordBatch, projection: &[usize]) -> Vec<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    let columns = projection.iter().map(|index| rows.column(*index).clone()).collect();
+    let schema = Arc::new(rows.schema().project(projection).unwrap());
+    let rows = RecordBatch::try_new_with_options(schema, columns, &options).unwrap();
+    let slice = |start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start));
+    (0..rows.num_rows()).step_by(BATCH_ROWS).map(slice).collect()
+}
+
 fn severity(batch: &RecordBatch, row: usize) -> u8 {
     batch.column(column::SEVERITY_NUMBER).as_primitive::<UInt8Type>().value(row)
 }
@@ -95,6 +152,7 @@ impl Tables for MemoryTables {
     }
 
     fn scan_logs(&self, scan: LogScan) -> RecordBatchStream {
+        self.scans.fetch_add(1, Relaxed);
         let mut rows = self.select(&scan);
         if let Some((direction, count)) = scan.top {
             let times = rows.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
@@ -107,15 +165,63 @@ impl Tables for MemoryTables {
             rows = take_record_batch(&rows, &UInt32Array::from(order)).unwrap();
         }
         self.served.fetch_add(rows.num_rows() as u64, Relaxed);
-        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let columns = scan.projection.iter().map(|index| rows.column(*index).clone()).collect();
-        let schema = Arc::new(rows.schema().project(&scan.projection).unwrap());
-        let rows = RecordBatch::try_new_with_options(schema, columns, &options).unwrap();
-        let slices: Vec<_> = (0..rows.num_rows())
-            .step_by(BATCH_ROWS)
-            .map(|start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start)))
+        stream::iter(slices(&rows, &scan.projection))
+            .map(move |batch| scan.check_deadline().map(|()| batch))
+            .boxed()
+    }
+
+    fn scan_spans(&self, scan: SpanScan) -> RecordBatchStream {
+        let parts: Vec<RecordBatch> = self
+            .spans
+            .iter()
+            .filter(|batch| batch.tenant == scan.tenant)
+            .map(|batch| {
+                let rows = 0..batch.records.num_rows();
+                let rows = rows.filter(|row| self.span_matches(&scan, &batch.records, *row));
+                let rows = UInt32Array::from_iter_values(rows.map(|row| row as u32));
+                take_record_batch(&batch.records, &rows).unwrap()
+            })
             .collect();
-        stream::iter(slices).map(move |batch| scan.check_deadline().map(|()| batch)).boxed()
+        let mut rows = concat_batches(&spans::schema(), &parts).unwrap();
+        if let Some(newest) = scan.newest {
+            let times = rows.column(1).as_primitive::<TimestampNanosecondType>();
+            let mut order: Vec<u32> = (0..rows.num_rows() as u32).collect();
+            order.sort_by_key(|row| std::cmp::Reverse(times.value(*row as usize)));
+            order.truncate(newest);
+            rows = take_record_batch(&rows, &UInt32Array::from(order)).unwrap();
+        }
+        let served = self.served_spans.clone();
+        let batches = slices(&rows, &scan.projection).into_iter();
+        stream::iter(batches.map(move |batch| {
+            served.fetch_add(batch.num_rows() as u64, Relaxed);
+            Ok(batch)
+        }))
+        .boxed()
+    }
+
+    fn span_names(&self, tenant: &TenantId) -> Result<(Vec<String>, Vec<String>), ScanError> {
+        let (mut labels, mut names) = (BTreeSet::new(), BTreeSet::new());
+        for batch in self.spans.iter().filter(|batch| batch.tenant == *tenant) {
+            let map = batch.records.column(spans::column::ATTRIBUTES).as_map();
+            for row in 0..map.len() {
+                names.extend(attributes_of(map, row).map(|(key, _)| key.to_owned()));
+                labels.extend(self.stream(&batch.records, row).labels.iter().map(|(key, _)| key.to_owned()));
+            }
+        }
+        Ok((labels.into_iter().collect(), names.into_iter().collect()))
+    }
+
+    fn select_series(&self, scan: &MetricScan) -> Result<Vec<MetricSeries>, ScanError> {
+        let inside = |at: &i64| (scan.start_ms..=scan.end_ms).contains(at);
+        let found = self.series.iter().filter(|(stream, samples)| {
+            let mut times = samples.timestamps.iter().chain(&samples.histogram_timestamps);
+            stream.tenant == scan.tenant && scan.matches(&stream.labels) && times.any(inside)
+        });
+        let series = found.map(|(stream, samples)| {
+            let data = Arc::new(Loaded(samples.clone(), self.loaded.clone()));
+            MetricSeries { stream: stream.clone(), data }
+        });
+        Ok(series.collect())
     }
 
     async fn count_logs(&self, count: LogCount) -> Result<Option<Vec<LogCountRow>>, ScanError> {
@@ -157,7 +263,7 @@ impl Tables for MemoryTables {
     }
 
     fn attribute_names(&self, tenant: &TenantId) -> Vec<String> {
-        let mut names = std::collections::BTreeSet::new();
+        let mut names = BTreeSet::new();
         for batch in self.batches.iter().filter(|batch| batch.tenant == *tenant) {
             let map = batch.records.column(column::ATTRIBUTES).as_map();
             (0..map.len())

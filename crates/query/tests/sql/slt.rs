@@ -8,7 +8,7 @@ use trine_model::TenantId;
 use trine_query::{SqlEngine, SqlError, SqlRequest, output::text_rows};
 
 use crate::memory::{MemoryTables, limits, run};
-use crate::outputs::sample;
+use crate::signals::signals;
 
 fn render(result: &Result<Vec<RecordBatch>, SqlError>, sorted: bool) -> String {
     let batches = match result {
@@ -35,7 +35,7 @@ fn render(result: &Result<Vec<RecordBatch>, SqlError>, sorted: bool) -> String {
 fn check(file: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt").join(file);
     let text = std::fs::read_to_string(&path).unwrap();
-    let tables: Arc<MemoryTables> = Arc::new(sample());
+    let tables: Arc<MemoryTables> = Arc::new(signals());
     let engine = Arc::new(SqlEngine::new(tables.clone(), limits()));
     let plain = Arc::new(SqlEngine::new(tables, limits()).without_pushdown());
     let (mut output, mut wrong, mut queries) = (String::new(), Vec::new(), 0);
@@ -87,6 +87,21 @@ fn conditions_and_what_is_pushed() {
 #[test]
 fn counts_and_groups() {
     check("counts.slt");
+}
+
+#[test]
+fn spans_and_what_is_pushed() {
+    check("spans.slt");
+}
+
+#[test]
+fn joins_read_by_what_they_know() {
+    check("joins.slt");
+}
+
+#[test]
+fn metrics_and_what_is_read() {
+    check("metrics.slt");
 }
 
 #[test]
