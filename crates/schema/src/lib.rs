@@ -22,7 +22,7 @@ pub use signal::{AnyBatch, Signal};
 pub use spans::{Span, SpanBatch, SpanBatchBuilder, SpanScan, TraceService, TraceSummary};
 pub use stream::{
     Labels, LabelsError, RawKey, SpellingPlace, Stream, StreamId, StreamRef, StreamRegistry, label_name,
-    label_name_eq,
+    label_name_eq, metric_hash,
 };
 pub use tables::{
     Direction, LabelMatch, LabelMatcher, LineFilter, LogCount, LogCountRow, LogFilter, LogScan, Needle,

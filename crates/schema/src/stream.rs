@@ -6,7 +6,9 @@ use std::{fmt, sync::Arc};
 use hashbrown::{HashMap, HashTable};
 use parking_lot::RwLock;
 use trine_model::TenantId;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::metrics::METRIC_NAME;
 
 /// 128-bit hash of tenant and canonical labels; the same on every node and after every restart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -211,6 +213,8 @@ pub struct StreamRegistry {
 struct Inner {
     by_id: HashMap<u128, StreamRef>,
     streams: Vec<Arc<Stream>>,
+    /// [`metric_hash`] of each.
+    metrics: Vec<u32>,
 }
 
 /// Streams by how the wire spelled their labels, so that a decoder parses the labels of a known stream no
@@ -285,6 +289,8 @@ impl StreamRegistry {
             return Err(LabelsError::TooManyStreams(MAX_STREAMS));
         }
         let stream_ref = inner.streams.len() as StreamRef;
+        let metric = labels.iter().find(|(name, _)| *name == METRIC_NAME);
+        inner.metrics.push(metric_hash(metric.map_or("", |(_, metric)| metric)));
         inner.streams.push(Arc::new(Stream { id: StreamId(id), tenant: tenant.clone(), labels }));
         inner.by_id.insert(id, stream_ref);
         Ok(stream_ref)
@@ -335,6 +341,12 @@ impl StreamRegistry {
         self.inner.read().streams[stream_ref as usize].clone()
     }
 
+    /// Hands out [`metric_hash`] of all streams by their references: a question about one metric passes by
+    /// most streams without looking at their labels. No stream can be registered meanwhile.
+    pub fn with_metric_hashes<R>(&self, read: impl FnOnce(&[u32]) -> R) -> R {
+        read(&self.inner.read().metrics)
+    }
+
     /// Number of streams.
     pub fn len(&self) -> usize {
         self.inner.read().streams.len()
@@ -344,6 +356,11 @@ impl StreamRegistry {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A short hash of a metric's name; of streams that are no series that of the empty text.
+pub fn metric_hash(metric: &str) -> u32 {
+    xxh3_64(metric.as_bytes()) as u32
 }
 
 fn stream_id(tenant: &TenantId, labels: &Labels) -> u128 {

@@ -7,7 +7,7 @@
 use std::{
     ops::{Range, RangeInclusive},
     sync::{
-        Arc, OnceLock,
+        OnceLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
@@ -102,7 +102,7 @@ pub(super) struct Totals {
 pub(super) struct Block {
     pub place: BlockPlace,
     /// Its directory, once somebody read it.
-    pub outline: OnceLock<Arc<Outline>>,
+    pub outline: OnceLock<Outline>,
 }
 
 /// Series of one tenant and metric.
@@ -606,4 +606,111 @@ fn read_frames(reader: &mut Reader<'_>, series: u32) -> Result<Vec<FramePlace>, 
         frames.push(place);
     }
     Ok(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use trine_schema::{LabelMatch, LabelMatcher, MetricScan};
+
+    use super::{
+        super::labels::{Order, rank},
+        *,
+    };
+
+    fn series() -> Vec<(TenantId, Labels)> {
+        let tenant = |name: &str| TenantId::new(name).unwrap();
+        let mut series = Vec::new();
+        for number in 0..300 {
+            let instance = format!("host-{number}");
+            let pairs = [("__name__", "up"), ("instance", instance.as_str())];
+            series.push((tenant(["a", "b"][number % 2]), Labels::from_pairs(&pairs)));
+        }
+        for le in ["+Inf", "10", "2.5"] {
+            series.push((tenant("b"), Labels::from_pairs(&[("__name__", "size_bucket"), ("le", le)])));
+        }
+        series.push((tenant("b"), Labels::from_pairs(&[("__name__", "size_bucket"), ("Zone", "x")])));
+        series
+    }
+
+    fn encoded(series: &[(TenantId, Labels)]) -> Vec<u8> {
+        let ranking = rank(series.iter().map(|(tenant, labels)| (tenant, labels.iter())), Order::File);
+        let tenants = vec![TenantId::new("a").unwrap(), TenantId::new("b").unwrap()];
+        let totals = Totals { rows: 7, raw_bytes: 112, min: -5, max: 90, tenants };
+        let place = |offset, series: Vec<u32>| BlockPlace {
+            offset,
+            length: 50,
+            head: 9,
+            times: -5..=90,
+            samples: 5,
+            runs: 2,
+            series: BlockPlace::numbered(series.into_iter()),
+        };
+        let blocks = [place(4, vec![0, 1, 2, 7, 8]), place(60, vec![303])];
+        let frame = FramePlace {
+            kind: FrameKind::Exemplars,
+            offset: 120,
+            length: 10,
+            raw: 20,
+            rows: 2,
+            series: 3..=300,
+            times: 0..=1,
+        };
+        let written = Written { totals: &totals, ranking: &ranking, blocks: &blocks, frames: &[frame] };
+        written.encode().unwrap()
+    }
+
+    #[test]
+    fn an_index_comes_back_and_bounds_are_in_the_order_of_numbers() {
+        let series = series();
+        let index = MetricIndex::decode(&encoded(&series)).unwrap();
+        assert_eq!(index.series() as usize, series.len());
+        let mut back: Vec<_> = (0..index.series())
+            .map(|number| (index.tenant_of(number).clone(), index.labels_of(number).unwrap()))
+            .collect();
+        let of_buckets = |(_, labels): &(TenantId, Labels)| labels.get("le").map(str::to_owned);
+        let bounds: Vec<String> = back.iter().filter_map(of_buckets).collect();
+        assert_eq!(bounds, ["2.5", "10", "+Inf"]);
+        let mut want = series;
+        back.sort();
+        want.sort();
+        assert_eq!(back, want);
+        let block = &index.blocks[0].place;
+        assert_eq!(
+            [0, 2, 3, 7, 8, 9].map(|file| block.local(file)),
+            [Some(0), Some(2), None, Some(3), Some(4), None]
+        );
+        assert_eq!([2, 3, 4, 5].map(|local| block.in_file(local)), [Some(2), Some(7), Some(8), None]);
+    }
+
+    #[test]
+    fn damage_of_an_index_never_panics() {
+        let file = encoded(&series());
+        let plain = zstd::bulk::decompress(&file[8..], 1 << 20).unwrap();
+        let framed = |plain: &[u8]| {
+            let mut file = (plain.len() as u64).to_le_bytes().to_vec();
+            file.extend_from_slice(&zstd::bulk::compress(plain, 1).unwrap());
+            file
+        };
+        let regex = LabelMatch::Regex(regex::Regex::new("^(?:host-1.*|x)$").unwrap());
+        let scan = MetricScan {
+            matchers: vec![LabelMatcher { name: "instance".into(), value: regex }],
+            ..MetricScan::all(TenantId::new("b").unwrap())
+        };
+        for at in 0..plain.len() {
+            assert!(MetricIndex::decode(&framed(&plain[..at])).is_err(), "cut at {at}");
+            for bit in 0..8 {
+                let mut bad = plain.clone();
+                bad[at] ^= 1 << bit;
+                if let Ok(index) = MetricIndex::decode(&framed(&bad)) {
+                    index.select(&scan.tenant, &scan.matchers);
+                    for number in (0..index.series()).take(400) {
+                        _ = (index.labels_of(number), index.identity(number));
+                        index.blocks.iter().for_each(|block| {
+                            _ = (block.place.local(number), block.place.in_file(number));
+                        });
+                    }
+                }
+            }
+        }
+    }
 }

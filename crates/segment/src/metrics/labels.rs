@@ -14,7 +14,7 @@ use trine_schema::metrics::METRIC_NAME;
 const BOUNDS: [&str; 2] = ["le", "quantile"];
 
 /// Whether the values of a label compare as numbers.
-pub(super) fn is_bound(name: &str) -> bool {
+fn is_bound(name: &str) -> bool {
     BOUNDS.contains(&name)
 }
 
@@ -46,19 +46,33 @@ pub(super) struct Ranking {
     pub pairs: Vec<(u32, u32)>,
 }
 
-fn compare_names(a: &str, b: &str) -> Ordering {
-    let class = |name: &str| {
-        if name == METRIC_NAME { 0 } else { 1 + u8::from(is_bound(name)) }
-    };
-    class(a).cmp(&class(b)).then_with(|| a.cmp(b))
+/// How series compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As in a file.
+    File,
+    /// As [`trine_schema::Labels`].
+    Labels,
 }
 
-fn compare_values(name: &str, a: &str, b: &str) -> Ordering {
-    if is_bound(name) {
-        let number = |text: &str| text.parse::<f64>().unwrap_or(f64::NAN);
-        return number(a).total_cmp(&number(b)).then_with(|| a.cmp(b));
+impl Order {
+    fn names(self, a: &str, b: &str) -> Ordering {
+        let class = |name: &str| match self {
+            Self::Labels => 0,
+            Self::File if name == METRIC_NAME => 0,
+            Self::File => 1 + u8::from(is_bound(name)),
+        };
+        class(a).cmp(&class(b)).then_with(|| a.cmp(b))
     }
-    a.cmp(b)
+
+    fn values(self, name: &str, a: &str, b: &str) -> Ordering {
+        if self == Self::Labels || !is_bound(name) {
+            return a.cmp(b);
+        }
+
+        let number = |text: &str| text.parse::<f64>().unwrap_or(f64::NAN);
+        number(a).total_cmp(&number(b)).then_with(|| a.cmp(b))
+    }
 }
 
 /// Distinct texts in the order in which they are met.
@@ -97,7 +111,7 @@ impl<'a> Met<'a> {
 }
 
 /// Puts series, each given once as tenant and labels, into their order.
-pub(super) fn rank<'a, L>(given: impl Iterator<Item = (&'a TenantId, L)>) -> Ranking
+pub(super) fn rank<'a, L>(given: impl Iterator<Item = (&'a TenantId, L)>, order: Order) -> Ranking
 where
     L: Iterator<Item = (&'a str, &'a str)>,
 {
@@ -128,12 +142,12 @@ where
         series.push(RankedSeries { given: number as u32, tenant, pairs: start..pairs.len() as u32 });
     }
     let (tenant_order, tenant_ranks) = tenants.sorted(str::cmp);
-    let (name_order, name_ranks) = names.sorted(compare_names);
+    let (name_order, name_ranks) = names.sorted(|a, b| order.names(a, b));
     let mut value_ranks = Vec::with_capacity(values.len());
     let mut value_orders = Vec::with_capacity(values.len());
     for (name, met) in names.texts.iter().zip(&values) {
-        let (order, ranks) = met.sorted(|a, b| compare_values(name, a, b));
-        value_orders.push(order);
+        let (sorted, ranks) = met.sorted(|a, b| order.values(name, a, b));
+        value_orders.push(sorted);
         value_ranks.push(ranks);
     }
     for (name, value) in &mut pairs {

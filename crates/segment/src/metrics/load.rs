@@ -6,7 +6,7 @@
 //! per column and shared by all series that were scraped together.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     ops::{Range, RangeInclusive},
     sync::{
         Arc,
@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use trine_chunks::{ChunkError, Outline, Stretch};
 use trine_schema::{NativeHistogram, Samples};
@@ -109,6 +110,14 @@ struct Decoded {
     left: AtomicUsize,
 }
 
+/// An entry of a group that was asked for.
+struct Wanted {
+    entry: usize,
+    times: Stretch,
+    /// Those in the range.
+    samples: Range<usize>,
+}
+
 /// Samples of one series within the range.
 struct Run {
     /// Number in the block.
@@ -139,13 +148,30 @@ impl TimesKey {
 #[derive(Default)]
 pub(super) struct HeldTimes {
     /// By source, block, column.
-    columns: HashMap<(u32, u32, u32), Arc<Vec<i64>>>,
+    columns: HashMap<(u32, u32, u32), Times>,
     /// Stretches of columns, one after the other.
-    joined: HashMap<Box<[TimesKey]>, Arc<Vec<i64>>>,
+    joined: HashMap<Box<[TimesKey]>, Times>,
     held: usize,
 }
 
+/// Timestamps, and whether each is later than the one before.
+#[derive(Clone, Default)]
+struct Times {
+    times: Arc<Vec<i64>>,
+    ascend: bool,
+}
+
+impl Times {
+    fn new(times: Vec<i64>) -> Self {
+        Self { ascend: times.windows(2).all(|two| two[0] < two[1]), times: Arc::new(times) }
+    }
+}
+
 impl HeldTimes {
+    fn column(&self, key: &TimesKey) -> Option<&Times> {
+        self.columns.get(&(key.source, key.block, key.column))
+    }
+
     fn room(&mut self, times: usize) {
         self.held += times;
         if self.held > HELD_TIMES {
@@ -219,7 +245,7 @@ impl Selection {
             }
         }
         if let Some(memory) = self.in_memory.get(series).copied().flatten() {
-            self.from_memory(memory, &mut loading).map_err(|error| Failure { source: None, error })?;
+            self.memory_rows(memory, &mut loading).map_err(|error| Failure { source: None, error })?;
         }
         let rows = loading.samples.values.len() + loading.samples.histograms.len();
         self.finish(loading).map_err(|(source, error)| Failure { source: Some(source), error })?;
@@ -232,16 +258,15 @@ impl Selection {
             let inside = place.times.start() <= self.range.end() && place.times.end() >= self.range.start();
             let Some(local) = place.local(part.series).filter(|_| inside) else { continue };
             let outline = source.segment.outline(&source.index, number)?;
-            for group in groups_of(&outline, local) {
+            for group in groups_of(outline, local) {
                 if !outline.groups()[group].overlaps(&self.range) {
                     continue;
                 }
                 let key = (part.source, number as u32, group as u32);
-                let decoded = self.group(key, source, &outline, local)?;
+                let decoded = self.group(key, source, outline, local)?;
                 let from = decoded.runs.partition_point(|run| run.series < local);
                 for run in decoded.runs[from..].iter().take_while(|run| run.series == local) {
-                    self.run(run, &decoded, loading)
-                        .map_err(|what| source.segment.file().corrupt(place.offset, what.into()))?;
+                    self.run(run, &decoded, loading)?;
                 }
                 self.groups.used(key, &decoded);
             }
@@ -276,7 +301,7 @@ impl Selection {
         Ok(rows)
     }
 
-    fn from_memory(&self, memory: u32, loading: &mut Loading<'_>) -> Result<(), SegmentError> {
+    fn memory_rows(&self, memory: u32, loading: &mut Loading<'_>) -> Result<(), SegmentError> {
         let floats = &self.memory.floats;
         let range = floats.series[memory as usize].clone();
         if !range.is_empty() {
@@ -299,7 +324,7 @@ impl Selection {
         Ok(())
     }
 
-    fn run(&self, run: &Run, decoded: &Decoded, loading: &mut Loading<'_>) -> Result<(), &'static str> {
+    fn run(&self, run: &Run, decoded: &Decoded, loading: &mut Loading<'_>) -> Result<(), SegmentError> {
         let layout = &*decoded.layouts[run.layout as usize];
         let (values, len) = (&decoded.values[run.values.clone()], run.times.len());
         if layout.is_empty() && run.columns == 1 {
@@ -311,9 +336,13 @@ impl Selection {
             loading.floats(run.times, values, starts.iter().map(|start| *start as i64));
             return Ok(());
         }
-        let (histograms, starts) =
-            histogram::read(layout, len, values).ok_or("the layout of a histogram does not fit it")?;
-        let times = self.held_times(&[run.times]).ok_or("a series has no timestamps")?;
+        let Some((histograms, starts)) = histogram::read(layout, len, values) else {
+            let source = &self.sources[run.times.source as usize];
+            let at = source.index.blocks[run.times.block as usize].place.offset;
+            let what = "the layout of a histogram does not fit it".into();
+            return Err(source.segment.file().corrupt(at, what));
+        };
+        let times = self.times(&[run.times]).map_err(|(_, error)| error)?.times;
         for (row, histogram) in histograms.into_iter().enumerate() {
             loading.histogram(times[row], starts.get(row).copied().unwrap_or(0), histogram);
         }
@@ -321,17 +350,15 @@ impl Selection {
     }
 
     /// The timestamps of stretches, one after the other; `None` when one is not held any more.
-    fn held_times(&self, keys: &[TimesKey]) -> Option<Arc<Vec<i64>>> {
+    fn held_times(&self, keys: &[TimesKey]) -> Option<Times> {
         let mut times = self.times.lock();
-        let column = |times: &HeldTimes, key: &TimesKey| {
-            times.columns.get(&(key.source, key.block, key.column)).cloned()
-        };
+
         if let [key] = keys
             && key.source != MEMORY
         {
-            let whole = column(&times, key)?;
-            if key.from == 0 && key.to as usize == whole.len() {
-                return Some(whole);
+            let whole = times.column(key)?;
+            if key.from == 0 && key.to as usize == whole.times.len() {
+                return Some(whole.clone());
             }
         }
         if let Some(known) = times.joined.get(keys) {
@@ -344,17 +371,17 @@ impl Selection {
                     &self.memory.floats.times[self.memory.floats.series[key.column as usize].clone()],
                 );
             } else {
-                all.extend_from_slice(column(&times, key)?.get(key.from as usize..key.to as usize)?);
+                all.extend_from_slice(times.column(key)?.times.get(key.from as usize..key.to as usize)?);
             }
         }
-        let all = Arc::new(all);
         times.room(all.len());
+        let all = Times::new(all);
         times.joined.insert(keys.into(), all.clone());
         Some(all)
     }
 
     /// The timestamps of stretches, decoded anew where they are not held any more.
-    fn times(&self, keys: &[TimesKey]) -> Result<Arc<Vec<i64>>, (u32, SegmentError)> {
+    fn times(&self, keys: &[TimesKey]) -> Result<Times, (u32, SegmentError)> {
         if let Some(times) = self.held_times(keys) {
             return Ok(times);
         }
@@ -369,15 +396,15 @@ impl Selection {
             let source = &self.sources[key.source as usize];
             let read = || {
                 let outline = source.segment.outline(&source.index, key.block as usize)?;
-                let columns = self.columns((key.source, key.block), source, &outline, &[key.column])?;
-                let times = columns[0].get(key.from as usize..key.to as usize);
+                let columns = self.columns((key.source, key.block), source, outline, &[key.column])?;
+                let times = columns[0].times.get(key.from as usize..key.to as usize);
                 let at = source.index.blocks[key.block as usize].place.offset;
                 let short = || source.segment.file().corrupt(at, "a series has too few timestamps".into());
                 times.map(<[i64]>::to_vec).ok_or_else(short)
             };
             all.extend(read().map_err(|error| (key.source, error))?);
         }
-        Ok(Arc::new(all))
+        Ok(Times::new(all))
     }
 
     /// Puts what was gathered into order.
@@ -385,13 +412,16 @@ impl Selection {
         let Loading { samples, keys, both } = loading;
         let mixed = !samples.values.is_empty() && !samples.histograms.is_empty();
         let (mut float_parts, mut histogram_parts) = if mixed { spread(&both) } else { Default::default() };
-        samples.timestamps = if keys.is_empty() { Arc::default() } else { self.times(&keys)? };
+        let times = if keys.is_empty() { Times::new(Vec::new()) } else { self.times(&keys)? };
+        samples.timestamps = times.times;
         if samples.start_timestamps.iter().all(|start| *start == 0) {
             samples.start_timestamps.clear();
         } else {
             samples.start_timestamps.resize(samples.values.len(), 0);
         }
-        if let Some(kept) = in_order(&samples.timestamps) {
+        if !times.ascend
+            && let Some(kept) = in_order(&samples.timestamps)
+        {
             let mut times = samples.timestamps.to_vec();
             keep(&mut times, &kept);
             keep(&mut samples.values, &kept);
@@ -444,64 +474,77 @@ impl Selection {
         let damage = |error| source.segment.damage(place.offset, error);
         let bytes = source.segment.read(place.offset, outline.group_bytes(group as usize))?;
         let mut open = outline.group(group as usize, &bytes).map_err(damage)?;
-        let mut wanted: Vec<(usize, Stretch)> = Vec::new();
+        let mut wanted: Vec<Wanted> = Vec::new();
+        // Series ascend in the group as in what was asked for.
+        let first = (open.entries() > 0).then(|| place.in_file(open.series(0))).flatten().unwrap_or(0);
+        let mut asked = source.series.partition_point(|series| *series < first);
         let (mut series, mut left) = (None, 0);
         for entry in 0..open.entries() {
             let local = open.series(entry);
-            let asked = match alone {
-                Some(alone) => local == alone,
-                None => place.in_file(local).is_some_and(|file| source.series.binary_search(&file).is_ok()),
-            };
-            if asked {
-                wanted.push((entry, open.times(entry)));
+            let is_asked = alone.map_or_else(
+                || {
+                    let file = place.in_file(local)?;
+                    while source.series.get(asked).is_some_and(|series| *series < file) {
+                        asked += 1;
+                    }
+                    (source.series.get(asked) == Some(&file)).then_some(())
+                },
+                |alone| (local == alone).then_some(()),
+            );
+            if is_asked.is_some() {
+                wanted.push(Wanted { entry, times: open.times(entry), samples: 0..0 });
                 left += usize::from(series != Some(local));
                 series = Some(local);
             }
         }
-        let mut columns: Vec<u32> = wanted.iter().map(|(_, times)| times.column).collect();
+        let mut columns: Vec<u32> = wanted.iter().map(|wanted| wanted.times.column).collect();
         columns.sort_unstable();
         columns.dedup();
         let times = self.columns((number, block), source, outline, &columns)?;
-        let mut decoded =
-            Decoded { runs: Vec::new(), values: Vec::new(), layouts: Vec::new(), left: left.into() };
-        for (entry, stretch) in wanted {
+        let mut values = 0;
+        for Wanted { entry, times: stretch, samples } in &mut wanted {
             let column = columns.binary_search(&stretch.column).unwrap_or_default();
             let start = stretch.start as usize;
-            let Some(times) = times[column].get(start..start + stretch.len as usize) else {
+            let Some(times) = times[column].times.get(start..start + stretch.len as usize) else {
                 return Err(damage(ChunkError::Corrupt("a series has more samples than timestamps")));
             };
             let from = times.partition_point(|time| time < self.range.start());
-            let to = times.partition_point(|time| time <= self.range.end()).max(from);
-            let width = open.columns(entry);
+            *samples = from..times.partition_point(|time| time <= self.range.end()).max(from);
+            values += samples.len() * open.columns(*entry);
+        }
+        if values > MAX_VALUES {
+            return Err(damage(ChunkError::Corrupt("a group is larger than a writer makes one")));
+        }
+        let mut decoded = Decoded {
+            runs: Vec::with_capacity(wanted.len()),
+            values: Vec::with_capacity(values),
+            layouts: Vec::new(),
+            left: left.into(),
+        };
+        for Wanted { entry, times, samples } in wanted.into_iter().filter(|wanted| !wanted.samples.is_empty())
+        {
             let first = decoded.values.len();
-            if from == to || first + (to - from) * width > MAX_VALUES {
-                if from < to {
-                    return Err(damage(ChunkError::Corrupt("a group is larger than a writer makes one")));
-                }
-                continue;
-            }
-            open.values(entry, from..to, &mut decoded.values).map_err(damage)?;
             let layout = open.layout(entry);
             let known = decoded.layouts.iter().rposition(|known| **known == *layout);
             let layout = known.unwrap_or_else(|| {
                 decoded.layouts.push(layout.into());
                 decoded.layouts.len() - 1
             });
+            open.values(entry, samples.clone(), &mut decoded.values).map_err(damage)?;
             decoded.runs.push(Run {
                 series: open.series(entry),
                 times: TimesKey {
                     source: number,
                     block,
-                    column: stretch.column,
-                    from: stretch.start + from as u32,
-                    to: stretch.start + to as u32,
+                    column: times.column,
+                    from: times.start + samples.start as u32,
+                    to: times.start + samples.end as u32,
                 },
                 layout: layout as u32,
-                columns: width as u32,
+                columns: open.columns(entry) as u32,
                 values: first..decoded.values.len(),
             });
         }
-        decoded.values.shrink_to_fit();
         Ok(decoded)
     }
 
@@ -512,10 +555,10 @@ impl Selection {
         source: &Source,
         outline: &Outline,
         columns: &[u32],
-    ) -> Result<Vec<Arc<Vec<i64>>>, SegmentError> {
+    ) -> Result<Vec<Times>, SegmentError> {
         let place = &source.index.blocks[block as usize].place;
         let damage = |error| source.segment.damage(place.offset, error);
-        let mut found: Vec<Option<Arc<Vec<i64>>>> = {
+        let mut found: Vec<Option<Times>> = {
             let held = self.times.lock();
             columns.iter().map(|column| held.columns.get(&(number, block, *column)).cloned()).collect()
         };
@@ -536,7 +579,7 @@ impl Selection {
             let mut held = self.times.lock();
             held.room(read.iter().map(Vec::len).sum());
             for (column, times) in missing.iter().zip(read) {
-                let times = Arc::new(times);
+                let times = Times::new(times);
                 held.columns.insert((number, block, *column), times.clone());
                 if let Ok(at) = columns.binary_search(column) {
                     found[at] = Some(times);
@@ -601,7 +644,7 @@ struct Loading<'s> {
     samples: &'s mut Samples,
     /// Where the timestamps of the floats are.
     keys: Vec<TimesKey>,
-    /// Per block and source the floats and histograms up to its end.
+    /// Per block and source the floats and histograms up to its end, from the first with histograms on.
     both: Vec<(usize, usize)>,
 }
 
@@ -632,7 +675,9 @@ impl Loading<'_> {
     }
 
     fn end_of_part(&mut self) {
-        self.both.push((self.samples.values.len(), self.samples.histograms.len()));
+        if !self.samples.histograms.is_empty() {
+            self.both.push((self.samples.values.len(), self.samples.histograms.len()));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use trine_schema::{Samples, StreamRegistry};
 use super::{
     MetricSegment,
     index::MetricIndex,
-    labels::{Ranking, rank},
+    labels::{Order, Ranking, rank},
     load::{Damage, Selection, Source},
     scan::kept_range,
     side::{ExemplarRow, FrameKind, FramePlace},
@@ -41,7 +41,7 @@ pub fn merge_samples<W: Write + Send>(
     let (ranking, numbers) = union(&sources);
     let writer = SegmentWriter::new(file, options)?;
     if can_copy(&sources, keep_from_ns) {
-        return copy(&sources, ranking, &numbers, writer);
+        return copy(&sources, &ranking, &numbers, writer);
     }
     rewrite(sources, ranking, &numbers, keep_from_ns, writer)
 }
@@ -63,7 +63,7 @@ fn union(sources: &[Source]) -> (Ranking, Vec<Vec<u32>>) {
         numbers.push(source.series.iter().map(number).collect());
     }
     let labels = given.into_iter().map(|(index, series)| (index.tenant_of(series), index.pairs_of(series)));
-    (rank(labels), numbers)
+    (rank(labels, Order::File), numbers)
 }
 
 /// Whether copying blocks gives what reading and writing would.
@@ -85,7 +85,7 @@ fn can_copy(sources: &[Source], keep_from_ns: Option<i64>) -> bool {
 
 fn copy<W: Write + Send>(
     sources: &[Source],
-    ranking: Ranking,
+    ranking: &Ranking,
     numbers: &[Vec<u32>],
     mut writer: SegmentWriter<W>,
 ) -> Result<Option<SegmentMeta>, SegmentError> {
@@ -111,7 +111,7 @@ fn copy<W: Write + Send>(
         }
     }
     metadata(sources, i64::MIN, &mut writer)?;
-    if writer.is_empty() { Ok(None) } else { writer.finish(&ranking).map(Some) }
+    if writer.is_empty() { Ok(None) } else { writer.finish(ranking).map(Some) }
 }
 
 fn rewrite<W: Write + Send>(

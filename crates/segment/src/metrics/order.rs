@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use trine_schema::{NativeHistogram, RowKind, Stream, StreamRegistry, metrics::METRIC_NAME};
 
 use super::{
-    labels::{Ranking, rank},
+    labels::{Order, Ranking, rank},
     rows::{Rows, ms},
     side::{ExemplarRow, MetadataRow},
 };
@@ -77,7 +77,7 @@ impl Floats {
 
     /// Puts in the floats that `series_of` gives a series to, in the order of their arrival, and sorts those
     /// of each series by time.
-    pub(super) fn fill(&mut self, rows: &[Rows<'_>], series_of: impl Fn(&Rows<'_>, usize) -> Option<usize>) {
+    pub(super) fn fill(&mut self, rows: &[&Rows<'_>], series_of: impl Fn(&Rows<'_>, usize) -> Option<usize>) {
         let mut next: Vec<usize> = self.series.iter().map(|range| range.start).collect();
         for rows in rows {
             for row in 0..rows.len() {
@@ -179,6 +179,7 @@ pub fn sort_samples(
     registry: &StreamRegistry,
 ) -> Result<SortedSamples, SegmentError> {
     let rows = batches.iter().map(Rows::of).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<&Rows<'_>> = rows.iter().collect();
     let mut slots = Slots::default();
     let mut metadata = HashMap::new();
     let (mut histograms, mut exemplars) = (Vec::new(), Vec::new());
@@ -208,7 +209,7 @@ pub fn sort_samples(
     }
     let streams: Vec<Arc<Stream>> =
         slots.references.iter().map(|reference| registry.get(*reference)).collect();
-    let ranking = rank(streams.iter().map(|stream| (&stream.tenant, stream.labels.iter())));
+    let ranking = rank(streams.iter().map(|stream| (&stream.tenant, stream.labels.iter())), Order::File);
     let mut ranks = vec![0u32; streams.len()];
     ranking.series.iter().enumerate().for_each(|(rank, series)| ranks[series.given as usize] = rank as u32);
     // From here on by reference: the place of a series in the order.
@@ -219,7 +220,7 @@ pub fn sort_samples(
         .for_each(|slot| *slot = ranks[*slot as usize]);
     let place = |reference: u32| slots.by_reference[reference as usize];
     let counts = ranking.series.iter().map(|series| slots.floats[series.given as usize]);
-    let mut floats = Floats::with_counts(counts, rows.iter().any(Rows::has_starts));
+    let mut floats = Floats::with_counts(counts, rows.iter().any(|rows| rows.has_starts()));
     floats.fill(&rows, |rows, row| {
         (rows.kinds[row] == RowKind::Float as u8).then(|| place(rows.streams[row]) as usize)
     });
@@ -259,7 +260,7 @@ pub(super) fn rearrange<T: Clone>(items: &mut [T], positions: &[u32]) {
 pub(super) fn sort_histograms(
     floats: &mut Floats,
     mut histograms: Vec<HistogramRow>,
-    rows: &[Rows<'_>],
+    rows: &[&Rows<'_>],
     series_of: impl Fn(u32) -> Option<u32>,
 ) -> Vec<HistogramRow> {
     histograms.sort_by_key(|row| (row.series, row.time));

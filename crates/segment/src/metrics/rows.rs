@@ -9,7 +9,7 @@ use trine_schema::metrics::{column, schema};
 use crate::{SegmentError, write::stream_refs};
 
 /// Nanoseconds of a millisecond.
-const MS: i64 = 1_000_000;
+pub(super) const MS: i64 = 1_000_000;
 
 /// Milliseconds since 1970 of a time in nanoseconds.
 pub(super) fn ms(ns: i64) -> i64 {

@@ -16,6 +16,7 @@ use trine_schema::{
 
 use super::{
     MetricSegment,
+    labels::{Order, rank},
     load::{Damage, Failure, Selection, Source},
     memory::MemoryRows,
     rows::{Rows, ms, ns},
@@ -34,6 +35,9 @@ pub struct MetricSnapshot {
 
 /// Called when a segment turns out to be damaged; the store puts it into quarantine.
 pub type OnCorruptMetrics = Arc<dyn Fn(&Arc<MetricSegment>, &SegmentError) + Send + Sync>;
+
+/// Sorted runs of an answer that are merged by comparing labels; with more it is quicker to number them first.
+const FEW_RUNS: usize = 50;
 
 fn check_deadline(scan: &MetricScan) -> Result<(), ScanError> {
     match scan.deadline {
@@ -154,12 +158,14 @@ pub fn select_series(
     }
     check_deadline(scan)?;
     let memory = MemoryRows::gather(snapshot.memtable, registry, scan).map_err(|error| storage(&error))?;
-    let in_memory: Vec<u32> = memory.streams.iter().map(|stream| found.number(*stream)).collect();
+    let with_samples = memory.streams.iter().enumerate().filter(|(place, _)| memory.has_samples(*place));
+    let in_memory: Vec<(usize, u32)> =
+        with_samples.map(|(place, stream)| (place, found.number(*stream))).collect();
     let mut selection = Selection::new(sources, scan.start_ms..=scan.end_ms, Damage::LeavesOut);
     selection.enter(found.streams.len(), &numbers);
     if !in_memory.is_empty() {
         selection.in_memory = vec![None; found.streams.len()];
-        for (place, number) in in_memory.into_iter().enumerate() {
+        for (place, number) in in_memory {
             selection.in_memory[number as usize] = Some(place as u32);
         }
     }
@@ -170,9 +176,20 @@ pub fn select_series(
         let data = Arc::new(SeriesSamples { question: question.clone(), number: number as u32 });
         series.push(MetricSeries { stream: registry.get(*stream), data });
     }
-    // Stable, because segments give their series in this order but for bounds of buckets.
-    series.sort_by(|a, b| a.stream.labels.cmp(&b.stream.labels));
-    Ok(series)
+    Ok(sorted(series))
+}
+
+/// Sorts an answer by labels.
+fn sorted(mut series: Vec<MetricSeries>) -> Vec<MetricSeries> {
+    let falls = series.windows(2).filter(|two| two[0].stream.labels > two[1].stream.labels);
+    // Segments give their series in this order but for bounds of buckets, memory gives them as they came.
+    if falls.take(FEW_RUNS).count() < FEW_RUNS {
+        series.sort_by(|a, b| a.stream.labels.cmp(&b.stream.labels));
+        return series;
+    }
+    let labels = series.iter().map(|series| (&series.stream.tenant, series.stream.labels.iter()));
+    let order = rank(labels, Order::Labels).series;
+    order.iter().map(|ranked| series[ranked.given as usize].clone()).collect()
 }
 
 /// What the series of one answer share.
@@ -217,8 +234,9 @@ pub fn exemplars(
     scan: &MetricScan,
     on_corrupt: &OnCorruptMetrics,
 ) -> Result<Vec<Exemplar>, ScanError> {
+    let MetricSnapshot { memtable, segments } = snapshot;
     let mut found: Vec<Exemplar> = Vec::new();
-    for segment in snapshot.segments.iter().filter(|segment| is_usable(scan, segment)) {
+    for segment in segments.iter().filter(|segment| is_usable(scan, segment)) {
         check_deadline(scan)?;
         let before = found.len();
         if let Err(error) = exemplars_of(segment, registry, scan, &mut found) {
@@ -227,8 +245,8 @@ pub fn exemplars(
         }
     }
     let mut streams: HashMap<StreamRef, Option<Arc<Stream>>> = HashMap::new();
-    for batch in &snapshot.memtable {
-        let rows = Rows::of(batch).map_err(|error| storage(&error))?;
+    for batch in memtable {
+        let rows = Rows::of(&batch).map_err(|error| storage(&error))?;
         for row in (0..rows.len()).filter(|row| rows.kinds[*row] == RowKind::Exemplar as u8) {
             let timestamp = ms(rows.times[row]);
             if !(scan.start_ms..=scan.end_ms).contains(&timestamp) {
@@ -295,9 +313,10 @@ pub fn metric_metadata(
     tenant: &TenantId,
     on_corrupt: &OnCorruptMetrics,
 ) -> Result<Vec<(String, Metadata)>, ScanError> {
+    let MetricSnapshot { memtable, segments } = snapshot;
     let scan = MetricScan::all(tenant.clone());
     let mut found: BTreeMap<String, Metadata> = BTreeMap::new();
-    for segment in snapshot.segments.iter().filter(|segment| is_usable(&scan, segment)) {
+    for segment in segments.iter().filter(|segment| is_usable(&scan, segment)) {
         match segment.metadata() {
             Ok(rows) => {
                 for row in rows.into_iter().filter(|row| row.tenant == *tenant) {
@@ -309,8 +328,8 @@ pub fn metric_metadata(
             Err(error) => note_failure(&scan, on_corrupt, segment, &error)?,
         }
     }
-    for batch in &snapshot.memtable {
-        let rows = Rows::of(batch).map_err(|error| storage(&error))?;
+    for batch in memtable {
+        let rows = Rows::of(&batch).map_err(|error| storage(&error))?;
         for row in (0..rows.len()).filter(|row| rows.kinds[*row] == RowKind::Metadata as u8) {
             let stream = registry.get(rows.streams[row]);
             let metric = stream.labels.iter().find(|(name, _)| *name == METRIC_NAME);

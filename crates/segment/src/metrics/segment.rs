@@ -103,6 +103,18 @@ impl MetricSegment {
         &self.meta
     }
 
+    /// Bytes on disk by part; for measuring.
+    pub fn bytes_by_part(&self) -> Result<Vec<(&'static str, u64)>, SegmentError> {
+        let index = self.index_once()?;
+        let own = self.file.index();
+        Ok(vec![
+            ("blocks", index.blocks.iter().map(|block| block.place.length).sum()),
+            ("frames", index.frames.iter().map(|frame| frame.length).sum()),
+            ("index", own.end - own.start),
+            ("tail", self.meta.file_bytes - self.meta.tail_offset),
+        ])
+    }
+
     /// Whether a question has met damage in it; later ones leave it out.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Relaxed)
@@ -149,16 +161,20 @@ impl MetricSegment {
     }
 
     /// The directory of a block.
-    pub(super) fn outline(&self, index: &MetricIndex, block: usize) -> Result<Arc<Outline>, SegmentError> {
+    pub(super) fn outline<'i>(
+        &self,
+        index: &'i MetricIndex,
+        block: usize,
+    ) -> Result<&'i Outline, SegmentError> {
         let block = &index.blocks[block];
         if let Some(outline) = block.outline.get() {
-            return Ok(outline.clone());
+            return Ok(outline);
         }
         let place = &block.place;
         let bytes = self.read(place.offset, 0..place.head as usize)?;
         let outline = Outline::parse(&bytes, place.length as usize)
             .map_err(|error| self.damage(place.offset, error))?;
-        Ok(block.outline.get_or_init(|| Arc::new(outline)).clone())
+        Ok(block.outline.get_or_init(|| outline))
     }
 
     /// An error about a block that begins at `offset`.

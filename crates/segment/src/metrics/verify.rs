@@ -18,6 +18,11 @@ use crate::{
 
 const ALL_TIMES: RangeInclusive<i64> = i64::MIN..=i64::MAX;
 
+/// Whether a run with this layout and so many columns is one of floats.
+fn are_floats(layout: &[u8], columns: usize) -> bool {
+    layout.is_empty() && columns == 1 || layout == FLOATS_WITH_STARTS && columns == 2
+}
+
 impl MetricSegment {
     /// Checks every block, the root, and the index against all samples. Runs on a thread of the scan pool for
     /// about a second per 200 million samples.
@@ -63,9 +68,7 @@ impl MetricSegment {
                 || !inside(run.times.last())
             {
                 wrong = Some("the times of a series");
-            } else if !(run.layout.is_empty() && columns == 1)
-                && !(run.layout == FLOATS_WITH_STARTS && columns == 2)
-            {
+            } else if !are_floats(run.layout, columns) {
                 let values: Vec<f64> = run.columns().flatten().copied().collect();
                 if histogram::read(run.layout, run.times.len(), &values).is_none() {
                     wrong = Some("the layout of a histogram");

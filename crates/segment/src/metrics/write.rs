@@ -268,7 +268,7 @@ impl<W: Write + Send> SegmentWriter<W> {
         let offset = self.file.bytes_written() as u64;
         self.file.write_all(bytes).map_err(io_error)?;
         let (series, times) = (BlockPlace::numbered(series), place.times.clone());
-        self.blocks.push(BlockPlace { offset, series, times, ..*place });
+        self.blocks.push(BlockPlace { offset, times, series, ..*place });
         Ok(())
     }
 
