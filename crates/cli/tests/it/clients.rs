@@ -20,6 +20,34 @@ fn pythons_opentelemetry_sdk_delivers_over_grpc_and_http() {
 }
 
 #[test]
+fn pythons_opentelemetry_sdk_delivers_spans_and_metrics() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let traces = run_python(&python, "otel_signals.py", &[&site.otlp_grpc, &site.otlp_http]);
+    assert_eq!(traces.lines().count(), 2, "{traces}");
+    for (protocol, trace) in ["grpc", "http"].into_iter().zip(traces.lines()) {
+        let service = format!("service_name = 'py-{protocol}'");
+        let count = |what: &str| site.count(&format!("SELECT count(*) FROM {what} AND {service}"));
+        assert_eq!(count("spans WHERE operation = 'order' AND kind = 'server'"), 50, "{protocol}");
+        assert_eq!(count("spans WHERE status = 'error' AND status_message = 'declined'"), 5, "{protocol}");
+        assert_eq!(count(&format!("traces WHERE trace_id = '{trace}'")), 2, "{protocol}");
+        let shown = site.ok(&["trace", trace]);
+        assert!(shown.contains("order") && shown.contains("pay") && shown.contains("2 spans"), "{shown}");
+        let value = |query: &str| -> f64 {
+            let answer = site.json("/prometheus/api/v1/query", &[("query", query)]);
+            let value = &answer["data"]["result"][0]["value"][1];
+            value.as_str().unwrap_or_else(|| panic!("{query}: {answer}")).parse().unwrap()
+        };
+        let job = format!("job=\"py-{protocol}\"");
+        assert_eq!(value(&format!("orders_total{{{job},instance=\"one\",kind=\"book\"}}")), 100.0);
+        assert_eq!(value(&format!("order_duration_seconds_count{{{job}}}")), 50.0);
+        let bucket = value(&format!("order_duration_seconds_bucket{{{job},le=\"5.0\"}}"));
+        assert_eq!(bucket, 50.0, "{protocol}");
+    }
+}
+
+#[test]
 fn a_loki_client_delivers() {
     let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();

@@ -111,6 +111,13 @@ impl Site {
         row.values().next().and_then(Value::as_u64).unwrap_or_else(|| panic!("{query}: {rows:?}"))
     }
 
+    /// What a GET answers, as JSON.
+    pub fn json(&self, path: &str, query: &[(&str, &str)]) -> Value {
+        let request = reqwest::Client::new().get(format!("{}{path}", self.http)).query(query);
+        let answer = async { request.send().await.expect("the server answers").json().await.expect("JSON") };
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(answer)
+    }
+
     pub async fn post(
         &self,
         path: &str,
