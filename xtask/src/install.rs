@@ -1,4 +1,4 @@
-//! What the tests need besides Rust: clients and readers written by others, from PyPI.
+//! What the tests need besides Rust: clients and readers written by others, from PyPI and Debian.
 
 use std::{
     env, fs,
@@ -37,6 +37,34 @@ pub fn python() -> anyhow::Result<PathBuf> {
         .args(PACKAGES))?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
+}
+
+/// A Prometheus server, which sends to Trine and reads from it: the one on the path, or Debian's package,
+/// unpacked and not installed. `None`, with a message, where there is neither.
+pub fn prometheus() -> anyhow::Result<Option<PathBuf>> {
+    let on_path =
+        env::var_os("PATH").into_iter().flat_map(|path| env::split_paths(&path).collect::<Vec<_>>());
+    if let Some(found) = on_path.map(|dir| dir.join("prometheus")).find(|file| file.is_file()) {
+        return Ok(Some(found));
+    }
+    let dir = cache()?.join("prometheus");
+    let binary = dir.join("usr/bin/prometheus");
+    if binary.is_file() {
+        return Ok(Some(binary));
+    }
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    println!("unpacking Debian's prometheus for the tests, into {}", dir.display());
+    let apt = |arguments: &[&str]| run(Command::new("apt-get").args(arguments).current_dir(&dir));
+    let unpacked = apt(&["download", "-qq", "prometheus"])
+        .or_else(|_| apt(&["update", "-qq"]).and_then(|()| apt(&["download", "-qq", "prometheus"])))
+        .and_then(|()| {
+            run(Command::new("sh").args(["-c", "dpkg-deb -x prometheus_*.deb ."]).current_dir(&dir))
+        });
+    if let Err(error) = unpacked {
+        println!("no Prometheus for the tests, those with it are skipped: {error:#}");
+        return Ok(None);
+    }
+    Ok(Some(binary))
 }
 
 /// `$XDG_CACHE_HOME/trine` or `~/.cache/trine`.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   check     format, lints, walls between crates, licences
-  install   what the tests need besides Rust (Python packages, in a cache directory)
+  install   what the tests need besides Rust (Python packages and a Prometheus, in a cache directory)
   test      install, check, then every test of the workspace
 ";
 
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1);
     let done = match command.as_deref() {
         Some("check") => gate::check(),
-        Some("install") => install::python().map(drop),
+        Some("install") => install::python().and_then(|_| install::prometheus()).map(drop),
         Some("test") => test(),
         _ => {
             eprint!("{USAGE}");
@@ -37,11 +37,12 @@ fn main() -> ExitCode {
 }
 
 fn test() -> anyhow::Result<()> {
-    let python = install::python()?;
+    let (python, prometheus) = (install::python()?, install::prometheus()?);
     gate::check()?;
     run(cargo()
         .args(["test", "--release", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
-        .env("TRINE_TEST_PYTHON", python))
+        .env("TRINE_TEST_PYTHON", python)
+        .envs(prometheus.map(|binary| ("TRINE_PROMETHEUS", binary))))
 }
 
 fn cargo() -> Command {

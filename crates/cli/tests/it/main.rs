@@ -3,6 +3,7 @@
 mod clients;
 mod command_line;
 mod doors;
+mod prometheus;
 mod readers;
 mod site;
 mod survive;
