@@ -20,7 +20,7 @@ use trine_schema::{
     StreamRegistry,
 };
 use trine_segment::{
-    IndexCache, MetricSegment, MetricSnapshot, OnCorruptMetrics, SegmentMeta, WriteOptions, merge_samples,
+    IndexCache, MetricSegment, MetricSnapshot, OnCorrupt, SegmentMeta, WriteOptions, merge_samples,
     select_series, sort_samples, write_samples,
 };
 
@@ -106,7 +106,7 @@ fn equal(name: &str, value: &str) -> LabelMatcher {
 struct Measure {
     registry: Arc<StreamRegistry>,
     scan: MetricScan,
-    on_corrupt: OnCorruptMetrics,
+    on_corrupt: OnCorrupt<MetricSegment>,
 }
 
 impl Measure {
@@ -202,7 +202,7 @@ fn main() {
     verified.expect("it is whole");
     println!("verify {:.1} ns a sample (its own thread aside)", took * 1e9 / total as f64);
 
-    let on_corrupt: OnCorruptMetrics = Arc::new(|_, error| eprintln!("{error}"));
+    let on_corrupt: OnCorrupt<MetricSegment> = Arc::new(|_, error| eprintln!("{error}"));
     // A registry that knows no series yet, as after a start.
     let fresh = Arc::new(StreamRegistry::new());
     let measure =

@@ -16,8 +16,8 @@ use trine_schema::{
     spans::column,
 };
 use trine_segment::{
-    IndexCache, OnCorruptSpans, SegmentMeta, SpanSegment, SpanSnapshot, WriteOptions, merge_spans,
-    scan_spans, search_traces, sort_spans, write_spans,
+    IndexCache, OnCorrupt, SegmentMeta, SpanSegment, SpanSnapshot, WriteOptions, merge_spans, scan_spans,
+    search_traces, sort_spans, write_spans,
 };
 
 /// The program's allocator, so that the figures are its own.
@@ -316,7 +316,7 @@ fn ask(
     traces: &[TraceId],
     last: i64,
 ) {
-    let on_corrupt: OnCorruptSpans = Arc::new(|segment, error| panic!("{segment:?}: {error}"));
+    let on_corrupt: OnCorrupt<SpanSegment> = Arc::new(|segment, error| panic!("{segment:?}: {error}"));
     let run = |scan: SpanScan| -> usize {
         let found = scan_spans(snapshot.clone(), registry.clone(), scan, on_corrupt.clone());
         let batches: Vec<arrow::array::RecordBatch> = block_on(found.try_collect()).unwrap();

@@ -43,15 +43,15 @@ pub use handle::SegmentHandle;
 pub use join::Join;
 pub use merge::merge_sorted;
 pub use metrics::{
-    MetricSegment, MetricSnapshot, OnCorruptMetrics, SortedSamples, exemplars, merge_samples,
-    metric_metadata, select_series, sort_samples, write_samples,
+    MetricSegment, MetricSnapshot, SortedSamples, exemplars, merge_samples, metric_metadata, select_series,
+    sort_samples, write_samples,
 };
 pub use read::Segment;
 pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
 pub use sort::{SortedRows, StreamOrder, sort_batches};
 pub use spans::{
-    OnCorruptSpans, SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, SpanSnapshot, merge_spans, scan_spans,
-    search_traces, sort_spans, write_spans,
+    SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, SpanSnapshot, merge_spans, scan_spans, search_traces,
+    sort_spans, write_spans,
 };
 pub use write::{BodyEncoding, SegmentMeta, WriteOptions, write_segment};
 

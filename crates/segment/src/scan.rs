@@ -47,7 +47,7 @@ pub struct Snapshot {
 }
 
 /// Called when a segment turns out to be damaged; the store puts it into quarantine.
-pub type OnCorrupt = Arc<dyn Fn(&Arc<SegmentHandle>, &SegmentError) + Send + Sync>;
+pub type OnCorrupt<S = SegmentHandle> = Arc<dyn Fn(&Arc<S>, &SegmentError) + Send + Sync>;
 
 /// What the steps of one scan share.
 pub(crate) struct Shared {

@@ -16,8 +16,8 @@ use trine_schema::{
     MetricSeries, NativeHistogram, ResetHint, Samples, StreamRegistry, metrics::STALE_NAN,
 };
 use trine_segment::{
-    IndexCache, MetricSegment, MetricSnapshot, OnCorruptMetrics, SegmentError, SegmentMeta, WriteOptions,
-    block_on, exemplars, merge_samples, metric_metadata, select_series, sort_samples, write_samples,
+    IndexCache, MetricSegment, MetricSnapshot, OnCorrupt, SegmentError, SegmentMeta, WriteOptions, block_on,
+    exemplars, merge_samples, metric_metadata, select_series, sort_samples, write_samples,
 };
 
 /// Numbers that look random and are the same in every run (xorshift64).
@@ -211,7 +211,7 @@ impl Shelf {
     }
 
     fn select(&self, snapshot: &MetricSnapshot, scan: &MetricScan) -> Vec<MetricSeries> {
-        let refuse: OnCorruptMetrics = Arc::new(|_, error| panic!("{error}"));
+        let refuse: OnCorrupt<MetricSegment> = Arc::new(|_, error| panic!("{error}"));
         select_series(snapshot.clone(), &self.registry, scan, &refuse).unwrap()
     }
 }
@@ -329,7 +329,7 @@ fn what_was_sent_comes_back_from_memory_segments_and_merges() {
         compare(&shelf, &snapshot, &model, &mut random);
         // Retention is exact, and takes series with it.
         let keep_from = START + 100_000;
-        let cut = shelf.merge(&[all.clone()], Some(keep_from * 1_000_000)).unwrap();
+        let cut = shelf.merge(std::slice::from_ref(&all), Some(keep_from * 1_000_000)).unwrap();
         assert!(cut.meta().rows < all.meta().rows && cut.meta().min_timestamp >= keep_from * 1_000_000);
         let mut kept = model.clone();
         let memory = std::mem::take(&mut snapshot.memtable);
@@ -469,7 +469,7 @@ fn exemplars_and_metadata_come_back_by_tenant() {
         };
         vec![one(0), one(1)]
     };
-    let refuse: OnCorruptMetrics = Arc::new(|_, error| panic!("{error}"));
+    let refuse: OnCorrupt<MetricSegment> = Arc::new(|_, error| panic!("{error}"));
     let check = |snapshot: &MetricSnapshot, rounds: std::ops::Range<i64>| {
         for number in [0, 1] {
             let mut scan = MetricScan::all(tenant(number));
@@ -548,7 +548,7 @@ fn damage_never_panics_and_is_found_and_the_rest_is_answered() {
         assert!(matches!(merged, Err(SegmentError::Corrupt { .. })), "byte {at}");
         let reported = Arc::new(Mutex::new(0));
         let count = reported.clone();
-        let on_corrupt: OnCorruptMetrics = Arc::new(move |_, _| *count.lock() += 1);
+        let on_corrupt: OnCorrupt<MetricSegment> = Arc::new(move |_, _| *count.lock() += 1);
         let scan = MetricScan::all(tenant(0));
         let snapshot = MetricSnapshot { memtable: vec![], segments: vec![good.clone(), opened.clone()] };
         let series = select_series(snapshot, &registry, &scan, &on_corrupt).unwrap();

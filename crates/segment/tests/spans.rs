@@ -14,7 +14,7 @@ use trine_schema::{
     TraceService, TraceSummary, columns::attributes_of, spans::column,
 };
 use trine_segment::{
-    IndexCache, OnCorruptSpans, SPAN_GRANULE_ROWS, SegmentError, SegmentMeta, SpanSegment, SpanSnapshot,
+    IndexCache, OnCorrupt, SPAN_GRANULE_ROWS, SegmentError, SegmentMeta, SpanSegment, SpanSnapshot,
     WriteOptions, block_on, merge_spans, scan_spans, search_traces, sort_spans, write_spans,
 };
 
@@ -561,7 +561,7 @@ fn a_search_for_traces_finds_whole_traces_wherever_their_spans_are() {
         let mut want: Vec<TraceSummary> = found.iter().map(|(_, id)| known[id].clone()).collect();
         want.sort_unstable_by_key(|summary| (std::cmp::Reverse(summary.start), summary.trace_id));
         hits += usize::from(!want.is_empty());
-        let on_corrupt: OnCorruptSpans = Arc::new(|segment, error| panic!("{segment:?}: {error}"));
+        let on_corrupt: OnCorrupt<SpanSegment> = Arc::new(|segment, error| panic!("{segment:?}: {error}"));
         let found = search_traces(&table.snapshot, &table.registry, &scan, &on_corrupt).unwrap();
         assert_eq!(found, want, "{scan:?}");
     }
@@ -600,7 +600,7 @@ fn a_damaged_segment_is_named_and_left_out_and_the_others_answer() {
     }
     assert!(damaged.is_damaged());
     assert_eq!(reported.load(std::sync::atomic::Ordering::Relaxed), 1);
-    let on_corrupt: OnCorruptSpans = Arc::new(|_, error| panic!("{error}"));
+    let on_corrupt: OnCorrupt<SpanSegment> = Arc::new(|_, error| panic!("{error}"));
     let scan = SpanScan { newest: Some(5), stats: Arc::default(), ..all };
     let found = search_traces(&table.snapshot, &table.registry, &scan, &on_corrupt).unwrap();
     assert_eq!(found.len(), 5);
@@ -639,7 +639,7 @@ fn an_index_is_in_memory_only_while_somebody_asks() {
 fn limits_of_time_and_memory_end_a_scan() {
     let table = Table::new(500, 2);
     let ended = |scan: SpanScan| {
-        let on_corrupt: OnCorruptSpans = Arc::new(|_, error| panic!("{error}"));
+        let on_corrupt: OnCorrupt<SpanSegment> = Arc::new(|_, error| panic!("{error}"));
         let found = scan_spans(table.snapshot.clone(), table.registry.clone(), scan, on_corrupt);
         block_on(found.try_collect::<Vec<RecordBatch>>()).unwrap_err()
     };

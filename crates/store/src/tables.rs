@@ -12,8 +12,8 @@ use trine_schema::{
     RecordBatchStream, ScanError, Signal, SpanScan, Stream, StreamRegistry, Tables, TailLag, TraceSummary,
 };
 use trine_segment::{
-    MetricSegment, MetricSnapshot, SegmentError, SegmentHandle, Snapshot, SpanSegment, SpanSnapshot,
-    exemplars, metric_metadata, scan_spans, search_traces, select_series,
+    MetricSegment, MetricSnapshot, OnCorrupt, SegmentError, SegmentHandle, Snapshot, SpanSegment,
+    SpanSnapshot, exemplars, metric_metadata, scan_spans, search_traces, select_series,
 };
 
 use crate::{
@@ -57,10 +57,7 @@ impl Engine {
 }
 
 impl Store {
-    fn on_corrupt<S: 'static>(
-        &self,
-        path: fn(&S) -> &ObjectPath,
-    ) -> Arc<dyn Fn(&Arc<S>, &SegmentError) + Send + Sync> {
+    fn on_corrupt<S: 'static>(&self, path: fn(&S) -> &ObjectPath) -> OnCorrupt<S> {
         let engine = self.engine.clone();
         Arc::new(move |segment: &Arc<S>, e: &SegmentError| {
             if e.is_corrupt() {

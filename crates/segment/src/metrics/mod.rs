@@ -22,6 +22,6 @@ mod write;
 
 pub use merge::merge_samples;
 pub use order::{SortedSamples, sort_samples};
-pub use scan::{MetricSnapshot, OnCorruptMetrics, exemplars, metric_metadata, select_series};
+pub use scan::{MetricSnapshot, exemplars, metric_metadata, select_series};
 pub use segment::MetricSegment;
 pub use write::write_samples;

@@ -22,7 +22,7 @@ use super::{
     rows::{Rows, ms, ns},
     side::FrameKind,
 };
-use crate::SegmentError;
+use crate::{OnCorrupt, SegmentError};
 
 /// What one question about metrics sees.
 #[derive(Clone, Default)]
@@ -32,9 +32,6 @@ pub struct MetricSnapshot {
     /// Segments that may hold rows of the question, oldest first.
     pub segments: Vec<Arc<MetricSegment>>,
 }
-
-/// Called when a segment turns out to be damaged; the store puts it into quarantine.
-pub type OnCorruptMetrics = Arc<dyn Fn(&Arc<MetricSegment>, &SegmentError) + Send + Sync>;
 
 /// Sorted runs of an answer that are merged by comparing labels; with more it is quicker to number them first.
 const FEW_RUNS: usize = 50;
@@ -55,7 +52,7 @@ fn storage(error: &SegmentError) -> ScanError {
 /// Takes a failure of a segment: damage is noted and the question goes on, anything else ends it.
 fn note_failure(
     scan: &MetricScan,
-    on_corrupt: &OnCorruptMetrics,
+    on_corrupt: &OnCorrupt<MetricSegment>,
     segment: &Arc<MetricSegment>,
     error: &SegmentError,
 ) -> Result<(), ScanError> {
@@ -142,7 +139,7 @@ pub fn select_series(
     snapshot: MetricSnapshot,
     registry: &Arc<StreamRegistry>,
     scan: &MetricScan,
-    on_corrupt: &OnCorruptMetrics,
+    on_corrupt: &OnCorrupt<MetricSegment>,
 ) -> Result<Vec<MetricSeries>, ScanError> {
     let mut found = Found::default();
     let (mut sources, mut numbers) = (Vec::new(), Vec::new());
@@ -196,7 +193,7 @@ fn sorted(mut series: Vec<MetricSeries>) -> Vec<MetricSeries> {
 struct Question {
     selection: Selection,
     scan: MetricScan,
-    on_corrupt: OnCorruptMetrics,
+    on_corrupt: OnCorrupt<MetricSegment>,
 }
 
 /// The samples of one series of an answer.
@@ -232,7 +229,7 @@ pub fn exemplars(
     snapshot: MetricSnapshot,
     registry: &Arc<StreamRegistry>,
     scan: &MetricScan,
-    on_corrupt: &OnCorruptMetrics,
+    on_corrupt: &OnCorrupt<MetricSegment>,
 ) -> Result<Vec<Exemplar>, ScanError> {
     let MetricSnapshot { memtable, segments } = snapshot;
     let mut found: Vec<Exemplar> = Vec::new();
@@ -311,7 +308,7 @@ pub fn metric_metadata(
     snapshot: MetricSnapshot,
     registry: &Arc<StreamRegistry>,
     tenant: &TenantId,
-    on_corrupt: &OnCorruptMetrics,
+    on_corrupt: &OnCorrupt<MetricSegment>,
 ) -> Result<Vec<(String, Metadata)>, ScanError> {
     let MetricSnapshot { memtable, segments } = snapshot;
     let scan = MetricScan::all(tenant.clone());

@@ -28,7 +28,7 @@ mod write;
 pub use handle::SpanSegment;
 pub use merge::merge_spans;
 pub use order::{SortedSpans, sort_spans};
-pub use scan::{OnCorruptSpans, SpanSnapshot, scan_spans};
+pub use scan::{SpanSnapshot, scan_spans};
 pub use traces::search_traces;
 pub use write::write_spans;
 

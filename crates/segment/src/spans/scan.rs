@@ -22,7 +22,7 @@ use super::{
     search::Plan,
 };
 use crate::{
-    SegmentError, StreamMatcher,
+    OnCorrupt, SegmentError, StreamMatcher,
     scan::memtable_steps,
     steps::{self, Cancel, Found, Work},
 };
@@ -41,21 +41,22 @@ pub struct SpanSnapshot {
     pub segments: Vec<Arc<SpanSegment>>,
 }
 
-/// Called when a segment of spans turns out to be damaged; the store puts it into quarantine.
-pub type OnCorruptSpans = Arc<dyn Fn(&Arc<SpanSegment>, &SegmentError) + Send + Sync>;
-
 /// What the steps of one scan share.
 pub(super) struct Shared {
     pub scan: SpanScan,
     pub streams: StreamMatcher,
     /// The trace ids of the scan.
     pub ids: Option<Ids>,
-    pub on_corrupt: OnCorruptSpans,
+    pub on_corrupt: OnCorrupt<SpanSegment>,
     pub cancel: Cancel,
 }
 
 impl Shared {
-    pub fn new(scan: SpanScan, registry: Arc<StreamRegistry>, on_corrupt: OnCorruptSpans) -> Arc<Self> {
+    pub fn new(
+        scan: SpanScan,
+        registry: Arc<StreamRegistry>,
+        on_corrupt: OnCorrupt<SpanSegment>,
+    ) -> Arc<Self> {
         let streams = StreamMatcher::of(registry, scan.tenant.clone(), scan.streams.clone());
         let ids = scan.traces.clone().map(Ids::new);
         Arc::new(Self { scan, streams, ids, on_corrupt, cancel: Cancel::default() })
@@ -176,7 +177,7 @@ pub fn scan_spans(
     snapshot: SpanSnapshot,
     registry: Arc<StreamRegistry>,
     scan: SpanScan,
-    on_corrupt: OnCorruptSpans,
+    on_corrupt: OnCorrupt<SpanSegment>,
 ) -> RecordBatchStream {
     let shared = Shared::new(scan, registry, on_corrupt);
     let guard = shared.cancel.guard();

@@ -21,7 +21,7 @@ use trine_schema::{
 };
 
 use super::{
-    OnCorruptSpans, SpanSegment, SpanSnapshot,
+    SpanSegment, SpanSnapshot,
     columns::stored,
     filter::{self, Ids, trace_id},
     newest::walk,
@@ -29,7 +29,7 @@ use super::{
     scan::Shared,
     summary::{FRAME_TRACES, Summary, decode_frame},
 };
-use crate::{SegmentError, StreamMatcher, block_on, steps::on_pool, write::stream_refs};
+use crate::{OnCorrupt, SegmentError, StreamMatcher, block_on, steps::on_pool, write::stream_refs};
 
 /// The traces of which a span satisfies the scan, the [`SpanScan::newest`] of those whose fitting spans
 /// started last (of equal ones those with the least ids); sorted by their starts, newest first. Summaries
@@ -38,7 +38,7 @@ pub fn search_traces(
     snapshot: &SpanSnapshot,
     registry: &Arc<StreamRegistry>,
     scan: &SpanScan,
-    on_corrupt: &OnCorruptSpans,
+    on_corrupt: &OnCorrupt<SpanSegment>,
 ) -> Result<Vec<TraceSummary>, ScanError> {
     let shared = Shared::new(scan.clone(), registry.clone(), on_corrupt.clone());
     let mut ids = fitting(snapshot.clone(), &shared)?;
