@@ -445,6 +445,33 @@ fn the_later_arrival_counts_whatever_its_kind_and_wherever_it_is() {
 }
 
 #[test]
+fn series_may_be_loaded_in_any_order_on_several_threads_and_again() {
+    let mut random = Random(31);
+    let (mut shelf, mut model) = (Shelf::new(), Model::new());
+    let registry = shelf.registry.clone();
+    let mut snapshot = MetricSnapshot::default();
+    for flush in 0..3 {
+        let rows = scraped(&registry, &mut random, START + flush * 300_000, 40, &mut model);
+        snapshot.segments.push(shelf.write(&rows));
+    }
+    let scan = MetricScan::all(tenant(0));
+    let series = shelf.select(&snapshot, &scan);
+    let want = expected(&model, &scan);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (series, want, scan) = (&series, &want, &scan);
+            scope.spawn(move || {
+                let mut random = Random(100 + thread);
+                for _ in 0..3 * series.len() {
+                    let series = &series[random.below(series.len() as u64) as usize];
+                    assert_eq!(samples_of(series, scan), want[&series.stream.labels]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn exemplars_and_metadata_come_back_by_tenant() {
     let mut shelf = Shelf::new();
     let registry = shelf.registry.clone();

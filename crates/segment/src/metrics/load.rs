@@ -1,42 +1,24 @@
 //! Reading the samples of series that were found.
 //!
-//! A group of a block is decoded once for all of its series that were asked for, and let go when each was
-//! loaded; an answer is in the order of the file, so few groups are held at a time. Should they be too many
-//! together, the oldest go, and their series are from then on decoded one by one. Timestamps are decoded once
-//! per column and shared by all series that were scraped together.
+//! The parts of a series come from segments, oldest first, then from memory; they mostly follow one another in
+//! time and are sorted only if they do not.
 
-use std::{
-    collections::VecDeque,
-    ops::{Range, RangeInclusive},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::{ops::RangeInclusive, sync::Arc};
 
-use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
-use trine_chunks::{ChunkError, Outline, Stretch};
 use trine_schema::{NativeHistogram, Samples};
 
 use super::{
     MetricSegment,
+    groups::{Decoded, Groups, Run, groups_of},
     histogram::{self, FLOATS_WITH_STARTS},
     index::MetricIndex,
     memory::MemoryRows,
     order::{in_order, rearrange},
     side::{FrameKind, OddRow},
+    times::{HeldTimes, MEMORY, Times, TimesKey},
 };
 use crate::SegmentError;
-
-/// Bytes of decoded groups that are held for one question.
-const GROUPS_BYTES: usize = 64 << 20;
-/// Timestamps that are held for one question, 8 bytes each.
-const HELD_TIMES: usize = 4 << 20;
-/// Numbers of one group at most; a writer puts fewer into one.
-const MAX_VALUES: usize = 1 << 23;
-/// In the place of a segment: rows in memory.
-const MEMORY: u32 = u32::MAX;
 
 /// A segment that is read.
 pub(super) struct Source {
@@ -77,110 +59,13 @@ pub(super) struct Selection {
     /// Milliseconds.
     pub range: RangeInclusive<i64>,
     damage: Damage,
-    groups: Groups,
-    times: Mutex<HeldTimes>,
+    pub groups: Groups,
+    pub times: Mutex<HeldTimes>,
     odd: Mutex<Option<OddFrame>>,
 }
 
 /// Source and number of a frame, and its rows.
 type OddFrame = ((u32, usize), Arc<Vec<OddRow>>);
-/// Source, block, group.
-type GroupKey = (u32, u32, u32);
-
-/// Decoded groups.
-#[derive(Default)]
-pub(super) struct Groups(Mutex<HeldGroups>);
-
-#[derive(Default)]
-struct HeldGroups {
-    decoded: HashMap<GroupKey, Arc<Decoded>>,
-    /// As they came.
-    order: VecDeque<GroupKey>,
-    bytes: usize,
-    /// Groups that had to go before all of their series were loaded.
-    gone: HashSet<GroupKey>,
-}
-
-/// The runs of a group that were asked for.
-struct Decoded {
-    runs: Vec<Run>,
-    values: Vec<f64>,
-    layouts: Vec<Box<[u8]>>,
-    /// Series that are still to be loaded.
-    left: AtomicUsize,
-}
-
-/// An entry of a group that was asked for.
-struct Wanted {
-    entry: usize,
-    times: Stretch,
-    /// Those in the range.
-    samples: Range<usize>,
-}
-
-/// Samples of one series within the range.
-struct Run {
-    /// Number in the block.
-    series: u32,
-    times: TimesKey,
-    layout: u32,
-    columns: u32,
-    values: Range<usize>,
-}
-
-/// A stretch of a timestamp column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct TimesKey {
-    source: u32,
-    block: u32,
-    column: u32,
-    from: u32,
-    to: u32,
-}
-
-impl TimesKey {
-    fn len(&self) -> usize {
-        (self.to - self.from) as usize
-    }
-}
-
-/// Timestamps in milliseconds, shared by series.
-#[derive(Default)]
-pub(super) struct HeldTimes {
-    /// By source, block, column.
-    columns: HashMap<(u32, u32, u32), Times>,
-    /// Stretches of columns, one after the other.
-    joined: HashMap<Box<[TimesKey]>, Times>,
-    held: usize,
-}
-
-/// Timestamps, and whether each is later than the one before.
-#[derive(Clone, Default)]
-struct Times {
-    times: Arc<Vec<i64>>,
-    ascend: bool,
-}
-
-impl Times {
-    fn new(times: Vec<i64>) -> Self {
-        Self { ascend: times.windows(2).all(|two| two[0] < two[1]), times: Arc::new(times) }
-    }
-}
-
-impl HeldTimes {
-    fn column(&self, key: &TimesKey) -> Option<&Times> {
-        self.columns.get(&(key.source, key.block, key.column))
-    }
-
-    fn room(&mut self, times: usize) {
-        self.held += times;
-        if self.held > HELD_TIMES {
-            self.columns.clear();
-            self.joined.clear();
-            self.held = times;
-        }
-    }
-}
 
 /// A failure, and the segment that it is about.
 pub(super) struct Failure {
@@ -349,64 +234,6 @@ impl Selection {
         Ok(())
     }
 
-    /// The timestamps of stretches, one after the other; `None` when one is not held any more.
-    fn held_times(&self, keys: &[TimesKey]) -> Option<Times> {
-        let mut times = self.times.lock();
-
-        if let [key] = keys
-            && key.source != MEMORY
-        {
-            let whole = times.column(key)?;
-            if key.from == 0 && key.to as usize == whole.times.len() {
-                return Some(whole.clone());
-            }
-        }
-        if let Some(known) = times.joined.get(keys) {
-            return Some(known.clone());
-        }
-        let mut all = Vec::with_capacity(keys.iter().map(TimesKey::len).sum());
-        for key in keys {
-            if key.source == MEMORY {
-                all.extend_from_slice(
-                    &self.memory.floats.times[self.memory.floats.series[key.column as usize].clone()],
-                );
-            } else {
-                all.extend_from_slice(times.column(key)?.times.get(key.from as usize..key.to as usize)?);
-            }
-        }
-        times.room(all.len());
-        let all = Times::new(all);
-        times.joined.insert(keys.into(), all.clone());
-        Some(all)
-    }
-
-    /// The timestamps of stretches, decoded anew where they are not held any more.
-    fn times(&self, keys: &[TimesKey]) -> Result<Times, (u32, SegmentError)> {
-        if let Some(times) = self.held_times(keys) {
-            return Ok(times);
-        }
-        let mut all = Vec::new();
-        for key in keys {
-            if key.source == MEMORY {
-                all.extend_from_slice(
-                    &self.memory.floats.times[self.memory.floats.series[key.column as usize].clone()],
-                );
-                continue;
-            }
-            let source = &self.sources[key.source as usize];
-            let read = || {
-                let outline = source.segment.outline(&source.index, key.block as usize)?;
-                let columns = self.columns((key.source, key.block), source, outline, &[key.column])?;
-                let times = columns[0].times.get(key.from as usize..key.to as usize);
-                let at = source.index.blocks[key.block as usize].place.offset;
-                let short = || source.segment.file().corrupt(at, "a series has too few timestamps".into());
-                times.map(<[i64]>::to_vec).ok_or_else(short)
-            };
-            all.extend(read().map_err(|error| (key.source, error))?);
-        }
-        Ok(Times::new(all))
-    }
-
     /// Puts what was gathered into order.
     fn finish(&self, loading: Loading<'_>) -> Result<(), (u32, SegmentError)> {
         let Loading { samples, keys, both } = loading;
@@ -442,200 +269,6 @@ impl Selection {
             one_kind_a_time(samples, &float_parts, &histogram_parts);
         }
         Ok(())
-    }
-
-    /// A group, decoded for all who want it or, if it went before, for one series alone.
-    fn group(
-        &self,
-        key: GroupKey,
-        source: &Source,
-        outline: &Outline,
-        local: u32,
-    ) -> Result<Arc<Decoded>, SegmentError> {
-        let alone = {
-            let held = self.groups.0.lock();
-            if let Some(decoded) = held.decoded.get(&key) {
-                return Ok(decoded.clone());
-            }
-            held.gone.contains(&key)
-        };
-        let decoded = Arc::new(self.decode(key, source, outline, alone.then_some(local))?);
-        Ok(if alone { decoded } else { self.groups.hold(key, decoded) })
-    }
-
-    fn decode(
-        &self,
-        (number, block, group): GroupKey,
-        source: &Source,
-        outline: &Outline,
-        alone: Option<u32>,
-    ) -> Result<Decoded, SegmentError> {
-        let place = &source.index.blocks[block as usize].place;
-        let damage = |error| source.segment.damage(place.offset, error);
-        let bytes = source.segment.read(place.offset, outline.group_bytes(group as usize))?;
-        let mut open = outline.group(group as usize, &bytes).map_err(damage)?;
-        let mut wanted: Vec<Wanted> = Vec::new();
-        // Series ascend in the group as in what was asked for.
-        let first = (open.entries() > 0).then(|| place.in_file(open.series(0))).flatten().unwrap_or(0);
-        let mut asked = source.series.partition_point(|series| *series < first);
-        let (mut series, mut left) = (None, 0);
-        for entry in 0..open.entries() {
-            let local = open.series(entry);
-            let is_asked = alone.map_or_else(
-                || {
-                    let file = place.in_file(local)?;
-                    while source.series.get(asked).is_some_and(|series| *series < file) {
-                        asked += 1;
-                    }
-                    (source.series.get(asked) == Some(&file)).then_some(())
-                },
-                |alone| (local == alone).then_some(()),
-            );
-            if is_asked.is_some() {
-                wanted.push(Wanted { entry, times: open.times(entry), samples: 0..0 });
-                left += usize::from(series != Some(local));
-                series = Some(local);
-            }
-        }
-        let mut columns: Vec<u32> = wanted.iter().map(|wanted| wanted.times.column).collect();
-        columns.sort_unstable();
-        columns.dedup();
-        let times = self.columns((number, block), source, outline, &columns)?;
-        let mut values = 0;
-        for Wanted { entry, times: stretch, samples } in &mut wanted {
-            let column = columns.binary_search(&stretch.column).unwrap_or_default();
-            let start = stretch.start as usize;
-            let Some(times) = times[column].times.get(start..start + stretch.len as usize) else {
-                return Err(damage(ChunkError::Corrupt("a series has more samples than timestamps")));
-            };
-            let from = times.partition_point(|time| time < self.range.start());
-            *samples = from..times.partition_point(|time| time <= self.range.end()).max(from);
-            values += samples.len() * open.columns(*entry);
-        }
-        if values > MAX_VALUES {
-            return Err(damage(ChunkError::Corrupt("a group is larger than a writer makes one")));
-        }
-        let mut decoded = Decoded {
-            runs: Vec::with_capacity(wanted.len()),
-            values: Vec::with_capacity(values),
-            layouts: Vec::new(),
-            left: left.into(),
-        };
-        for Wanted { entry, times, samples } in wanted.into_iter().filter(|wanted| !wanted.samples.is_empty())
-        {
-            let first = decoded.values.len();
-            let layout = open.layout(entry);
-            let known = decoded.layouts.iter().rposition(|known| **known == *layout);
-            let layout = known.unwrap_or_else(|| {
-                decoded.layouts.push(layout.into());
-                decoded.layouts.len() - 1
-            });
-            open.values(entry, samples.clone(), &mut decoded.values).map_err(damage)?;
-            decoded.runs.push(Run {
-                series: open.series(entry),
-                times: TimesKey {
-                    source: number,
-                    block,
-                    column: times.column,
-                    from: times.start + samples.start as u32,
-                    to: times.start + samples.end as u32,
-                },
-                layout: layout as u32,
-                columns: open.columns(entry) as u32,
-                values: first..decoded.values.len(),
-            });
-        }
-        Ok(decoded)
-    }
-
-    /// Timestamp columns of a block, by ascending number.
-    fn columns(
-        &self,
-        (number, block): (u32, u32),
-        source: &Source,
-        outline: &Outline,
-        columns: &[u32],
-    ) -> Result<Vec<Times>, SegmentError> {
-        let place = &source.index.blocks[block as usize].place;
-        let damage = |error| source.segment.damage(place.offset, error);
-        let mut found: Vec<Option<Times>> = {
-            let held = self.times.lock();
-            columns.iter().map(|column| held.columns.get(&(number, block, *column)).cloned()).collect()
-        };
-        let mut missing: Vec<u32> = columns
-            .iter()
-            .zip(&found)
-            .filter(|(_, found)| found.is_none())
-            .map(|(column, _)| *column)
-            .collect();
-        while let Some(first) = missing.first() {
-            let Some(unit) = outline.times_place(*first) else {
-                return Err(damage(ChunkError::Corrupt("a series has no timestamps")));
-            };
-            let of_unit = missing.partition_point(|column| *column < unit.columns.end);
-            let rest = missing.split_off(of_unit);
-            let bytes = source.segment.read(place.offset, unit.bytes.clone())?;
-            let read = unit.read(&bytes, &missing).map_err(damage)?;
-            let mut held = self.times.lock();
-            held.room(read.iter().map(Vec::len).sum());
-            for (column, times) in missing.iter().zip(read) {
-                let times = Times::new(times);
-                held.columns.insert((number, block, *column), times.clone());
-                if let Ok(at) = columns.binary_search(column) {
-                    found[at] = Some(times);
-                }
-            }
-            missing = rest;
-        }
-        Ok(found.into_iter().flatten().collect())
-    }
-}
-
-/// The groups that may hold a series.
-fn groups_of(outline: &Outline, local: u32) -> Range<usize> {
-    let groups = outline.groups();
-    let from = groups.partition_point(|group| *group.series.end() < local);
-    let count = groups[from..].iter().take_while(|group| *group.series.start() <= local).count();
-    from..from + count
-}
-
-impl Groups {
-    fn hold(&self, key: GroupKey, decoded: Arc<Decoded>) -> Arc<Decoded> {
-        let mut held = self.0.lock();
-        // Another thread may have been as quick.
-        if let Some(known) = held.decoded.get(&key) {
-            return known.clone();
-        }
-        held.bytes += decoded.bytes();
-        held.decoded.insert(key, decoded.clone());
-        held.order.push_back(key);
-        while held.bytes > GROUPS_BYTES && held.decoded.len() > 1 {
-            let Some(oldest) = held.order.pop_front() else { break };
-            if let Some(gone) = held.decoded.remove(&oldest) {
-                held.bytes -= gone.bytes();
-                held.gone.insert(oldest);
-            }
-        }
-        decoded
-    }
-
-    /// A series of the group was loaded; after the last one it is let go.
-    fn used(&self, key: GroupKey, decoded: &Decoded) {
-        if decoded.left.fetch_sub(1, Relaxed) == 1 {
-            let mut held = self.0.lock();
-            if let Some(gone) = held.decoded.remove(&key) {
-                held.bytes -= gone.bytes();
-                if let Some(at) = held.order.iter().position(|other| *other == key) {
-                    held.order.remove(at);
-                }
-            }
-        }
-    }
-}
-
-impl Decoded {
-    fn bytes(&self) -> usize {
-        self.values.capacity() * 8 + self.runs.len() * size_of::<Run>() + 256
     }
 }
 

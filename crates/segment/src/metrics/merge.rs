@@ -35,7 +35,7 @@ pub fn merge_samples<W: Write + Send>(
     let mut sources = Vec::with_capacity(segments.len());
     for segment in segments {
         let index = segment.index_once()?;
-        let series = (0..index.series()).collect();
+        let series = (0..index.series).collect();
         sources.push(Source { segment: segment.clone(), index, series });
     }
     let (ranking, numbers) = union(&sources);

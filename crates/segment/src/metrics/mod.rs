@@ -5,8 +5,11 @@
 //! are compared once per distinct value; it is in memory only while it is asked for. Times are milliseconds in
 //! the file and nanoseconds in batches and in the [`crate::SegmentMeta`].
 
+mod groups;
 mod histogram;
 mod index;
+mod index_read;
+mod index_write;
 mod labels;
 mod load;
 mod memory;
@@ -17,6 +20,7 @@ mod scan;
 mod segment;
 mod select;
 mod side;
+mod times;
 mod verify;
 mod write;
 

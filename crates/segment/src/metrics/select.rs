@@ -45,7 +45,7 @@ impl MetricIndex {
         let judge = |matcher| self.judge(matcher);
         let mut judges: Vec<Judge<'_>> = matchers.iter().map(judge).collect();
         let mut kept: Vec<bool> = Vec::new();
-        'families: for family in self.families().iter().filter(|family| family.tenant as usize == tenant) {
+        'families: for family in self.families.iter().filter(|family| family.tenant as usize == tenant) {
             kept.clear();
             let columns = self.columns(family);
             // What all series of the family have in common is cheaper to look at.

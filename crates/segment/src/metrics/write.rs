@@ -15,7 +15,8 @@ use trine_schema::{NativeHistogram, Samples, StreamRegistry};
 use super::{
     SortedSamples,
     histogram::{self, FLOATS_WITH_STARTS},
-    index::{BlockPlace, Totals, Written},
+    index::{BlockPlace, Totals},
+    index_write::Written,
     labels::Ranking,
     segment::meta_of,
     side::{ExemplarRow, FRAME_BYTES, Frame, FrameKind, FramePlace, MetadataRow, OddRow},
