@@ -119,9 +119,10 @@ fn places(spans: &[Span]) -> Vec<Place> {
             .take(CANDIDATES)
     };
     let place = |(position, span): (usize, &Span)| {
-        // Zipkin gives both halves of a call one id: the server's is part of the client's.
+        // Zipkin gives both halves of a call one id and one parent: the server's is part of the client's.
+        let is_client = |other: &Span| other.kind == CLIENT && other.parent_id == span.parent_id;
         if span.kind == SERVER
-            && let Some(client) = with_id(span.id).find(|other| spans[*other].kind == CLIENT)
+            && let Some(client) = with_id(span.id).find(|other| is_client(&spans[*other]))
         {
             return Place::Child(client);
         }
