@@ -9,6 +9,7 @@ mod logql;
 mod server;
 mod sql;
 mod tail;
+mod trace;
 mod verify;
 
 use std::{io::Write, process::ExitCode};
@@ -40,6 +41,8 @@ enum Command {
     Sql(sql::SqlArgs),
     /// Ask with LogQL
     Logql(logql::LogqlArgs),
+    /// Show a trace by its id
+    Trace(trace::TraceArgs),
     /// Follow new lines as they are stored
     Tail(tail::TailArgs),
     /// Check every byte that is stored
@@ -113,6 +116,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Load(args) => load::run(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Logql(args) => logql::run(args).await,
+        Command::Trace(args) => trace::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Bench { command } => trine_bench::cli::run(command).await.map(|()| ExitCode::SUCCESS),

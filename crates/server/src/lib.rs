@@ -20,6 +20,7 @@ mod sql;
 mod tail;
 mod tenant;
 mod time;
+mod traces;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -212,6 +213,7 @@ fn all_routes(app: Arc<App>) -> Router {
         .route("/loki/api/v1/series", get(loki::series).post(loki::series))
         .route("/loki/api/v1/tail", get(tail::websocket))
         .route("/loki/api/v1/status/buildinfo", get(admin::buildinfo))
+        .merge(traces::routes())
         .merge(otlp::http_routes())
         .merge(otlp::grpc_routes())
         .merge(prometheus::routes())

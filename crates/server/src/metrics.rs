@@ -63,6 +63,7 @@ pub enum Language {
     LogQl,
     Tail,
     PromQl,
+    Traces,
 }
 
 #[derive(Default)]
@@ -76,7 +77,7 @@ struct Asked {
 #[derive(Default)]
 pub struct Metrics {
     doors: [Door; Protocol::ALL.len()],
-    asked: [Asked; 4],
+    asked: [Asked; 5],
 }
 
 impl Metrics {
@@ -154,6 +155,7 @@ impl Metrics {
                 (Language::LogQl, "logql"),
                 (Language::Tail, "tail"),
                 (Language::PromQl, "promql"),
+                (Language::Traces, "traces"),
             ];
             languages
                 .map(|(l, name)| (format!("{{language=\"{name}\"}}"), value(&self.asked[l as usize])))
