@@ -21,6 +21,7 @@ use datafusion::{
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         runtime_env::RuntimeEnvBuilder,
     },
+    logical_expr::registry::FunctionRegistry,
     optimizer::{Analyzer, Optimizer},
     physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::execute_stream,
@@ -32,6 +33,7 @@ use trine_schema::{LogScan, MetricScan, ScanError, ScanStats, Tables};
 
 use crate::{
     SqlError,
+    asof::metric_at,
     columns::Columns,
     cooperative::JoinsYield,
     count::CountFromRollups,
@@ -228,7 +230,8 @@ impl SqlEngine {
             let columns = Columns::new(table, own.map(|((_, name), source)| (name.clone(), source.clone())));
             Arc::new(SqlTable { context: context.clone(), columns })
         });
-        let state = self.session(request, limits, tables)?;
+        let mut state = self.session(request, limits, tables)?;
+        state.register_udf(Arc::new(metric_at(context.clone()))).map_err(SqlError::from_datafusion)?;
         let plan = match state.statement_to_plan(statement).await {
             Ok(plan) => plan,
             Err(error) => return Err(self.explain_missing(error, &read, context).await),

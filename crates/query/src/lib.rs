@@ -4,6 +4,7 @@
 //! it is polled and stops when it is dropped. [`output`] turns it into JSON, CSV or Arrow bytes.
 //! This is the only crate that knows DataFusion.
 
+mod asof;
 mod chain;
 mod columns;
 mod cooperative;

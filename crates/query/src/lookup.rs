@@ -11,8 +11,8 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
-    compute::{cast, max, min},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    compute::{cast, filter_record_batch, max, min},
     datatypes::{DataType, TimestampNanosecondType},
 };
 use datafusion::{
@@ -83,6 +83,8 @@ impl fmt::Display for Key {
 #[derive(Debug, Clone)]
 pub(crate) struct Narrowing {
     keys: Vec<Key>,
+    /// Inner rows that fit are told once each (`trace_id IN (SELECT …)`), so a trace is looked up once.
+    once: bool,
 }
 
 impl fmt::Display for Narrowing {
@@ -101,7 +103,9 @@ impl Narrowing {
             join.join_type(),
             JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark
         );
-        if !chunks || join.null_equality() != NullEquality::NullEqualsNothing {
+        let once =
+            *join.join_type() == JoinType::RightSemi && join.on().len() == 1 && join.filter().is_none();
+        if !(chunks || once) || join.null_equality() != NullEquality::NullEqualsNothing {
             return None;
         }
         let inner = scan_of(join.right())?;
@@ -125,13 +129,22 @@ impl Narrowing {
                 _ => {}
             }
         }
-        if keys.is_empty() {
+        if keys.is_empty() || once && !matches!(keys.as_slice(), [Key::Trace(_)]) {
             return None;
         }
         if let Some(filter) = join.filter() {
             keys.extend(bounds(filter, |index| source(index) == Some(&Source::Stored(TIMESTAMP))));
         }
-        Some(Self { keys })
+        Some(Self { keys, once })
+    }
+
+    /// Outer rows that are worth a look: where each trace counts once, those of traces that were not seen yet.
+    pub(crate) fn unseen(&self, outer: RecordBatch, seen: &mut HashSet<TraceId>) -> Result<RecordBatch> {
+        let (true, [Key::Trace(expr)]) = (self.once, self.keys.as_slice()) else { return Ok(outer) };
+        let values = texts(&expr.evaluate(&outer)?.into_array(outer.num_rows())?)?;
+        let new = |text: Option<&str>| Some(text.and_then(trace_id).is_some_and(|id| seen.insert(id)));
+        let new: BooleanArray = values.iter().map(new).collect();
+        Ok(filter_record_batch(&outer, &new)?)
     }
 
     /// What the inner side has for these outer rows; `None` when certainly nothing.

@@ -1,6 +1,10 @@
 //! The operator behind [`crate::lookup`].
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    fmt,
+    sync::Arc,
+};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -10,7 +14,10 @@ use datafusion::{
     catalog::memory::MemorySourceConfig,
     common::{Result, tree_node::TreeNodeRecursion},
     error::DataFusionError,
-    execution::{SendableRecordBatchStream, TaskContext},
+    execution::{
+        SendableRecordBatchStream, TaskContext,
+        memory_pool::{MemoryConsumer, MemoryReservation},
+    },
     physical_expr::{Distribution, EquivalenceProperties, PhysicalExpr},
     physical_plan::{
         DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
@@ -21,6 +28,7 @@ use datafusion::{
     },
 };
 use futures::{StreamExt, stream};
+use trine_model::TraceId;
 
 use crate::{
     chain::{scan_of, with_scan},
@@ -36,6 +44,9 @@ const GROWTH: usize = 4;
 const MAX_CHUNK_ROWS: usize = 1 << 19;
 /// … or they fill this part of the query's memory.
 const MEMORY_PART: usize = 8;
+
+/// Bytes a trace id takes in a set, roughly.
+const SEEN_BYTES: usize = 32;
 
 /// Joins chunks of its outer (left) side to what its inner (right) side has for them.
 #[derive(Debug)]
@@ -153,8 +164,10 @@ impl ExecutionPlan for LookupJoinExec {
                 max_bytes: context.memory_limit / MEMORY_PART,
             },
             scan,
-            task,
             joined: None,
+            seen: HashSet::new(),
+            seen_bytes: MemoryConsumer::new("LookupJoinExec").register(task.memory_pool()),
+            task,
             output: BaselineMetrics::new(&self.metrics, partition),
             lookups: MetricBuilder::new(&self.metrics).counter("lookups", partition),
         };
@@ -187,6 +200,9 @@ struct Run {
     task: Arc<TaskContext>,
     /// The join of the chunk at hand.
     joined: Option<SendableRecordBatchStream>,
+    /// Traces that were looked up, where each counts once.
+    seen: HashSet<TraceId>,
+    seen_bytes: MemoryReservation,
     output: BaselineMetrics,
     lookups: Count,
 }
@@ -206,6 +222,8 @@ impl Run {
             }
             let Some(chunk) = self.chunks.next().await? else { return Ok(None) };
             context_check(self)?;
+            let chunk = self.narrowing.unseen(chunk, &mut self.seen)?;
+            self.seen_bytes.try_resize(self.seen.len() * SEEN_BYTES)?;
             self.joined = Some(self.look_up(chunk)?);
         }
     }

@@ -64,6 +64,12 @@ fn statement(random: &mut Random) -> String {
         _ => format!("metrics metric JOIN (spans span JOIN logs log ON {span_log}) ON {metric}"),
     };
     if !three && random.below(4) == 0 {
+        if random.below(2) == 0 {
+            let condition =
+                random.of(&["duration_ns > 1e9", "status = 'error'", "start > '2024-05-01T12:04:00Z'"]);
+            let inside = format!("SELECT trace_id FROM spans WHERE {condition}");
+            return format!("SELECT log.body, log.timestamp FROM logs log WHERE log.trace_id IN ({inside})");
+        }
         let negation = random.of(&["", "NOT "]);
         tables = format!("spans span WHERE {negation}EXISTS (SELECT 1 FROM logs log WHERE {span_log})");
         return format!("SELECT span.span_id FROM {tables}");
