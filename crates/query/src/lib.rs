@@ -17,6 +17,7 @@ mod lookup_exec;
 mod memory;
 mod metrics;
 mod names;
+mod numbers;
 pub mod output;
 mod pushdown;
 mod reorder;

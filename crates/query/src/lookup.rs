@@ -181,7 +181,7 @@ impl Narrowing {
                 Key::Service(label, _) => {
                     let any: HashSet<String> = texts(&values)?.iter().flatten().map(str::to_owned).collect();
                     if table == Table::Metrics {
-                        narrow.services = Some(Services { label: *label, any: Arc::new(any) });
+                        narrow.services = Some(Services { label, any: Arc::new(any) });
                     } else if any.len() <= MAX_SERVICES
                         && let Some(regex) = any_of(&any)
                     {

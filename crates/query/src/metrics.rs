@@ -154,8 +154,8 @@ fn next_batch(
         series.data.load(&mut loaded).map_err(scan_error)?;
         rows.add(&series, &loaded, selection);
     }
-    match rows.stream.is_empty() {
-        true => Ok(None),
-        false => Ok(Some((rows.finish(columns)?, Left::Series(left)))),
+    if rows.stream.is_empty() {
+        return Ok(None);
     }
+    Ok(Some((rows.finish(columns)?, Left::Series(left))))
 }

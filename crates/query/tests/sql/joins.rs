@@ -75,7 +75,7 @@ fn statement(random: &mut Random) -> String {
         return format!("SELECT span.span_id FROM {tables}");
     }
     if !conditions.is_empty() {
-        tables.push_str(&format!(" WHERE {}", conditions.join(" AND ")));
+        tables = format!("{tables} WHERE {}", conditions.join(" AND "));
     }
     match random.below(3) {
         0 => format!(

@@ -155,10 +155,10 @@ fn add_series(tables: &mut MemoryTables) {
     }
     let labels = Labels::from_pairs(&[("__name__", "latency_seconds"), ("job", "db")]);
     let stream = tables.registry.intern(&TenantId::default(), labels).unwrap();
-    let histogram = NativeHistogram { count: 12.0, sum: 3.5, ..NativeHistogram::default() };
+    let histogram = Arc::new(NativeHistogram { count: 12.0, sum: 3.5, ..NativeHistogram::default() });
     let samples = Samples {
         histogram_timestamps: vec![noon_ms, noon_ms + 60_000],
-        histograms: vec![Arc::new(histogram); 2],
+        histograms: vec![histogram.clone(), histogram],
         ..Samples::default()
     };
     tables.series.push((tables.registry.get(stream), Arc::new(samples)));
