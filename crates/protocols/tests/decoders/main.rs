@@ -13,6 +13,7 @@ mod loki;
 mod otlp;
 mod otlp_metrics;
 mod otlp_spans;
+mod prometheus;
 mod remote_write;
 mod robustness;
 mod rows;

@@ -35,7 +35,7 @@ const AT: u64 = 10_000_000_000;
 const DELTA: i32 = 1;
 const CUMULATIVE: i32 = 2;
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
+pub fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
     let pair = |(key, value): &(&str, &str)| KeyValue {
         key: (*key).into(),
         value: Some(AnyValue { value: Some(any_value::Value::StringValue((*value).into())) }),

@@ -392,16 +392,6 @@ fn what_is_bad_is_rejected_beside_what_is_good() {
             TimeSeries {
                 labels: labels(&[("__name__", "h")]),
                 samples: vec![sample(1.0, i64::MAX)],
-                histograms: vec![
-                    of(|h| h.count = Some(Count::Int(14))),
-                    of(|h| h.schema = 53),
-                    of(|h| h.positive_deltas[1] = -3),
-                    of(|h| h.positive_spans[0].length = 3),
-                    of(|h| h.positive_spans[1].offset = -1),
-                    of(|h| h.custom_values = vec![1.0]),
-                    of(|h| h.schema = -53),
-                    of(|h| h.zero_threshold = f64::NAN),
-                ],
                 ..TimeSeries::default()
             },
         ],
@@ -415,7 +405,32 @@ fn what_is_bad_is_rejected_beside_what_is_good() {
         expect![[r#"
         good 1 @1
         good 2 @2
-        2 taken. 21 of 23 samples were rejected: sample 1: the series has no label __name__; name the metric in it; sample 3: the series has no label __name__; name the metric in it; sample 5: label "a" is given twice with different values; send each label once; sample 7: a label has no name; name it; sample 9: the series has more than 4 labels; send fewer; sample 11: the value of label "a" has 18 bytes, 16 are allowed; shorten it; sample 15: time 9223372036854775807 ms lies outside the years 1677 to 2262; send milliseconds since 1970; sample 16: a histogram has 13 observations in buckets and counts 14; send all; sample 17: schema 53 of a histogram is not known; use -4 to 8, or -53 for custom bounds; sample 18: a histogram has 1 observations in buckets and counts 13; send all"#]],
+        2 taken. 13 of 15 samples were rejected: sample 1: the series has no label __name__; name the metric in it; sample 3: the series has no label __name__; name the metric in it; sample 5: label "a" is given twice with different values; send each label once; sample 7: a label has no name; name it; sample 9: the series has more than 4 labels; send fewer; sample 11: the value of label "a" has 18 bytes, 16 are allowed; shorten it; sample 15: time 9223372036854775807 ms lies outside the years 1677 to 2262; send milliseconds since 1970"#]],
+    );
+    let request = WriteRequest {
+        timeseries: vec![TimeSeries {
+            labels: labels(&[("__name__", "h")]),
+            histograms: vec![
+                of(|h| h.count = Some(Count::Int(14))),
+                of(|h| h.schema = 53),
+                of(|h| h.positive_deltas[1] = -3),
+                of(|h| h.positive_spans[0].length = 3),
+                of(|h| h.positive_spans[1].offset = -1),
+                of(|h| h.custom_values = vec![1.0]),
+                of(|h| h.schema = -53),
+                of(|h| h.zero_threshold = f64::NAN),
+            ],
+            ..TimeSeries::default()
+        }],
+        metadata: vec![],
+    };
+    check(
+        Some(&request),
+        Some(&turned(&request)),
+        Limits::default(),
+        expect![[r#"
+
+        0 taken. 8 of 8 samples were rejected: sample 1: a histogram has 13 observations in buckets and counts 14; send all; sample 2: schema 53 of a histogram is not known; use -4 to 8, or -53 for custom bounds; sample 3: a histogram has 1 observations in buckets and counts 13; send all; sample 4: spans of a histogram name 5 buckets, 4 are given; send as many; sample 5: spans of a histogram overlap; send them in order; sample 6: a histogram with an exponential schema has custom bounds; drop them; sample 7: a histogram with custom bounds has a zero bucket or negative ones; it may not; sample 8: a histogram's zero threshold is not 0 or more; send its half width"#]],
     );
 }
 

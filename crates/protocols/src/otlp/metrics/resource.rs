@@ -64,11 +64,11 @@ impl LabelSet {
     fn attributes(&mut self, mut pairs: Vec<(String, String)>) -> Result<(), Fault> {
         pairs.sort();
         pairs.dedup();
-        for (key, text) in pairs.iter().filter(|(key, text)| key != METRIC_NAME && !text.is_empty()) {
+        for (key, text) in pairs.iter().filter(|(key, _)| key != METRIC_NAME) {
             let name = names::label_name(key)?;
             match self.value(&name) {
-                Some(value) => *value = format!("{value};{text}").into(),
-                None => self.0.push((name.into(), text.as_str().into())),
+                Some(value) if !value.is_empty() => *value = format!("{value};{text}").into(),
+                _ => self.set(&name, text),
             }
         }
         Ok(())
@@ -150,7 +150,7 @@ impl Parsed {
         let mut labels = LabelSet::default();
         labels.attributes(attributes)?;
         for (name, value) in &self.promoted {
-            if labels.value(name).is_none() {
+            if labels.value(name).is_none_or(|value| value.is_empty()) {
                 labels.set(name, value);
             }
         }
