@@ -145,10 +145,12 @@ fn print_series(out: &mut impl Write, results: &[Value], output: Output) -> anyh
         if output == Output::Table {
             writeln!(out, "{BOLD}{}{PLAIN}", show_labels(labels))?;
         }
-        let points = series["values"].as_array().cloned().unwrap_or_else(|| vec![series["value"].clone()]);
-        for point in points {
+        // Of a native histogram (PromQL) the value is an object.
+        let many = ["values", "histograms"].iter().filter_map(|name| series[name].as_array()).flatten();
+        let one = ["value", "histogram"].iter().filter_map(|name| series.get(name));
+        for point in many.chain(one) {
             let seconds = point[0].as_f64().unwrap_or(0.0);
-            let value = point[1].as_str().unwrap_or("");
+            let value = point[1].as_str().map_or_else(|| point[1].to_string(), str::to_owned);
             let time = show_time((seconds * 1e3).round() as i64 * 1_000_000);
             match output {
                 Output::Csv => writeln!(out, "{time},{},{value}", csv_field(&labels.to_string()))?,

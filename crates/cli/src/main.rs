@@ -6,6 +6,7 @@ mod config;
 mod demo;
 mod load;
 mod logql;
+mod promql;
 mod server;
 mod sql;
 mod tail;
@@ -16,7 +17,7 @@ use std::{io::Write, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Keeps every log line, shows it within milliseconds, answers questions over all of them.
+/// Keeps every log line, span and sample, shows it within milliseconds, answers questions over all of them.
 ///
 /// Start with `trine demo`. Client commands talk to a running server (`--server`, by default
 /// http://127.0.0.1:7070).
@@ -31,7 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the server: takes logs in, stores them, answers queries
+    /// Run the server: takes logs, traces and metrics in, stores them, answers queries
     Server(server::ServerCommand),
     /// Run a server in a fresh directory with a live sample, and show what to ask
     Demo(demo::DemoArgs),
@@ -43,6 +44,8 @@ enum Command {
     Logql(logql::LogqlArgs),
     /// Show a trace by its id
     Trace(trace::TraceArgs),
+    /// Ask with PromQL
+    Promql(promql::PromqlArgs),
     /// Follow new lines as they are stored
     Tail(tail::TailArgs),
     /// Check every byte that is stored
@@ -117,6 +120,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sql(args) => sql::run(args).await,
         Command::Logql(args) => logql::run(args).await,
         Command::Trace(args) => trace::run(args).await,
+        Command::Promql(args) => promql::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Bench { command } => trine_bench::cli::run(command).await.map(|()| ExitCode::SUCCESS),

@@ -186,7 +186,7 @@ impl Stop {
 }
 
 /// `90s`, `10m`, `12h`, `30d`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is no duration; write e.g. 90s, 10m, 12h or 30d");
     let span: jiff::Span = text.parse().map_err(|_| bad())?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;

@@ -61,7 +61,7 @@ async fn span_ids(store: &Store, scan: SpanScan) -> BTreeMap<u64, u32> {
     let mut batches = store.scan_spans(SpanScan { projection: vec![column::SPAN_ID], ..scan });
     while let Some(batch) = batches.next().await {
         let batch = batch.unwrap();
-        for id in batch.column(0).as_fixed_size_binary().iter() {
+        for id in batch.column(0).as_fixed_size_binary() {
             *found.entry(u64::from_be_bytes(id.unwrap().try_into().unwrap()) - 1).or_default() += 1;
         }
     }
