@@ -19,6 +19,7 @@
 mod compression;
 mod decoded;
 mod error;
+pub mod exposition;
 mod hints;
 mod intake;
 pub mod jaeger;

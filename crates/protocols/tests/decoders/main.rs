@@ -7,6 +7,7 @@
 
 mod compression;
 mod errors;
+mod exposition;
 mod jaeger;
 mod jsonlines;
 mod loki;
