@@ -1,6 +1,9 @@
 //! What every fuzz target runs, and the seeds it starts from.
 
+mod exposition;
+
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -9,14 +12,17 @@ use trine_chunks::{Block, BlockWriter, Part, join, merge};
 use trine_model::TenantId;
 use trine_promql::{Buckets, Engine, Histogram, Labels, MemorySource};
 use trine_protocols::{
-    Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress, jaeger,
+    Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
+    exposition::Format,
+    jaeger,
     jsonlines::{self, FieldNames},
     loki, otlp, remote_write, zipkin,
 };
 use trine_schema::{MetricBatch, StreamRegistry};
+use trine_scrape::ScrapeConfig;
 
 /// All targets.
-pub const TARGETS: [&str; 18] = [
+pub const TARGETS: [&str; 22] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
@@ -35,6 +41,10 @@ pub const TARGETS: [&str; 18] = [
     "chunk_values",
     "promql",
     "traceql",
+    "exposition_text",
+    "exposition_openmetrics",
+    "exposition_protobuf",
+    "scrape_config",
 ];
 
 /// Stands for the time of arrival.
@@ -120,6 +130,10 @@ pub fn run(target: &str, bytes: &[u8]) {
             "chunk_values" => return chunk_values(bytes),
             "promql" => return promql(bytes),
             "traceql" => return traceql(bytes),
+            "exposition_text" => return exposition::parsed(Format::Text, bytes),
+            "exposition_openmetrics" => return exposition::parsed(Format::OpenMetrics, bytes),
+            "exposition_protobuf" => return exposition::parsed(Format::Protobuf, bytes),
+            "scrape_config" => return scrape_config(bytes),
             _ => panic!("unknown target {target}; one of {TARGETS:?}"),
         };
         check(decoded, |batch| batch.records.num_rows(), bytes.len(), &limits);
@@ -131,6 +145,14 @@ fn traceql(bytes: &[u8]) {
     let Ok(query) = std::str::from_utf8(bytes) else { return };
     if let Err(error) = trine_traces::traceql::parse(query) {
         assert!(query.is_char_boundary(error.position));
+    }
+}
+
+/// Any text is a configuration or is refused with places.
+fn scrape_config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(errors) = ScrapeConfig::parse(text, Path::new("/nowhere/fuzz.yml")) {
+        assert!(!errors.is_empty(), "refused without a reason");
     }
 }
 
@@ -258,6 +280,36 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ]
         .map(|query| query.as_bytes().to_vec())
         .to_vec(),
+        "exposition_text" => vec![
+            b"# HELP a Help\\n.\n# TYPE a histogram\na_bucket{le=\"1\"} 3 1700000000000\n{\"a.b\",\"c d\"=\"e\\\"\"} NaN\n"
+                .to_vec(),
+        ],
+        "exposition_openmetrics" => vec![
+            b"# TYPE a histogram\n# UNIT a_s s\na_bucket{b=\"c\",le=\"1\"} 3 # {trace_id=\"x\"} 0.5 1.5\na_count{b=\"c\"} 3\n\
+              a_created{b=\"c\"} 7\n# TYPE b counter\nb_total 1 2\nb_created 3\n# EOF\n"
+                .to_vec(),
+        ],
+        "exposition_protobuf" => {
+            let pair = message(&[field(1, b"l"), field(2, b"v")]);
+            let double = |number: u8, value: f64| [&[number << 3 | 1], &value.to_le_bytes()[..]].concat();
+            let bucket = field(3, &message(&[vec![8, 4], double(2, 1.0), field(3, &double(2, 0.5))]));
+            let spans = message(&[vec![0x28, 3], double(6, 0.001), field(12, &[8, 3, 16, 2]), field(13, &[4, 1])]);
+            let histogram = message(&[vec![8, 9], double(2, 2.5), bucket, spans, field(15, &[8, 3])]);
+            let family = |name: &[u8], kind: u8, metric: Vec<u8>| {
+                let metric = field(4, &message(&[field(1, &pair), metric]));
+                let family = message(&[field(1, name), field(2, b"help"), vec![0x18, kind], metric]);
+                [vec![family.len() as u8], family].concat()
+            };
+            vec![
+                family(b"h", 4, field(7, &histogram)),
+                message(&[family(b"c", 0, field(3, &double(1, 1.0))), family(b"g", 1, field(2, &double(1, 2.0)))]),
+            ]
+        }
+        "scrape_config" => vec![
+            b"global: {scrape_interval: 15s, external_labels: {a: $b}}\nscrape_configs:\n  - job_name: &x j\n    static_configs:\n\
+              \x20     - targets: [\"a:1\", *x]\n    relabel_configs:\n      - {source_labels: [a], regex: (.*), target_label: b}\n"
+                .to_vec(),
+        ],
         "promql" => [
             "sum by (i) (rate(m_total[5m] offset 1m)) / on(i) group_left avg(m_total) > bool 1",
             "histogram_quantile(0.9, rate(h[5m])) or label_replace(m_total, \"a\", \"$1\", \"i\", \"(.*)\")",
