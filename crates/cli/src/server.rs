@@ -1,13 +1,21 @@
 //! `trine server`.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use jiff::SpanRelativeTo;
 use trine_protocols::Limits;
+use trine_scrape::ScrapeConfig;
 use trine_server::{Running, ServerConfig};
 use trine_store::{BodyEncoding, Store, StoreConfig};
+
+use crate::client::{PLAIN, YELLOW};
 
 /// How bodies lie in segments.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -86,6 +94,9 @@ pub struct ServerArgs {
     /// Most memory of one query
     #[arg(long, value_name = "BYTES", env = "TRINE_QUERY_MEMORY", default_value = "512MiB", value_parser = parse_some_bytes)]
     pub query_memory: u64,
+    /// What to scrape, as a file in the form of Prometheus' `prometheus.yml`; read again on SIGHUP
+    #[arg(long, value_name = "FILE", env = "TRINE_SCRAPE_CONFIG")]
+    pub scrape_config: Option<PathBuf>,
 }
 
 /// A store with a server in front.
@@ -97,6 +108,7 @@ pub struct Site {
 impl Site {
     /// Opens the store and starts to serve.
     pub async fn start(args: &ServerArgs) -> anyhow::Result<Self> {
+        let scrape = args.scrape_config.as_deref().map(scrape_config).transpose()?;
         let mut config = StoreConfig::new(&args.data_dir);
         config.fsync = args.fsync;
         config.retention_age = args.retention_age;
@@ -120,6 +132,7 @@ impl Site {
                 max_inflight_bytes: args.max_inflight_bytes as usize,
                 query_timeout: args.query_timeout,
                 query_memory: args.query_memory as usize,
+                scrape,
             },
         )
         .await;
@@ -139,6 +152,27 @@ impl Site {
     }
 }
 
+/// Reads what to scrape; all that is wrong with the file is told.
+fn scrape_config(file: &Path) -> anyhow::Result<ScrapeConfig> {
+    let config = ScrapeConfig::load(file).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the scrape configuration cannot be used:\n{}", lines.join("\n"))
+    })?;
+    for warning in &config.warnings {
+        anstream::eprintln!("{YELLOW}warning:{PLAIN} {warning}");
+    }
+    Ok(config)
+}
+
+/// Reads the file again and goes on with it; one that cannot be used changes nothing.
+async fn scrape_again(site: &Site, file: &Path) {
+    let again = async { anyhow::Ok(site.server.scrape(scrape_config(file)?).await?) };
+    match again.await {
+        Ok(()) => eprintln!("scraping by {} as it is now", file.display()),
+        Err(error) => anstream::eprintln!("{YELLOW}warning:{PLAIN} scraping goes on as before: {error:#}"),
+    }
+}
+
 /// Serves until Ctrl-C or SIGTERM.
 pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     // Taken before the store opens: a signal during a long replay must end the program cleanly too.
@@ -154,7 +188,18 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
         site.server.otlp_http,
         args.data_dir.display()
     );
-    stop.asked().await;
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+        .context("cannot listen for SIGHUP")?;
+    loop {
+        tokio::select! {
+            () = stop.asked() => break,
+            _ = hangup.recv() => {
+                if let Some(file) = &args.scrape_config {
+                    scrape_again(&site, file).await;
+                }
+            }
+        }
+    }
     eprintln!("stopping; a second signal ends at once");
     tokio::select! {
         () = site.stop() => Ok(ExitCode::SUCCESS),

@@ -15,6 +15,7 @@ mod otlp;
 mod prometheus;
 mod query_threads;
 mod remote_write;
+mod scraping;
 mod spans;
 mod sql;
 mod tail;
@@ -22,7 +23,12 @@ mod tenant;
 mod time;
 mod traces;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -32,6 +38,7 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use trine_protocols::{Limits, otlp::DeltaState};
 use trine_query::{SqlEngine, SqlLimits};
+use trine_scrape::{ScrapeConfig, ScrapeError, Scraper};
 use trine_store::Store;
 
 pub use admin::verify_json;
@@ -56,6 +63,8 @@ pub struct ServerConfig {
     pub query_timeout: Duration,
     /// Most memory of one query in bytes.
     pub query_memory: usize,
+    /// What to scrape, if anything.
+    pub scrape: Option<ScrapeConfig>,
 }
 
 /// What every handler sees.
@@ -70,6 +79,8 @@ pub(crate) struct App {
     pub metrics: Metrics,
     /// Running totals of OTLP metrics that come as deltas.
     pub deltas: Arc<DeltaState>,
+    /// Set where there is something to scrape.
+    pub scraper: OnceLock<Arc<Scraper>>,
     pub query_threads: QueryThreads,
     pub query_timeout: Duration,
     pub query_memory: usize,
@@ -86,6 +97,7 @@ pub struct Running {
     /// Where OTLP/HTTP is served.
     pub otlp_http: SocketAddr,
     stop: watch::Sender<bool>,
+    scraper: Option<Arc<Scraper>>,
     tasks: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -93,9 +105,20 @@ pub struct Running {
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 impl Running {
+    /// Goes on scraping with another configuration; targets that stay are not interrupted.
+    pub async fn scrape(&self, config: ScrapeConfig) -> Result<(), ScrapeError> {
+        match &self.scraper {
+            Some(scraper) => scraper.reload(config).await,
+            None => Err(ScrapeError::Stopped),
+        }
+    }
+
     /// Takes no new requests, lets those in flight end, and returns.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
+        if let Some(scraper) = &self.scraper {
+            scraper.stop().await;
+        }
         for task in self.tasks {
             let abort = task.abort_handle();
             if tokio::time::timeout(SHUTDOWN_GRACE, task).await.is_err() {
@@ -120,6 +143,9 @@ pub enum StartError {
         /// The system's reason.
         source: io::Error,
     },
+    /// What is to be scraped cannot be.
+    #[error("cannot scrape: {0}")]
+    Scrape(#[from] ScrapeError),
     /// The system gives no threads.
     #[error("cannot start the query threads: {0}")]
     Threads(io::Error),
@@ -149,11 +175,16 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
         limits: config.limits,
         metrics: Metrics::default(),
         deltas: Arc::default(),
+        scraper: OnceLock::new(),
         query_threads: QueryThreads::start().map_err(StartError::Threads)?,
         query_timeout: config.query_timeout,
         query_memory: config.query_memory,
         stopping: stopping.clone(),
     });
+    if let Some(scrape) = config.scrape {
+        let scraper = scraping::start(&app, scrape)?;
+        let _ = app.scraper.set(Arc::new(scraper));
+    }
     let otlp_grpc_routes = otlp::grpc_routes().with_state(app.clone());
     let otlp_http_routes = otlp::http_routes().layer(DefaultBodyLimit::disable()).with_state(app.clone());
     let mut running = Running {
@@ -161,6 +192,7 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
         otlp_grpc: otlp_grpc.local_addr().unwrap_or(config.otlp_grpc),
         otlp_http: otlp_http.local_addr().unwrap_or(config.otlp_http),
         stop,
+        scraper: app.scraper.get().cloned(),
         tasks: Vec::new(),
     };
     for (listener, routes) in

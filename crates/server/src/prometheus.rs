@@ -20,6 +20,7 @@ use crate::{
     asking::{Asking, Deadline, Params, stats_headers},
     error::ApiError,
     metrics::Language,
+    scraping,
     tenant::Tenant,
     time::now_ns,
 };
@@ -54,15 +55,15 @@ pub fn routes() -> Router<Arc<App>> {
             ("rules", Report::Rules),
             ("alerts", Report::Alerts),
             ("alertmanagers", Report::Alertmanagers),
-            ("scrape_pools", Report::ScrapePools),
-            ("targets", Report::Targets),
-            ("targets/metadata", Report::TargetsMetadata),
             ("notifications", Report::Notifications),
         ] {
             routes = routes.route(&path(name), told(what));
         }
         routes = routes
             .route(&path("label/{name}/values"), get(label_values).post(label_values))
+            .route(&path("scrape_pools"), get(scraping::pools))
+            .route(&path("targets"), get(scraping::targets))
+            .route(&path("targets/metadata"), get(scraping::metadata))
             .route(&path("read"), post(read))
             .route(&format!("{prefix}/federate"), get(federate))
             .route(&format!("{prefix}/-/healthy"), get(healthy))
@@ -195,7 +196,7 @@ fn respond(answer: Result<(Reply, ScanStatsSnapshot), ApiError>) -> Response {
     }
 }
 
-fn send(reply: Reply) -> Response {
+pub fn send(reply: Reply) -> Response {
     let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, [(CONTENT_TYPE, reply.content_type)], reply.body).into_response();
     if let Some(encoding) = reply.encoding {

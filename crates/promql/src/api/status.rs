@@ -36,12 +36,6 @@ pub enum Report {
     Alerts,
     /// `alertmanagers`
     Alertmanagers,
-    /// `scrape_pools`, of a server that scrapes nothing
-    ScrapePools,
-    /// `targets`, likewise
-    Targets,
-    /// `targets/metadata`, likewise
-    TargetsMetadata,
     /// `notifications`
     Notifications,
 }
@@ -107,9 +101,7 @@ pub fn report(report: Report, facts: &Facts, now_ms: i64) -> Reply {
         Report::Rules => json!({"groups": []}),
         Report::Alerts => json!({"alerts": []}),
         Report::Alertmanagers => json!({"activeAlertmanagers": [], "droppedAlertmanagers": []}),
-        Report::ScrapePools => json!({"scrapePools": []}),
-        Report::Targets => json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}}),
-        Report::TargetsMetadata | Report::Notifications => json!([]),
+        Report::Notifications => json!([]),
     })
 }
 
