@@ -46,8 +46,6 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Ask with PromQL
     Promql(promql::PromqlArgs),
-    /// Show a trace by its id
-    Trace(trace::TraceArgs),
     /// Follow new lines as they are stored
     Tail(tail::TailArgs),
     /// Check every byte that is stored
@@ -123,7 +121,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Logql(args) => logql::run(args).await,
         Command::Trace(args) => trace::run(args).await,
         Command::Promql(args) => promql::run(args).await,
-        Command::Trace(args) => trace::run(args).await,
         Command::Tail(args) => tail::run(args).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Bench { command } => trine_bench::cli::run(command).await.map(|()| ExitCode::SUCCESS),
