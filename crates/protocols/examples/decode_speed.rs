@@ -28,7 +28,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use trine_model::TenantId;
 use trine_protocols::{
-    Limits,
+    Compression, Limits, decompress,
     jsonlines::{self, FieldNames},
     loki, otlp, remote_write,
 };
@@ -225,6 +225,13 @@ fn measure_metrics(series: usize, wanted: &str) {
     };
     measure("remote write 1", remote_write_1, &|bytes, registry| {
         let decoded = remote_write::decode_v1(bytes, &tenant, registry, now, &limits).unwrap();
+        assert_eq!(decoded.accepted, SAMPLES);
+    });
+    let packed = |range| snap::raw::Encoder::new().compress_vec(&remote_write_1(range)).unwrap();
+    measure("remote write 1 snappy", packed, &|bytes, registry| {
+        let mut buffer = Vec::new();
+        let plain = decompress(Compression::Snappy, bytes, &limits, &mut buffer).unwrap();
+        let decoded = remote_write::decode_v1(plain, &tenant, registry, now, &limits).unwrap();
         assert_eq!(decoded.accepted, SAMPLES);
     });
     measure("remote write 2", remote_write_2, &|bytes, registry| {

@@ -17,7 +17,6 @@ use opentelemetry_proto::tonic::{
     },
     resource::v1::Resource,
 };
-use proptest::{collection::vec, option, prelude::*};
 use prost::Message as _;
 use trine_protocols::{
     Decoded,
@@ -26,13 +25,13 @@ use trine_protocols::{
 use trine_schema::MetricBatch;
 
 use crate::{
-    otlp::{attributes, text, turned},
+    otlp::turned,
     rows::{Context, NOW},
 };
 
 /// Ten seconds after 1970.
 const AT: u64 = 10_000_000_000;
-const DELTA: i32 = 1;
+pub const DELTA: i32 = 1;
 const CUMULATIVE: i32 = 2;
 
 pub fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
@@ -44,7 +43,7 @@ pub fn pairs(pairs: &[(&str, &str)]) -> Vec<KeyValue> {
     pairs.iter().map(pair).collect()
 }
 
-fn request(resource: &[(&str, &str)], metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
+pub fn request(resource: &[(&str, &str)], metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
     let resource = Resource { attributes: pairs(resource), ..Resource::default() };
     let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
     ExportMetricsServiceRequest {
@@ -56,11 +55,11 @@ fn request(resource: &[(&str, &str)], metrics: Vec<Metric>) -> ExportMetricsServ
     }
 }
 
-fn metric(name: &str, unit: &str, data: Data) -> Metric {
+pub fn metric(name: &str, unit: &str, data: Data) -> Metric {
     Metric { name: name.into(), unit: unit.into(), data: Some(data), ..Metric::default() }
 }
 
-fn number(attributes: &[(&str, &str)], value: f64) -> NumberDataPoint {
+pub fn number(attributes: &[(&str, &str)], value: f64) -> NumberDataPoint {
     NumberDataPoint {
         attributes: pairs(attributes),
         time_unix_nano: AT,
@@ -69,16 +68,16 @@ fn number(attributes: &[(&str, &str)], value: f64) -> NumberDataPoint {
     }
 }
 
-fn sum(points: Vec<NumberDataPoint>, temporality: i32, is_monotonic: bool) -> Data {
+pub fn sum(points: Vec<NumberDataPoint>, temporality: i32, is_monotonic: bool) -> Data {
     Data::Sum(Sum { data_points: points, aggregation_temporality: temporality, is_monotonic })
 }
 
-fn gauge(points: Vec<NumberDataPoint>) -> Data {
+pub fn gauge(points: Vec<NumberDataPoint>) -> Data {
     Data::Gauge(Gauge { data_points: points })
 }
 
 /// An explicit histogram of three buckets.
-fn explicit(time: u64, counts: [u64; 3]) -> HistogramDataPoint {
+pub fn explicit(time: u64, counts: [u64; 3]) -> HistogramDataPoint {
     HistogramDataPoint {
         attributes: pairs(&[("http.method", "GET")]),
         start_time_unix_nano: 1_000_000_000,
@@ -91,7 +90,7 @@ fn explicit(time: u64, counts: [u64; 3]) -> HistogramDataPoint {
     }
 }
 
-fn exponential(time: u64, offset: i32, counts: &[u64]) -> ExponentialHistogramDataPoint {
+pub fn exponential(time: u64, offset: i32, counts: &[u64]) -> ExponentialHistogramDataPoint {
     ExponentialHistogramDataPoint {
         time_unix_nano: time,
         count: counts.iter().sum::<u64>() + 1,
@@ -119,17 +118,17 @@ pub fn one_histogram() -> ExportMetricsServiceRequest {
 
 type Answer = (Decoded<MetricBatch>, DeltaUpdate);
 
-fn protobuf(context: &Context, bytes: &[u8], deltas: &Arc<DeltaState>) -> Answer {
+pub fn protobuf(context: &Context, bytes: &[u8], deltas: &Arc<DeltaState>) -> Answer {
     let Context { tenant, registry, limits } = context;
     decode_metrics_protobuf(bytes, tenant, registry, NOW, limits, deltas).unwrap()
 }
 
-fn json(context: &Context, bytes: &[u8], deltas: &Arc<DeltaState>) -> Answer {
+pub fn json(context: &Context, bytes: &[u8], deltas: &Arc<DeltaState>) -> Answer {
     let Context { tenant, registry, limits } = context;
     decode_metrics_json(bytes, tenant, registry, NOW, limits, deltas).unwrap()
 }
 
-fn rows(context: &Context, decoded: &Decoded<MetricBatch>) -> String {
+pub fn rows(context: &Context, decoded: &Decoded<MetricBatch>) -> String {
     let mut text = context.samples(decoded).join("\n");
     if decoded.rejected > 0 {
         text += &format!("\n{} taken, {}", decoded.accepted, decoded.error_message());
@@ -403,118 +402,6 @@ fn a_point_without_a_time_is_of_now() {
     assert!(decoded.own_times && decoded.batch.is_none());
 }
 
-/// A request of one delta point.
-fn delta(seconds: u64, value: f64) -> Vec<u8> {
-    let point = NumberDataPoint {
-        time_unix_nano: seconds * 1_000_000_000,
-        start_time_unix_nano: (seconds - 1) * 1_000_000_000,
-        ..number(&[], value)
-    };
-    request(&[], vec![metric("m", "", sum(vec![point], DELTA, true))]).encode_to_vec()
-}
-
-/// The sample of a request and what it adds.
-fn total(context: &Context, bytes: &[u8], deltas: &Arc<DeltaState>) -> (String, DeltaUpdate) {
-    let (decoded, update) = protobuf(context, bytes, deltas);
-    let rows = context.samples(&decoded);
-    (rows.first().cloned().unwrap_or_else(|| decoded.error_message()), update)
-}
-
-#[test]
-fn deltas_become_totals() {
-    let (context, deltas) = (Context::default(), Arc::default());
-    let check = |seconds, value, want: Expect| {
-        let (row, update) = total(&context, &delta(seconds, value), &deltas);
-        update.commit();
-        want.assert_eq(&row);
-    };
-    check(10, 5.0, expect!["m_total 5 @10000 since 9000"]);
-    check(20, 2.5, expect!["m_total 7.5 @20000 since 9000"]);
-    // The same point again is the same sample.
-    check(20, 2.5, expect!["m_total 7.5 @20000 since 9000"]);
-    check(
-        15,
-        9.0,
-        expect![
-            "1 of 1 samples were rejected: sample 1: the delta point of time 15000 ms is older than the last one of its series, 20000 ms; send them in order"
-        ],
-    );
-    check(30, 1.0, expect!["m_total 8.5 @30000 since 9000"]);
-    assert_eq!(deltas.len(), 1);
-}
-
-#[test]
-fn what_was_not_stored_is_not_added() {
-    let (context, deltas) = (Context::default(), Arc::default());
-    total(&context, &delta(10, 5.0), &deltas).1.commit();
-    // Refused by the store, then sent again.
-    let (failed, update) = total(&context, &delta(20, 2.0), &deltas);
-    drop(update);
-    let (again, update) = total(&context, &delta(20, 2.0), &deltas);
-    assert_eq!(failed, again);
-    // Two at once build upon each other; the first one fails after the second was decoded.
-    let (second, later) = total(&context, &delta(30, 1.0), &deltas);
-    assert!(again.contains("m_total 7 ") && second.contains("m_total 8 "));
-    drop(update);
-    later.commit();
-    let (third, update) = total(&context, &delta(40, 1.0), &deltas);
-    assert!(third.contains("m_total 9 "), "{third}");
-    update.commit();
-    // A series that only a refused request had is gone.
-    let fresh = Arc::new(DeltaState::default());
-    drop(total(&context, &delta(10, 5.0), &fresh));
-    assert!(fresh.is_empty());
-}
-
-#[test]
-fn delta_histograms_become_totals() {
-    let (context, deltas) = (Context::default(), Arc::default());
-    let mut last = String::new();
-    for (time, counts, offset) in [(10, [1, 2, 3], 0), (20, [0, 1, 1], 4)] {
-        let time = time * 1_000_000_000;
-        let data_points = vec![explicit(time, counts)];
-        let histogram = Histogram { data_points, aggregation_temporality: DELTA };
-        let data_points = vec![exponential(time, offset, &[1, 2])];
-        let exponential = ExponentialHistogram { data_points, aggregation_temporality: DELTA };
-        let request = request(
-            &[],
-            vec![
-                metric("h", "", Data::Histogram(histogram)),
-                metric("e", "", Data::ExponentialHistogram(exponential)),
-            ],
-        );
-        let (decoded, update) = protobuf(&context, &request.encode_to_vec(), &deltas);
-        update.commit();
-        last = rows(&context, &decoded);
-    }
-    expect![[r#"
-        h_count{http_method="GET"} 8 @20000 since 1000
-        h_bucket{http_method="GET",le="0.005"} 1 @20000 since 1000
-        h_bucket{http_method="GET",le="1"} 4 @20000 since 1000
-        h_bucket{http_method="GET",le="+Inf"} 8 @20000 since 1000
-        h_sum{http_method="GET"} 13 @20000 since 1000
-        # h {"help":"","type":"histogram","unit":""}
-        e histogram Unknown schema 2 zero (0.25, 2.0) count 8 sum 5 +[(1, 2), (2, 2)][1.0, 2.0, 1.0, 2.0] @20000
-        # e {"help":"","type":"histogram","unit":""}"#]].assert_eq(&last);
-}
-
-#[test]
-fn there_is_room_for_so_many_delta_series() {
-    let point = |name: &str, seconds: u64| NumberDataPoint {
-        time_unix_nano: seconds * 1_000_000_000,
-        ..number(&[("n", name)], 1.0)
-    };
-    let now = NOW as u64 / 1_000_000_000;
-    let points = vec![point("old", now - 9000), point("a", now), point("b", now), point("c", now)];
-    let bytes = request(&[], vec![metric("m", "", sum(points, DELTA, true))]).encode_to_vec();
-    let (context, deltas) = (Context::default(), Arc::new(DeltaState::new(2)));
-    let (decoded, update) = protobuf(&context, &bytes, &deltas);
-    // The idle one gave way to `b`.
-    expect!["1 of 4 samples were rejected: sample 4: more than 2 series with delta temporality are summed up; send cumulative temporality, or fewer series"].assert_eq(&decoded.error_message());
-    update.commit();
-    assert_eq!((decoded.accepted, deltas.len()), (3, 2));
-}
-
 #[test]
 fn answers() {
     let want = ExportMetricsServiceResponse {
@@ -528,162 +415,4 @@ fn answers() {
     let text = encode_metrics_response(3, "no \"x\"", true);
     expect![[r#"{"partialSuccess":{"rejectedDataPoints":"3","errorMessage":"no \"x\""}}"#]]
         .assert_eq(std::str::from_utf8(&text).unwrap());
-}
-
-fn time() -> impl Strategy<Value = u64> {
-    prop_oneof![1 => Just(0), 4 => 1..i64::MAX as u64]
-}
-
-prop_compose! {
-    fn any_exemplar()(
-        filtered_attributes in attributes(),
-        time_unix_nano in time(),
-        value in -9.5..9.5f64,
-        trace_id in prop_oneof![vec(any::<u8>(), 16), vec(any::<u8>(), 0..3)],
-    ) -> Exemplar {
-        Exemplar {
-            filtered_attributes,
-            time_unix_nano,
-            value: Some(exemplar::Value::AsDouble(value)),
-            trace_id,
-            span_id: Vec::new(),
-        }
-    }
-}
-
-prop_compose! {
-    fn any_number()(
-        attributes in attributes(),
-        times in (time(), time()),
-        exemplars in vec(any_exemplar(), 0..2),
-        flags in 0..4u32,
-        value in option::of(prop_oneof![
-            any::<i64>().prop_map(Value::AsInt),
-            any::<f64>().prop_filter("JSON of serde has no infinity", |value| value.is_finite())
-                .prop_map(Value::AsDouble),
-        ]),
-    ) -> NumberDataPoint {
-        let (start_time_unix_nano, time_unix_nano) = times;
-        NumberDataPoint { attributes, start_time_unix_nano, time_unix_nano, exemplars, flags, value }
-    }
-}
-
-prop_compose! {
-    fn any_histogram()(
-        attributes in attributes(),
-        time_unix_nano in time(),
-        bounds in vec(-9i32..9, 0..4),
-        counts in vec(any::<u32>(), 0..6),
-        sum in option::of(-9.5..9.5f64),
-        flags in 0..2u32,
-    ) -> HistogramDataPoint {
-        HistogramDataPoint {
-            attributes,
-            time_unix_nano,
-            count: counts.iter().map(|count| u64::from(*count)).sum(),
-            sum,
-            bucket_counts: counts.into_iter().map(u64::from).collect(),
-            explicit_bounds: bounds.into_iter().map(f64::from).collect(),
-            flags,
-            ..HistogramDataPoint::default()
-        }
-    }
-}
-
-prop_compose! {
-    fn any_exponential()(
-        attributes in attributes(),
-        time_unix_nano in time(),
-        scale in -6..12i32,
-        offset in prop_oneof![-9..9i32, any::<i32>()],
-        bucket_counts in vec(0..5u64, 0..9),
-        zero_count in 0..3u64,
-        zero_threshold in 0.0..1.0,
-        flags in 0..2u32,
-    ) -> ExponentialHistogramDataPoint {
-        ExponentialHistogramDataPoint {
-            attributes,
-            time_unix_nano,
-            count: bucket_counts.iter().sum::<u64>() + zero_count,
-            sum: Some(1.0),
-            scale,
-            zero_count,
-            zero_threshold,
-            positive: Some(Buckets { offset, bucket_counts }),
-            flags,
-            ..ExponentialHistogramDataPoint::default()
-        }
-    }
-}
-
-prop_compose! {
-    fn any_summary()(
-        attributes in attributes(),
-        time_unix_nano in time(),
-        count in any::<u64>(),
-        quantiles in vec((0.0..1.0, -9.0..9.0), 0..3),
-    ) -> SummaryDataPoint {
-        let quantile = |(quantile, value)| ValueAtQuantile { quantile, value };
-        let quantile_values = quantiles.into_iter().map(quantile).collect();
-        SummaryDataPoint { attributes, time_unix_nano, count, quantile_values, ..SummaryDataPoint::default() }
-    }
-}
-
-fn any_data() -> impl Strategy<Value = Data> {
-    prop_oneof![
-        vec(any_number(), 0..3).prop_map(gauge),
-        (vec(any_number(), 0..3), 0..4i32, any::<bool>()).prop_map(|(points, t, up)| sum(points, t, up)),
-        (vec(any_histogram(), 0..3), 1..3i32).prop_map(|(data_points, aggregation_temporality)| {
-            Data::Histogram(Histogram { data_points, aggregation_temporality })
-        }),
-        (vec(any_exponential(), 0..3), 1..3i32).prop_map(|(data_points, aggregation_temporality)| {
-            Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality })
-        }),
-        vec(any_summary(), 0..3).prop_map(|data_points| Data::Summary(Summary { data_points })),
-    ]
-}
-
-prop_compose! {
-    pub fn requests()(resources in vec((
-        attributes(),
-        prop_oneof![Just("shop".to_owned()), text()],
-        vec((prop_oneof![Just("m.x".to_owned()), text()], text(), option::of(any_data())), 0..4),
-    ), 0..3)) -> ExportMetricsServiceRequest {
-        let resources = resources.into_iter().map(|(mut attributes, name, metrics)| {
-            attributes.extend(pairs(&[("service.name", &name)]));
-            let metrics = metrics.into_iter().map(|(name, unit, data)| {
-                Metric { name, unit, data, ..Metric::default() }
-            });
-            ResourceMetrics {
-                resource: Some(Resource { attributes, ..Resource::default() }),
-                scope_metrics: vec![ScopeMetrics { metrics: metrics.collect(), ..ScopeMetrics::default() }],
-                ..ResourceMetrics::default()
-            }
-        });
-        ExportMetricsServiceRequest { resource_metrics: resources.collect() }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    /// Both encodings give the same rows and the same reasons, and each gives them again.
-    #[test]
-    fn encodings_agree(request in requests()) {
-        let context = Context::default();
-        let text = serde_json::to_string(&request).unwrap();
-        let bytes = request.encode_to_vec();
-        let decode = |second: bool| {
-            let deltas = Arc::default();
-            let (decoded, update) =
-                if second { json(&context, text.as_bytes(), &deltas) } else { protobuf(&context, &bytes, &deltas) };
-            drop(update);
-            assert!(deltas.is_empty(), "all was put back");
-            rows(&context, &decoded)
-        };
-        let first = decode(false);
-        prop_assert_eq!(&first, &decode(true));
-        prop_assert_eq!(&first, &decode(false));
-        prop_assert_eq!(&first, &decode(true));
-    }
 }

@@ -141,7 +141,7 @@ proptest! {
     fn mutated_messages(
         request in crate::otlp::request(),
         spans in crate::otlp_spans::request(),
-        metrics in crate::otlp_metrics::requests(),
+        metrics in crate::otlp_metrics_any::requests(),
         writes in crate::remote_write::request(),
         streams in crate::loki::streams(),
         edits in vec((any::<Index>(), any::<u8>(), 0..3), 1..6),
