@@ -3,7 +3,13 @@
 //! The parts of a series come from segments, oldest first, then from memory; they mostly follow one another in
 //! time and are sorted only if they do not.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use parking_lot::Mutex;
 use trine_schema::{NativeHistogram, Samples};
@@ -28,15 +34,6 @@ pub(super) struct Source {
     pub series: Vec<u32>,
 }
 
-/// What becomes of a series when one of its segments is known to be damaged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Damage {
-    /// It is read without the segment.
-    LeavesOut,
-    /// It is read as far as it goes.
-    Fails,
-}
-
 /// A series in one of the sources.
 #[derive(Debug, Clone, Copy)]
 struct Part {
@@ -58,7 +55,8 @@ pub(super) struct Selection {
     pub in_memory: Vec<Option<u32>>,
     /// Milliseconds.
     pub range: RangeInclusive<i64>,
-    damage: Damage,
+    /// Sources that were found to be damaged.
+    left_out: Vec<AtomicBool>,
     pub groups: Groups,
     pub times: Mutex<HeldTimes>,
     odd: Mutex<Option<OddFrame>>,
@@ -75,15 +73,15 @@ pub(super) struct Failure {
 
 impl Selection {
     /// Without any series yet.
-    pub(super) fn new(sources: Vec<Source>, range: RangeInclusive<i64>, damage: Damage) -> Self {
+    pub(super) fn new(sources: Vec<Source>, range: RangeInclusive<i64>) -> Self {
         Self {
+            left_out: sources.iter().map(|_| AtomicBool::new(false)).collect(),
             sources,
             parts: Vec::new(),
             ends: Vec::new(),
             memory: MemoryRows::default(),
             in_memory: Vec::new(),
             range,
-            damage,
             groups: Groups::default(),
             times: Mutex::default(),
             odd: Mutex::default(),
@@ -118,13 +116,18 @@ impl Selection {
         &self.parts[start as usize..self.ends[series] as usize]
     }
 
+    /// Leaves a source out from now on; whether nobody did before.
+    pub(super) fn leave_out(&self, source: u32) -> bool {
+        !self.left_out[source as usize].swap(true, Relaxed)
+    }
+
     /// Replaces what is in `samples` by the samples of a series; returns how many they are.
     pub(super) fn load(&self, series: usize, samples: &mut Samples) -> Result<u64, Failure> {
         let mut loading = Loading { samples, keys: Vec::new(), both: Vec::new() };
         loading.clear();
         for part in self.parts_of(series) {
             let source = &self.sources[part.source as usize];
-            if self.damage == Damage::Fails || !source.segment.is_damaged() {
+            if !self.left_out[part.source as usize].load(Relaxed) {
                 self.part(*part, source, &mut loading)
                     .map_err(|error| Failure { source: Some(part.source), error })?;
             }

@@ -13,7 +13,7 @@ use super::{
     MetricSegment,
     index::MetricIndex,
     labels::{Order, Ranking, rank},
-    load::{Damage, Selection, Source},
+    load::{Selection, Source},
     scan::kept_range,
     side::{ExemplarRow, FrameKind, FramePlace},
     write::{FloatsOf, SegmentWriter},
@@ -123,7 +123,7 @@ fn rewrite<W: Write + Send>(
 ) -> Result<Option<SegmentMeta>, SegmentError> {
     let range = kept_range(keep_from_ns);
     let first = *range.start();
-    let mut selection = Selection::new(sources, range, Damage::Fails);
+    let mut selection = Selection::new(sources, range);
     selection.enter(ranking.series.len(), numbers);
     let mut exemplars = exemplar_cursors(&selection.sources);
     let mut samples = Samples::default();

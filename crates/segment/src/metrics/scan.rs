@@ -17,7 +17,7 @@ use trine_schema::{
 use super::{
     MetricSegment,
     labels::{Order, rank},
-    load::{Damage, Failure, Selection, Source},
+    load::{Failure, Selection, Source},
     memory::MemoryRows,
     rows::{Rows, ms, ns},
     side::FrameKind,
@@ -59,10 +59,10 @@ fn note_failure(
     if !error.is_corrupt() {
         return Err(storage(error));
     }
+    let text = format!("{error}; this answer may hold some of its samples, later ones are without the file");
+    scan.stats.partial.lock().push(text);
+    // Another question may have met it before.
     if segment.set_damaged() {
-        let text =
-            format!("{error}; this answer may hold some of its samples, later ones are without the file");
-        scan.stats.partial.lock().push(text);
         on_corrupt(segment, error);
     }
     Ok(())
@@ -158,7 +158,7 @@ pub fn select_series(
     let with_samples = memory.streams.iter().enumerate().filter(|(place, _)| memory.has_samples(*place));
     let in_memory: Vec<(usize, u32)> =
         with_samples.map(|(place, stream)| (place, found.number(*stream))).collect();
-    let mut selection = Selection::new(sources, scan.start_ms..=scan.end_ms, Damage::LeavesOut);
+    let mut selection = Selection::new(sources, scan.start_ms..=scan.end_ms);
     selection.enter(found.streams.len(), &numbers);
     if !in_memory.is_empty() {
         selection.in_memory = vec![None; found.streams.len()];
@@ -214,10 +214,12 @@ impl LoadSamples for SeriesSamples {
                     return Ok(());
                 }
                 Err(Failure { source: None, error }) => return Err(storage(&error)),
-                // Once more, without it.
+                // Once more, without it; other threads may have met the same.
                 Err(Failure { source: Some(source), error }) => {
-                    let segment = &selection.sources[source as usize].segment;
-                    note_failure(scan, on_corrupt, segment, &error)?;
+                    if !error.is_corrupt() || selection.leave_out(source) {
+                        let segment = &selection.sources[source as usize].segment;
+                        note_failure(scan, on_corrupt, segment, &error)?;
+                    }
                 }
             }
         }
