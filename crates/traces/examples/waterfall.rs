@@ -1,5 +1,5 @@
-//! Shows traces of a file of OTLP JSON lines (one export request per line): `waterfall FILE [TRACE_ID] [WIDTH]`.
-//! Without an id: the traces with the most spans.
+//! Shows traces of a file of OTLP JSON lines (one export request each): `waterfall FILE [TRACE_ID] [WIDTH]`.
+//! Without an id (or with `-`): the traces with the most spans.
 
 use std::io::BufRead;
 

@@ -176,7 +176,7 @@ impl<'a> SpanJson<'a> {
     }
 }
 
-/// The parent, then the links. The parent of an opened circle is left out: the UI would lose all of its spans.
+/// The parent, then the links. The parent of an opened circle is left out: the UI would lose all its spans.
 fn references(trace: &Trace, span: &Span, place: Place) -> Vec<Reference> {
     let parent = span.parent_id.filter(|_| place != Place::Cycle).map(|parent| Reference {
         ref_type: "CHILD_OF",

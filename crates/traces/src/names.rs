@@ -23,10 +23,11 @@ const SAMPLE: usize = 20_000;
 /// Most values of one list.
 const MAX_VALUES: usize = 10_000;
 
-/// Lists are for people who choose from them: what is not found in this time is left out, and the answer says so.
+/// Lists are for people who choose from them: what is not found in this time is left out, and the answer says
+/// so.
 const TIME: Duration = Duration::from_secs(5);
 
-/// Calls `note` for every batch of the spans in the range, until it says that it has enough or the time is up.
+/// Calls `note` for each batch of the spans in the range, until it says that it has enough or the time is up.
 async fn each_batch(
     tables: &dyn Tables,
     tenant: &TenantId,

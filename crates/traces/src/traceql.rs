@@ -23,8 +23,8 @@ pub struct Selection {
 /// The query cannot be answered: where, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "at byte {position}: {problem}; understood is one {{ … }} with conditions joined by &&, each `field = value`, \
-     or `duration` (also `traceDuration`) with =, >, >=, < or <= and a value such as 1.5s"
+    "at byte {position}: {problem}; understood is one {{ … }} with conditions joined by &&, each \
+     `field = value`, or `duration` (also `traceDuration`) with =, >, >=, < or <= and a value such as 1.5s"
 )]
 pub struct TraceQlError {
     /// Bytes before the place.
@@ -106,7 +106,8 @@ impl<'a> Parser<'a> {
     fn condition(&mut self, selection: &mut Selection) -> Result<(), TraceQlError> {
         self.blanks();
         // What Grafana writes for "any span".
-        if self.word("true") {
+        if self.bare() == "true" {
+            self.rest = &self.rest["true".len()..];
             return Ok(());
         }
         let field = self.field()?;
@@ -149,17 +150,6 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// The word, when nothing that could belong to a longer one follows.
-    fn word(&mut self, word: &str) -> bool {
-        match self.rest.strip_prefix(word) {
-            Some(rest) if !rest.starts_with(is_name) => {
-                self.rest = rest;
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn field(&mut self) -> Result<Field, TraceQlError> {
         for (prefix, place) in
             [("resource.", TagPlace::Resource), ("span.", TagPlace::Span), (".", TagPlace::Any)]
@@ -171,28 +161,20 @@ impl<'a> Parser<'a> {
                 return Ok(if service { Field::Service } else { Field::Tag(place, key) });
             }
         }
-        let fields: [(&str, fn() -> Field); 9] = [
-            ("name", || Field::Operation),
-            ("span:name", || Field::Operation),
-            ("status", || Field::Status),
-            ("span:status", || Field::Status),
-            ("kind", || Field::Kind),
-            ("span:kind", || Field::Kind),
-            ("duration", || Field::Duration),
-            ("span:duration", || Field::Duration),
-            ("traceDuration", || Field::TraceDuration),
-        ];
-        for (word, field) in fields {
-            if self.word(word) {
-                return Ok(field());
+        let word = self.bare();
+        let field = match word {
+            "name" | "span:name" => Field::Operation,
+            "status" | "span:status" => Field::Status,
+            "kind" | "span:kind" => Field::Kind,
+            "duration" | "span:duration" => Field::Duration,
+            "traceDuration" | "trace:duration" => Field::TraceDuration,
+            _ => {
+                let known = "name, status, kind, duration, traceDuration, resource.…, span.… or .…";
+                return Err(self.fault(format!("a field is expected: {known}")));
             }
-        }
-        if self.word("trace:duration") {
-            return Ok(Field::TraceDuration);
-        }
-        Err(self.fault(
-            "a field is expected: name, status, kind, duration, traceDuration, resource.…, span.… or .…",
-        ))
+        };
+        self.rest = &self.rest[word.len()..];
+        Ok(field)
     }
 
     /// Name of an attribute, parts of it may be quoted.

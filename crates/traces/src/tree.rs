@@ -1,8 +1,8 @@
 //! Who is part of whom, for spans that may lack their parent, name each other in a circle or share an id.
 //!
-//! Every span has exactly one place. A parent is searched by its id; where several spans have that id (Zipkin's
-//! two halves of a call, ids that repeat by mistake) the one of the same service that was running is taken.
-//! A circle is opened at its first span. All of it takes time in proportion to the number of spans.
+//! Every span has exactly one place. A parent is searched by its id; where several spans have that id
+//! (Zipkin's two halves of a call, ids that repeat by mistake) the one of the same service that was running is
+//! taken. A circle is opened at its first span. All of it takes time in proportion to the number of spans.
 
 use hashbrown::HashMap;
 use trine_model::SpanId;

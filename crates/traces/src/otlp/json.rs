@@ -15,7 +15,7 @@ use crate::{Span, Trace, base64};
 pub enum Form {
     /// OTLP's specification: ids as hex digits, enums as numbers.
     Otlp,
-    /// Tempo's `/api/traces/{id}`: protobuf's mapping (ids as base64, enums by name), resources under `batches`.
+    /// Tempo's `/api/traces/{id}`: protobuf's mapping (ids as base64, enums by name), resources in `batches`.
     TempoV1,
     /// The trace in Tempo's `/api/v2/traces/{id}`: as v1, resources under `resourceSpans`.
     TempoV2,
@@ -26,8 +26,8 @@ pub fn encode_json(trace: &Trace, form: Form) -> Vec<u8> {
     to_vec(&TracesData::of(trace, form))
 }
 
-/// Tempo's `TraceByIDResponse`. Without a trace it holds an empty one, as Tempo's does. `missing` says what is
-/// not in the trace, empty when it is complete.
+/// Tempo's `TraceByIDResponse`. Without a trace it holds an empty one, as Tempo's does. `missing` says what
+/// is not in the trace, empty when it is complete.
 pub fn encode_tempo_v2_json(trace: Option<&Trace>, missing: &str) -> Vec<u8> {
     to_vec(&TraceByIdResponse {
         trace: trace.map_or_else(TracesData::default, |trace| TracesData::of(trace, Form::TempoV2)),

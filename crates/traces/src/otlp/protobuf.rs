@@ -10,8 +10,8 @@ pub fn encode_protobuf(trace: &Trace) -> Vec<u8> {
     message.finish()
 }
 
-/// Tempo's `TraceByIDResponse`. Without a trace it holds an empty one, as Tempo's does. `missing` says what is
-/// not in the trace, empty when it is complete.
+/// Tempo's `TraceByIDResponse`. Without a trace it holds an empty one, as Tempo's does. `missing` says what
+/// is not in the trace, empty when it is complete.
 pub fn encode_tempo_v2_protobuf(trace: Option<&Trace>, missing: &str) -> Vec<u8> {
     const PARTIAL: u64 = 1;
     let mut message = Message::default();

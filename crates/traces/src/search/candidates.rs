@@ -123,8 +123,8 @@ impl<'a> Candidates<'a> {
         Ok(newest.into_iter().map(|(id, _)| Candidate { id, duration: None }).collect())
     }
 
-    /// Traces of the newest fitting spans with the start of the last of them; `None` when more spans have to be
-    /// read for so many traces.
+    /// Traces of the newest fitting spans with the start of the last of them; `None` when more spans have to
+    /// be read for so many traces.
     async fn of_newest_spans(
         &self,
         newest: Option<usize>,

@@ -1,8 +1,8 @@
 //! Searching traces: conditions on one of their spans and on the whole.
 //!
 //! A trace fits when *one* span satisfies all conditions of spans and the trace those of traces. The newest
-//! are wanted, by the start of their fitting spans. Candidates come from `Tables::search_traces`, or, where the
-//! tables have no summaries, from a scan of the spans; then the candidates' spans are read, which decides.
+//! are wanted, by the start of their fitting spans. Candidates come from `Tables::search_traces`, or, where
+//! the tables have no summaries, from a scan of the spans; then the spans of the candidates are read, and decide.
 
 mod candidates;
 mod condition;
@@ -79,7 +79,7 @@ pub async fn search(
         }
         if examined.len() >= MAX_EXAMINED {
             let missing = format!(
-                "only the newest {MAX_EXAMINED} traces were looked at; narrow the time range or add conditions"
+                "only the newest {MAX_EXAMINED} traces were looked at; narrow the range or the conditions"
             );
             budget.stats.partial.lock().push(missing);
             break;

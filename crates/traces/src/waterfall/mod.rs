@@ -21,6 +21,7 @@ use crate::{Attributes, Place, Span, Trace};
 
 /// How a trace is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a switch of the command line
 pub struct Options {
     /// Columns of the terminal; fewer than 40 count as 40.
     pub width: usize,
@@ -119,7 +120,9 @@ struct Picture<'a> {
 impl Picture<'_> {
     fn put(&mut self, style: Style, text: &str) {
         if self.options.color && style != Style::new() && !text.is_empty() {
-            self.out += &format!("{style}{text}{Reset}");
+            for part in [&style.to_string(), text, &Reset.to_string()] {
+                self.out += part;
+            }
         } else {
             self.out += text;
         }
@@ -150,7 +153,7 @@ impl Picture<'_> {
             count(trace.spans().len(), "span"),
             count(services.len(), "service"),
         ];
-        self.out += &format!("{start} · {} · ", facts.join(" · "));
+        self.out += &[start, facts.join(" · "), String::new()].join(" · ");
         let errors = count(trace.errors(), "error");
         self.put(if trace.errors() > 0 { RED.bold() } else { Style::new() }, &errors);
         self.end_line();
@@ -260,10 +263,12 @@ impl Picture<'_> {
                 }
             }
             What::Folded(positions, with_parts) => {
-                let mut text = format!("… {} more of the same", positions.len());
-                if *with_parts > positions.len() {
-                    text += &format!(", {with_parts} spans");
-                }
+                let many = positions.len();
+                let text = if *with_parts > many {
+                    format!("… {many} more of the same, {with_parts} spans")
+                } else {
+                    format!("… {many} more of the same")
+                };
                 label.push(DIM, text);
             }
             What::Rest(spans) => label.push(DIM, format!("… {} not shown", count(*spans, "more span"))),

@@ -36,7 +36,7 @@ pub(super) fn rows(trace: &Trace, fold: bool, limit: usize) -> Vec<Row> {
     let shapes = shapes(trace);
     let mut rows = Vec::new();
     let mut shown = 0;
-    // What is still to be shown, the next last: the row, the guides before it, whether it is the last sibling.
+    // What is still to be shown, the next last: the row, the guides before it, whether it ends its siblings.
     let mut open: Vec<(What, Rc<str>, Option<bool>)> = Vec::new();
     let root_guides: Rc<str> = "".into();
     for what in siblings(trace, tree.roots(), &shapes, fold).into_iter().rev() {

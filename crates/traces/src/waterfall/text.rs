@@ -52,7 +52,7 @@ pub(super) fn pad(text: &mut String, used: usize, columns: usize) {
     text.extend(std::iter::repeat_n(' ', columns.saturating_sub(used)));
 }
 
-/// A duration in three digits and its unit: `850 ns`, `12.3 µs`, `4.56 ms`, `1.23 s`, `2m03s`, `3h04m`, `5d06h`.
+/// A duration in three digits and its unit: `850 ns`, `12.3 µs`, `4.56 ms`, `1.23 s`, `2m03s`, `3h04m`.
 pub fn duration(ns: i64) -> String {
     let sign = if ns < 0 { "-" } else { "" };
     let ns = ns.unsigned_abs();

@@ -1,6 +1,6 @@
 //! Guarantee: every route answers what its API promises, over tables that know nothing of traces but spans.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use expect_test::{Expect, expect};
 use futures::executor::block_on;
@@ -48,7 +48,7 @@ fn ask(question: Question, parameters: &[(&str, &str)]) -> Answer {
         accept: String::new(),
         now: T0 + 10_000 * MS,
     };
-    let budget = Budget { deadline: None, memory_limit: Some(1 << 24), stats: Default::default() };
+    let budget = Budget { deadline: None, memory_limit: Some(1 << 24), stats: Arc::default() };
     let tables = shop();
     block_on(sendable(answer(&tables, &request, &budget)))
 }
@@ -178,7 +178,7 @@ fn a_trace_too_large_for_the_budget_is_refused_with_the_way_out() {
         accept: String::new(),
         now: T0,
     };
-    let budget = Budget { deadline: None, memory_limit: Some(400), stats: Default::default() };
+    let budget = Budget { deadline: None, memory_limit: Some(400), stats: Arc::default() };
     let answer = block_on(answer(&shop(), &request, &budget));
     let text = String::from_utf8(answer.body).unwrap();
     assert_eq!(answer.status, 422);

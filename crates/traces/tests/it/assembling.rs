@@ -1,7 +1,7 @@
 //! Guarantee: whatever spans come, in whatever order, each has exactly one place in the tree.
 
 use proptest::{prelude::*, sample::Index};
-use trine_traces::{Place, Trace, assemble};
+use trine_traces::{Place, Span, Trace, assemble};
 
 use crate::spans::{MS, Row, Spans, T0, row, span_id, trace_of};
 
@@ -159,7 +159,8 @@ proptest! {
         }
         let again = trace_of(&shuffled);
         let key = |trace: &Trace| {
-            trace.spans().iter().map(|span| (span.start, span.duration, span.id, span.copies)).collect::<Vec<_>>()
+            let key = |span: &Span| (span.start, span.duration, span.id, span.copies);
+            trace.spans().iter().map(key).collect::<Vec<_>>()
         };
         prop_assert_eq!(key(&trace), key(&again));
     }

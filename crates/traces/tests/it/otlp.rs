@@ -272,7 +272,7 @@ fn json_by_otlps_specification() {
     assert_eq!(data, TracesData::decode(&*encode_protobuf(&trace)).unwrap());
 }
 
-/// Tempo prints through protobuf's JSON mapping: ids as base64, enums by name, `batches` in the first version.
+/// Tempo prints by protobuf's JSON mapping: ids as base64, enums by name, `batches` in the first version.
 #[test]
 fn json_as_tempo_prints_it() {
     let trace = checkout();
