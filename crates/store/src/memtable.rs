@@ -19,7 +19,6 @@ use trine_model::TenantId;
 use trine_schema::{
     Signal,
     columns::{attributes_of, memory},
-    logs::column,
     signal::TIMESTAMP,
 };
 
@@ -39,7 +38,7 @@ pub(crate) struct MemBatch {
     max_timestamp: i64,
     /// Memory in bytes.
     pub bytes: usize,
-    /// Attribute names of logs with counts, found when first asked.
+    /// Attribute names of logs or spans with counts, found when first asked.
     names: OnceLock<Vec<(String, u64)>>,
 }
 
@@ -58,7 +57,8 @@ impl MemBatch {
 
     fn names(&self) -> &[(String, u64)] {
         self.names.get_or_init(|| {
-            let map = self.records.column(column::ATTRIBUTES).as_map();
+            let attributes = self.records.column_by_name("attributes");
+            let map = attributes.expect("BUG: samples are not asked for attributes").as_map();
             let mut counts: HashMap<&str, u64> = HashMap::new();
             for row in 0..self.records.num_rows() {
                 for (key, _) in attributes_of(map, row) {

@@ -1,7 +1,8 @@
 //! Reading: [`Tables`] over a snapshot of memtables and segments.
 
-use std::{cmp::Reverse, pin::Pin, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, pin::Pin, sync::Arc};
 
+use arrow::{array::AsArray, datatypes::UInt32Type};
 use async_trait::async_trait;
 use futures::Stream as FuturesStream;
 use hashbrown::HashMap;
@@ -9,7 +10,8 @@ use object_store::path::Path as ObjectPath;
 use trine_model::TenantId;
 use trine_schema::{
     Exemplar, LogBatch, LogCount, LogCountRow, LogScan, Metadata, MetricScan, MetricSeries,
-    RecordBatchStream, ScanError, Signal, SpanScan, Stream, StreamRegistry, Tables, TailLag, TraceSummary,
+    RecordBatchStream, ScanError, Signal, SpanScan, Stream, StreamRef, StreamRegistry, Tables, TailLag,
+    TraceSummary, signal::STREAM,
 };
 use trine_segment::{
     MetricSegment, MetricSnapshot, OnCorrupt, SegmentError, SegmentHandle, Snapshot, SpanSegment,
@@ -130,6 +132,34 @@ impl Tables for Store {
     fn search_traces(&self, mut scan: SpanScan) -> Result<Vec<TraceSummary>, ScanError> {
         let snapshot = self.engine.spans(&mut scan);
         search_traces(&snapshot, &self.engine.registry, &scan, &self.on_corrupt(SpanSegment::path))
+    }
+
+    fn span_names(&self, tenant: &TenantId) -> Result<(Vec<String>, Vec<String>), ScanError> {
+        let (batches, segments) = {
+            let state = self.engine.state.read();
+            let mut batches = state.active.of(Signal::Spans, tenant).to_vec();
+            batches.extend(state.flushing.iter().flat_map(|table| table.of(Signal::Spans, tenant)).cloned());
+            (batches, state.segments.clone())
+        };
+        let mut counts: HashMap<String, u64> = HashMap::new();
+        count_names(&batches, &mut counts);
+        let mut attributes: BTreeSet<String> = counts.into_keys().collect();
+        let mut streams: BTreeSet<StreamRef> = BTreeSet::new();
+        for batch in &batches {
+            streams.extend(batch.records.column(STREAM).as_primitive::<UInt32Type>().values());
+        }
+        for segment in segments.iter().filter_map(|live| live.segment.spans()) {
+            attributes.extend(segment.attribute_names().map(str::to_owned));
+            streams.extend(segment.streams());
+        }
+        let mut labels: BTreeSet<String> = BTreeSet::new();
+        for stream in streams.into_iter().map(|stream| self.engine.registry.get(stream)) {
+            if stream.tenant == *tenant {
+                labels.extend(stream.labels.iter().map(|(name, _)| name.to_owned()));
+            }
+        }
+        let attributes = attributes.into_iter().take(MAX_ATTRIBUTE_NAMES).collect();
+        Ok((labels.into_iter().collect(), attributes))
     }
 
     fn select_series(&self, scan: &MetricScan) -> Result<Vec<MetricSeries>, ScanError> {

@@ -39,6 +39,8 @@ pub struct SpanSegment {
     /// Where the table of its traces lies: a look-up needs no index.
     directory: Directory,
     granules: usize,
+    /// Attributes with columns of their own.
+    attributes: Box<[Box<str>]>,
     damaged: AtomicBool,
     /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
     index: Mutex<Weak<LoadedSpans>>,
@@ -118,6 +120,7 @@ impl SpanSegment {
             meta: Arc::new(meta_of(&loaded.index, &tail)),
             streams: loaded.streams.clone(),
             granules: loaded.granules(),
+            attributes: loaded.index.attributes.iter().map(|name| name.as_str().into()).collect(),
             damaged: AtomicBool::new(false),
             index: Mutex::default(),
             number: cache.number(),
@@ -175,6 +178,11 @@ impl SpanSegment {
     /// The streams that have spans in it.
     pub fn streams(&self) -> &[StreamRef] {
         &self.streams
+    }
+
+    /// Names of the attributes that many of its spans have.
+    pub fn attribute_names(&self) -> impl Iterator<Item = &str> {
+        self.attributes.iter().map(|name| &**name)
     }
 
     /// Whether a scan has met damage in it; scans leave it out from then on.

@@ -127,6 +127,21 @@ async fn rows_of_every_signal_stay_the_same_through_flush_merge_and_reopen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn names_of_labels_and_attributes_of_spans_are_known_in_memory_and_in_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let names = || store.span_names(&TenantId::default()).unwrap();
+    append(&store, 1, 0..10).await;
+    assert_eq!(names(), (vec![], vec![]));
+    store.append(spans_of(&store, 0..100), None).await.unwrap();
+    let want = (vec!["service.name".to_owned()], vec!["id".to_owned()]);
+    assert_eq!(names(), want);
+    store.flush().await.unwrap();
+    assert_eq!(names(), want);
+    assert_eq!(store.span_names(&TenantId::new("other").unwrap()).unwrap().0, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_found_in_memory_and_in_segments() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
