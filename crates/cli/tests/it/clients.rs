@@ -42,7 +42,7 @@ fn pythons_opentelemetry_sdk_delivers_spans_and_metrics() {
         let job = format!("job=\"py-{protocol}\"");
         assert_eq!(value(&format!("orders_total{{{job},instance=\"one\",kind=\"book\"}}")), 100.0);
         assert_eq!(value(&format!("order_duration_seconds_count{{{job}}}")), 50.0);
-        let bucket = value(&format!("order_duration_seconds_bucket{{{job},le=\"5.0\"}}"));
+        let bucket = value(&format!("order_duration_seconds_bucket{{{job},le=\"5\"}}"));
         assert_eq!(bucket, 50.0, "{protocol}");
     }
 }
