@@ -18,7 +18,7 @@ use trine_schema::{Labels, SpanScan, StreamRef, StreamRegistry};
 use super::{directory::Directory, filter::Ids, index::SpanIndex, read::LoadedSpans};
 use crate::{
     BodyEncoding, IndexCache, SegmentError, SegmentMeta, StreamMatcher,
-    file::{CheckedReader, SegmentFile, Tail},
+    file::{CheckedReader, SegmentFile},
 };
 
 /// Above so many trace ids the index is loaded without a look into the table of traces.
@@ -73,7 +73,7 @@ fn register(
 }
 
 /// What the catalog keeps about a file with this index.
-fn meta_of(index: &SpanIndex, tail: &Tail) -> SegmentMeta {
+pub(super) fn meta_of(index: &SpanIndex, file_bytes: u64, tail_offset: u64, root: [u8; 32]) -> SegmentMeta {
     let granules = &index.granules;
     let mut tenants: Vec<&str> = index.streams.iter().map(|stream| stream.tenant.as_str()).collect();
     tenants.sort_unstable();
@@ -81,11 +81,11 @@ fn meta_of(index: &SpanIndex, tail: &Tail) -> SegmentMeta {
     SegmentMeta {
         rows: index.rows(),
         raw_bytes: index.raw_bytes,
-        file_bytes: tail.len(),
+        file_bytes,
         min_timestamp: granules.iter().map(|granule| granule.min).min().unwrap_or_default(),
         max_timestamp: granules.iter().map(|granule| granule.max).max().unwrap_or_default(),
-        root: tail.root(),
-        tail_offset: tail.offset(),
+        root,
+        tail_offset,
         tenants: tenants.into_iter().filter_map(|tenant| TenantId::new(tenant).ok()).collect(),
         body: BodyEncoding::Plain,
     }
@@ -117,7 +117,7 @@ impl SpanSegment {
         Ok(Arc::new(Self {
             operations,
             directory: loaded.index.directory,
-            meta: Arc::new(meta_of(&loaded.index, &tail)),
+            meta: Arc::new(meta_of(&loaded.index, tail.len(), tail.offset(), tail.root())),
             streams: loaded.streams.clone(),
             granules: loaded.granules(),
             attributes: loaded.index.attributes.iter().map(|name| name.as_str().into()).collect(),

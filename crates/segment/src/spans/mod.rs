@@ -7,6 +7,7 @@
 
 mod columns;
 mod directory;
+mod encode;
 mod filter;
 mod handle;
 mod index;

@@ -7,15 +7,14 @@
 use std::{io::Write, sync::Arc};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
+    array::{ArrayRef, AsArray, RecordBatch},
     compute::{max, min},
-    datatypes::{Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type, UInt32Type},
+    datatypes::{Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type},
 };
 use hashbrown::HashMap;
 use parquet::{
     arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     basic::{Compression, Encoding, ZstdLevel},
-    column::writer::ColumnCloseResult,
     file::{
         properties::{EnabledStatistics, WriterProperties},
         writer::SerializedFileWriter,
@@ -28,26 +27,26 @@ use super::{
     ROW_GROUP_ROWS, SPAN_GRANULE_ROWS, SortedSpans,
     columns::{stored, stored_of, stored_schema},
     directory,
+    encode::{Chunk, EncodedLeaf, distinct, is_empty, numbers, texts},
+    handle::meta_of,
     index::{Granule, SpanIndex, StreamName, holds},
     numbers::NumberSet,
     shape::{frequent, parents, split_attributes},
     summary::Summaries,
-    values::{self, MAX_VALUES, ValueFilter},
+    values::{self, ValueFilter},
 };
 use crate::{
-    BodyEncoding, SegmentError, SegmentMeta, WriteOptions,
+    SegmentError, SegmentMeta, WriteOptions,
     blocks::BlockWriter,
-    pages::{Dictionary, Run, dictionary_chunk},
     write::{FileEnd, add_run, begin_parquet, close_parquet, io_error, stream_refs},
 };
 
 /// Rows that Parquet's writer takes at once; pages can end only between two of them.
 const WRITE_BATCH_ROWS: usize = 512;
+/// Bytes at which a row group gives up the dictionary of its operations, by which many questions group.
+const OPERATION_BYTES: usize = 512 << 10;
 /// Size at which a page ends before its granule does.
 const PAGE_BYTES: usize = 16 << 20;
-/// Bytes at which a dictionary of texts is given up: who reads one page reads it too.
-const DICTIONARY_BYTES: usize = 64 << 10;
-
 /// Writes one segment to `file`; the caller syncs it. No row at all is an error.
 pub fn write_spans<W: Write + Send>(
     file: W,
@@ -99,9 +98,6 @@ struct Held {
     /// were given to Parquet's writers.
     columns: Vec<Option<ArrayRef>>,
 }
-
-/// Values of a dictionary and the runs of its codes by page.
-type Encoded<T> = (Vec<T>, Vec<Vec<Run>>);
 
 pub(super) struct SpanWriter<'a, W: Write + Send> {
     file: SerializedFileWriter<BlockWriter<W>>,
@@ -196,7 +192,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         let mut columns: Vec<Option<ArrayRef>> = Vec::with_capacity(stored::COUNT + own.len());
         for position in 0..stored::COUNT {
             let array = match position {
-                _ if kind_of(position) == Kind::Numbered => None,
+                stored::TENANT | stored::SERVICE | stored::LABELS => None,
                 stored::PARENT_DISTANCE => Some(distance.clone()),
                 stored::PARENT_SPAN_ID => Some(parent.clone()),
                 stored::ATTRIBUTES => Some(rest.clone()),
@@ -245,15 +241,16 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         let mut encoded: Vec<Option<Vec<EncodedLeaf>>> = Vec::new();
         for position in 0..self.schema.fields().len() {
             let nulls = || group.iter().map(|held| vec![(None, held.rows)]).collect::<Vec<_>>();
+            let arrays = || group.iter().filter_map(|held| held.columns[position].as_ref());
             let chunk = match kind_of(position) {
                 Kind::Plain => None,
-                Kind::Numbered => Some(self.numbered(position, &group)),
-                Kind::Number => Some(numbers(position, &group)),
+                Kind::Numbered => self.numbered(position, &group),
+                Kind::Number => Some(numbers(arrays())),
                 Kind::Sparse => {
-                    let empty = group.iter().all(|held| held.columns[position].as_ref().is_none_or(is_empty));
+                    let empty = arrays().all(is_empty);
                     empty.then(|| Chunk::Text(Vec::new(), nulls()))
                 }
-                Kind::Text => texts(position, &group).map(|(dictionary, pages)| {
+                Kind::Text => texts(arrays()).map(|(dictionary, pages)| {
                     if let Some(own) = position.checked_sub(stored::COUNT) {
                         let hashes: Vec<u64> = dictionary.iter().map(|value| values::hash(value)).collect();
                         for (values, runs) in values.iter_mut().zip(&pages) {
@@ -304,8 +301,8 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         Ok(())
     }
 
-    /// A column that the numbers of streams or operations give.
-    fn numbered<'s>(&'s self, position: usize, group: &[Held]) -> Chunk<'s> {
+    /// A column that the numbers of streams or operations give; `None` when its operations are too many bytes.
+    fn numbered<'s>(&'s self, position: usize, group: &[Held]) -> Option<Chunk<'s>> {
         let value = |number: u32| -> &'s [u8] {
             let index = &self.index;
             let text = match position {
@@ -336,7 +333,9 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             }
             pages.push(runs);
         }
-        Chunk::Text(dictionary, pages)
+        let bytes: usize = dictionary.iter().map(|text| text.len()).sum();
+        let fits = position != stored::OPERATION || bytes <= OPERATION_BYTES;
+        fits.then(|| Chunk::Text(dictionary, pages))
     }
 
     /// Enters the granule into the index. Returns the numbers of streams and operations by row.
@@ -425,119 +424,6 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         }
         let FileEnd { file_bytes, tail_offset, root } =
             close_parquet(self.file, &self.index.encode().map_err(io_error)?)?;
-        let mut tenants: Vec<_> = self.named.iter().map(|(stream, _)| stream.tenant.clone()).collect();
-        tenants.sort();
-        tenants.dedup();
-        let granules = &self.index.granules;
-        Ok(SegmentMeta {
-            rows: self.index.rows(),
-            raw_bytes: self.index.raw_bytes,
-            file_bytes,
-            min_timestamp: granules.iter().map(|granule| granule.min).min().unwrap_or_default(),
-            max_timestamp: granules.iter().map(|granule| granule.max).max().unwrap_or_default(),
-            root,
-            tail_offset,
-            tenants,
-            body: BodyEncoding::Plain,
-        })
+        Ok(meta_of(&self.index, file_bytes, tail_offset, root))
     }
-}
-
-/// A column chunk that we encode ourselves.
-enum Chunk<'a> {
-    Text(Vec<&'a [u8]>, Vec<Vec<Run>>),
-    Numbers(Vec<u32>, Vec<Vec<Run>>),
-}
-
-/// The bytes of a leaf's chunk and what Parquet keeps about them.
-type EncodedLeaf = (bytes::Bytes, ColumnCloseResult);
-
-impl Chunk<'_> {
-    fn encode(&self, column: &ColumnDescPtr, zstd_level: i32) -> Result<EncodedLeaf, SegmentError> {
-        let (dictionary, pages) = match self {
-            Self::Text(values, pages) => (Dictionary::Text(values), pages),
-            Self::Numbers(values, pages) => (Dictionary::Numbers(values), pages),
-        };
-        Ok(dictionary_chunk(column, &dictionary, pages, zstd_level)?)
-    }
-}
-
-/// Whether a column has no value: all rows are null, or their lists and maps empty.
-fn is_empty(array: &ArrayRef) -> bool {
-    if let Some(map) = array.as_map_opt() {
-        return map.offsets().first() == map.offsets().last();
-    }
-    if let Some(list) = array.as_list_opt::<i32>() {
-        return list.offsets().first() == list.offsets().last();
-    }
-    array.null_count() == array.len()
-}
-
-/// A column of numbers as a dictionary.
-fn numbers(position: usize, group: &[Held]) -> Chunk<'static> {
-    let (mut dictionary, mut codes) = (Vec::new(), HashMap::<u32, u32>::new());
-    let mut pages = Vec::with_capacity(group.len());
-    for held in group {
-        let (mut runs, mut last) = (Vec::new(), None);
-        let mut add = |value: u32| {
-            let code = match last {
-                Some((same, code)) if same == value => code,
-                _ => *codes.entry(value).or_insert_with(|| {
-                    dictionary.push(value);
-                    dictionary.len() as u32 - 1
-                }),
-            };
-            last = Some((value, code));
-            add_run(&mut runs, Some(code), 1);
-        };
-        let array = held.columns[position].as_ref().expect("BUG: the column was kept");
-        match array.as_primitive_opt::<UInt8Type>() {
-            Some(small) => small.values().iter().for_each(|value| add(u32::from(*value))),
-            None => array.as_primitive::<UInt32Type>().values().iter().for_each(|value| add(*value)),
-        }
-        pages.push(runs);
-    }
-    Chunk::Numbers(dictionary, pages)
-}
-
-/// A column of text as a dictionary; `None` when its values are too many bytes.
-fn texts(position: usize, group: &[Held]) -> Option<Encoded<&[u8]>> {
-    let (mut dictionary, mut codes): (Vec<&[u8]>, HashMap<&[u8], u32>) = (Vec::new(), HashMap::new());
-    let (mut pages, mut bytes) = (Vec::with_capacity(group.len()), 0);
-    for held in group {
-        let array = held.columns[position].as_ref().expect("BUG: the column was kept").as_string::<i32>();
-        let (mut runs, mut last): (Vec<Run>, Option<(&[u8], u32)>) = (Vec::new(), None);
-        for value in array {
-            let code = value.map(|value| match last {
-                Some((same, code)) if same == value.as_bytes() => code,
-                _ => *codes.entry(value.as_bytes()).or_insert_with(|| {
-                    bytes += value.len() + size_of::<u32>();
-                    dictionary.push(value.as_bytes());
-                    dictionary.len() as u32 - 1
-                }),
-            });
-            last = value.map(str::as_bytes).zip(code).or(last);
-            add_run(&mut runs, code, 1);
-        }
-        if bytes > DICTIONARY_BYTES {
-            return None;
-        }
-        pages.push(runs);
-    }
-    Some((dictionary, pages))
-}
-
-/// Hashes of the values of a page; `None` when they are too many.
-fn distinct(runs: &[Run], hashes: &[u64]) -> Option<Vec<u64>> {
-    let mut seen = vec![false; hashes.len()];
-    let mut found = Vec::new();
-    for code in runs.iter().filter_map(|(code, _)| *code) {
-        if !std::mem::replace(&mut seen[code as usize], true) {
-            found.push(hashes[code as usize]);
-            if found.len() > MAX_VALUES {
-                return None;
-            }
-        }
-    }
-    Some(found)
 }
