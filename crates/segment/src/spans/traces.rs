@@ -214,7 +214,8 @@ impl LoadedSpans {
         reader: &crate::file::CheckedReader,
         number: usize,
     ) -> Result<Vec<Summary>, SegmentError> {
-        let range = self.index.frames[number].clone();
+        let range = self.index.frames.get(number).cloned();
+        let range = range.ok_or_else(|| self.corrupt("there are more traces than summaries"))?;
         let bytes = reader.read(range.clone())?;
         decode_frame(&bytes, &self.index)
             .map_err(|bad| self.file.corrupt(range.start, format!("{} cannot be read", bad.0)))

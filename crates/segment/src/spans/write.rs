@@ -335,7 +335,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         }
         let bytes: usize = dictionary.iter().map(|text| text.len()).sum();
         let fits = position != stored::OPERATION || bytes <= OPERATION_BYTES;
-        fits.then(|| Chunk::Text(dictionary, pages))
+        fits.then_some(Chunk::Text(dictionary, pages))
     }
 
     /// Enters the granule into the index. Returns the numbers of streams and operations by row.
