@@ -208,13 +208,6 @@ fn from_file(path: &str, registry: &StreamRegistry, tenant: &TenantId) -> Load {
     (batches, traces)
 }
 
-/// A figure of the process's memory in MiB.
-fn memory(figure: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(figure));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) >> 10
-}
-
 /// CPU seconds of all threads.
 fn cpu_of_all() -> f64 {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
@@ -300,17 +293,14 @@ fn main() {
             println!("{part:40} {:7.2} bytes a span", bytes as f64 / spans as f64);
         }
     } else {
-        // Forgets the peak so far.
-        _ = fs::write("/proc/self/clear_refs", "5");
-        let (begun, before) = (cpu(), memory("VmRSS:"));
+        let begun = cpu();
         let path = dir.join("merged.parquet");
         let file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
         let merged = merge_spans(&segments, &registry, None, &WriteOptions::default(), file).unwrap();
         println!(
-            "merged: {:.1} bytes a span, {:.2} CPU-s per million, {} MiB more at the peak",
+            "merged: {:.1} bytes a span, {:.2} CPU-s per million",
             merged.map_or(0.0, |meta| meta.file_bytes as f64 / spans as f64),
-            (cpu() - begun) * per_million,
-            memory("VmHWM:").saturating_sub(before)
+            (cpu() - begun) * per_million
         );
         fs::remove_file(path).unwrap();
     }
