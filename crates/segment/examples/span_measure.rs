@@ -2,8 +2,8 @@
 //!
 //! `span_measure made SPANS [WORK_DIR [SEGMENTS]]` makes spans as OpenTelemetry's HTTP and database
 //! instrumentations do (about 350 bytes in OTLP); `span_measure FILE [WORK_DIR [SEGMENTS]]` takes OTLP JSON
-//! lines, as the file exporter writes them, decompressed. With several segments they are merged too. On a busy
-//! machine the CPU times tell more than the wall times.
+//! lines, as the file exporter writes them, decompressed. With several segments they are merged too. On a
+//! busy machine the CPU times tell more than the wall times.
 
 use std::{collections::HashMap, fs, io::BufRead, path::PathBuf, sync::Arc, time::Instant};
 

@@ -82,7 +82,7 @@ impl<'a> Texts<'a> {
 }
 
 impl LoadedSpans {
-    /// Reads the index of a file whose tail is at hand. `streams` gives the references of the index's streams.
+    /// Reads the index of a file whose tail is at hand. `streams` gives the references of its streams.
     pub(super) fn decode(
         file: Arc<SegmentFile>,
         tail: &Tail,

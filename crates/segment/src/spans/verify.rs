@@ -26,8 +26,8 @@ use crate::{
 };
 
 impl SpanSegment {
-    /// Checks every block, the root, and the index and the summaries against the rows. Runs on a thread of the
-    /// scan pool.
+    /// Checks every block, the root, and the index and the summaries against the rows. Runs on a thread of
+    /// the scan pool.
     pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
         let segment = self.clone();
         on_pool(move || {

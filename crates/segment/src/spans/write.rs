@@ -301,7 +301,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         Ok(())
     }
 
-    /// A column that the numbers of streams or operations give; `None` when its operations are too many bytes.
+    /// A column that the numbers of streams or operations give; `None` when operations are too many bytes.
     fn numbered<'s>(&'s self, position: usize, group: &[Held]) -> Option<Chunk<'s>> {
         let value = |number: u32| -> &'s [u8] {
             let index = &self.index;
