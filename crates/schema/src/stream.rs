@@ -31,7 +31,10 @@ pub enum LabelsError {
     #[error("label {0:?} is given twice with different values; send each label once")]
     Duplicate(String),
     /// The registry is at its bound.
-    #[error("more than {0} streams are open; move high-cardinality labels into attributes")]
+    #[error(
+        "more than {0} streams and series are open; drop labels that take many values, or send them as \
+         attributes of records"
+    )]
     TooManyStreams(usize),
 }
 

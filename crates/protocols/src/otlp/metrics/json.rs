@@ -135,17 +135,27 @@ fn resource_attributes<'a>(json: &mut Json<'a>) -> Result<Attributes<'a>, Decode
 impl Decoder<'_> {
     fn resource_metrics(&mut self, json: &mut Json<'_>) -> Result<(), DecodeError> {
         json.object()?;
-        let (mut attributes, mut scopes) = (Attributes::Json(""), None);
+        let (mut resource, mut waiting) = (None, None);
         let mut first = true;
         while let Some(name) = json.member(&mut first)? {
-            match name.raw() {
-                "resource" => attributes = resource_attributes(json)?,
-                "scopeMetrics" => scopes = place(json)?,
+            match (name.raw(), &mut resource) {
+                ("resource", old) => {
+                    if let Some(old) = old {
+                        self.translator.inform(old)?;
+                    }
+                    resource = Some(self.translator.resource(resource_attributes(json)?));
+                }
+                ("scopeMetrics", Some(resource)) => {
+                    if !json.null()? {
+                        json.each(|json| self.scope_metrics(json, resource))?;
+                    }
+                }
+                ("scopeMetrics", None) => waiting = place(json)?,
                 _ => json.skip()?,
             }
         }
-        let mut resource = self.translator.resource(attributes);
-        if let Some(place) = scopes {
+        let mut resource = resource.unwrap_or_else(|| self.translator.resource(Attributes::Json("")));
+        if let Some(place) = waiting {
             json.at(place, |json| json.each(|json| self.scope_metrics(json, &mut resource)))?;
         }
         self.translator.inform(&mut resource)
