@@ -23,8 +23,12 @@ use super::{
 };
 use crate::SegmentError;
 
-/// Bytes of decoded groups that are held for one question.
-const GROUPS_BYTES: usize = 64 << 20;
+/// Bytes of decoded groups that are held for one question, if it is about few blocks; …
+const LEAST_BYTES: usize = 64 << 20;
+/// … for each block, so that a group of each is held while all are read side by side; …
+const BLOCK_BYTES: usize = 3 << 19;
+/// … and at most.
+const MOST_BYTES: usize = 256 << 20;
 /// Numbers of one group at most; a writer puts fewer into one.
 const MAX_VALUES: usize = 1 << 23;
 
@@ -32,8 +36,10 @@ const MAX_VALUES: usize = 1 << 23;
 pub(super) type GroupKey = (u32, u32, u32);
 
 /// Decoded groups.
-#[derive(Default)]
-pub(super) struct Groups(Mutex<HeldGroups>);
+pub(super) struct Groups {
+    most_bytes: usize,
+    held: Mutex<HeldGroups>,
+}
 
 #[derive(Default)]
 struct HeldGroups {
@@ -81,8 +87,17 @@ pub(super) fn groups_of(outline: &Outline, local: u32) -> Range<usize> {
 }
 
 impl Groups {
+    /// Holds groups of so many blocks.
+    pub(super) fn of_blocks(blocks: usize) -> Self {
+        Self::with_room((blocks * BLOCK_BYTES).clamp(LEAST_BYTES, MOST_BYTES))
+    }
+
+    fn with_room(most_bytes: usize) -> Self {
+        Self { most_bytes, held: Mutex::default() }
+    }
+
     fn hold(&self, key: GroupKey, decoded: Arc<Decoded>) -> Arc<Decoded> {
-        let mut held = self.0.lock();
+        let mut held = self.held.lock();
         // Another thread may have been as quick.
         if let Some(known) = held.decoded.get(&key) {
             return known.clone();
@@ -90,7 +105,7 @@ impl Groups {
         held.bytes += decoded.bytes();
         held.decoded.insert(key, decoded.clone());
         held.order.push_back(key);
-        while held.bytes > GROUPS_BYTES && held.decoded.len() > 1 {
+        while held.bytes > self.most_bytes && held.decoded.len() > 1 {
             let Some(oldest) = held.order.pop_front() else { break };
             if let Some(gone) = held.decoded.remove(&oldest) {
                 held.bytes -= gone.bytes();
@@ -103,7 +118,7 @@ impl Groups {
     /// A series of the group was loaded; after the last one it is let go.
     pub(super) fn used(&self, key: GroupKey, decoded: &Decoded) {
         if decoded.left.fetch_sub(1, Relaxed) == 1 {
-            let mut held = self.0.lock();
+            let mut held = self.held.lock();
             if let Some(gone) = held.decoded.remove(&key) {
                 held.bytes -= gone.bytes();
                 if let Some(at) = held.order.iter().position(|other| *other == key) {
@@ -130,7 +145,7 @@ impl Selection {
         local: u32,
     ) -> Result<Arc<Decoded>, SegmentError> {
         let alone = {
-            let held = self.groups.0.lock();
+            let held = self.groups.held.lock();
             if let Some(decoded) = held.decoded.get(&key) {
                 return Ok(decoded.clone());
             }
@@ -223,5 +238,55 @@ impl Selection {
             });
         }
         Ok(decoded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::{ObjectStore, ObjectStoreExt as _, memory::InMemory, path::Path};
+    use trine_model::TenantId;
+    use trine_schema::{Labels, MetricBatchBuilder, Samples, StreamRegistry};
+
+    use super::*;
+    use crate::{MetricSegment, WriteOptions, block_on, sort_samples, write_samples};
+
+    #[test]
+    fn series_of_groups_that_had_to_go_are_read_alone() {
+        let (registry, tenant) = (StreamRegistry::new(), TenantId::default());
+        let mut builder = MetricBatchBuilder::new(tenant.clone(), 0);
+        for number in 0..1_000u32 {
+            let labels = Labels::from_pairs(&[("__name__", "up"), ("number", &number.to_string())]);
+            let stream = registry.intern(&tenant, labels).unwrap();
+            (0..7).for_each(|time| builder.float(stream, time, f64::from(number) + time as f64, 0));
+        }
+        let mut bytes = Vec::new();
+        let sorted = sort_samples(&[builder.finish().records], &registry).unwrap();
+        let meta = write_samples(&mut bytes, &registry, sorted, &WriteOptions::default()).unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let path = Path::from("segment");
+        block_on(store.put(&path, bytes.into())).unwrap();
+        let opened = block_on(MetricSegment::open(store, path, &registry, Some(&meta)));
+        let segment = Arc::new(opened.unwrap());
+        let index = segment.index_once().unwrap();
+        let series: Vec<u32> = (0..index.series).collect();
+        let source = Source { segment, index, series: series.clone() };
+        let mut selection = Selection::new(vec![source], 2..=5);
+        selection.enter(series.len(), std::slice::from_ref(&series));
+        let in_turns = |selection: &Selection| -> Vec<Samples> {
+            let load = |number: u32| {
+                let mut samples = Samples::default();
+                assert!(selection.load(number as usize * 381 % 1_000, &mut samples).is_ok());
+                samples
+            };
+            (0..1_000).map(load).collect()
+        };
+        let whole = in_turns(&selection);
+        assert!(selection.groups.held.lock().gone.is_empty());
+        assert!(selection.groups.held.lock().decoded.is_empty(), "all were loaded");
+        selection.groups = Groups::with_room(1);
+        assert_eq!(in_turns(&selection), whole);
+        // All but the one that came last.
+        assert_eq!(selection.groups.held.lock().gone.len(), 3);
+        assert!(whole.iter().all(|samples| samples.timestamps.len() == 4));
     }
 }

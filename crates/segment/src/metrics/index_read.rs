@@ -9,13 +9,11 @@ use trine_model::TenantId;
 
 use super::{
     index::{Block, BlockPlace, Codes, Column, Family, Label, MetricIndex, Totals, UNKNOWN, read_code},
-    index_write::{MARK, VERSION},
+    index_write::{MARK, MAX_BYTES, VERSION},
     side::{FrameKind, FramePlace},
 };
 use crate::codec::{Malformed, Reader};
 
-/// Most bytes of an index once decompressed.
-const MAX_BYTES: usize = 1 << 30;
 /// Most series of a segment: each takes bytes only where labels differ.
 const MAX_SERIES: usize = 1 << 26;
 

@@ -4,7 +4,7 @@ use trine_schema::metrics::METRIC_NAME;
 
 use super::{
     index::{BlockPlace, Totals},
-    labels::{RankedSeries, Ranking},
+    labels::{LabelValues, RankedSeries, Ranking},
     side::FramePlace,
 };
 use crate::codec::{put_bytes, put_varint, put_zigzag};
@@ -13,6 +13,8 @@ use crate::codec::{put_bytes, put_varint, put_zigzag};
 pub(super) const MARK: u8 = b'M';
 /// Version of the index.
 pub(super) const VERSION: u64 = 1;
+/// Most bytes of an index once decompressed, and of the values of its labels.
+pub(super) const MAX_BYTES: usize = 1 << 30;
 /// zstd level of the index.
 const ZSTD_LEVEL: i32 = 3;
 /// What is written as an index.
@@ -61,6 +63,12 @@ impl Written<'_> {
             put_varint(&mut out, u64::from(frame.series.end() - frame.series.start()));
             put_zigzag(&mut out, *frame.times.start());
             put_varint(&mut out, frame.times.end().wrapping_sub(*frame.times.start()) as u64);
+        }
+        let text = |label: &LabelValues| label.values.iter().map(String::len).sum::<usize>();
+        if out.len() + self.ranking.names.iter().map(text).sum::<usize>() > MAX_BYTES {
+            let what =
+                format!("labels of {} series take more than {MAX_BYTES} bytes", self.ranking.series.len());
+            return Err(std::io::Error::other(what));
         }
         let mut file = (out.len() as u64).to_le_bytes().to_vec();
         file.extend_from_slice(&zstd::bulk::compress(&out, ZSTD_LEVEL)?);

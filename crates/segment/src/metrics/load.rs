@@ -74,6 +74,7 @@ pub(super) struct Failure {
 impl Selection {
     /// Without any series yet.
     pub(super) fn new(sources: Vec<Source>, range: RangeInclusive<i64>) -> Self {
+        let groups = Groups::of_blocks(sources.iter().map(|source| source.index.blocks.len()).sum());
         Self {
             left_out: sources.iter().map(|_| AtomicBool::new(false)).collect(),
             sources,
@@ -82,7 +83,7 @@ impl Selection {
             memory: MemoryRows::default(),
             in_memory: Vec::new(),
             range,
-            groups: Groups::default(),
+            groups,
             times: Mutex::default(),
             odd: Mutex::default(),
         }

@@ -180,7 +180,11 @@ pub fn select_series(
 fn sorted(mut series: Vec<MetricSeries>) -> Vec<MetricSeries> {
     let falls = series.windows(2).filter(|two| two[0].stream.labels > two[1].stream.labels);
     // Segments give their series in this order but for bounds of buckets, memory gives them as they came.
-    if falls.take(FEW_RUNS).count() < FEW_RUNS {
+    let runs = falls.take(FEW_RUNS).count();
+    if runs == 0 {
+        return series;
+    }
+    if runs < FEW_RUNS {
         series.sort_by(|a, b| a.stream.labels.cmp(&b.stream.labels));
         return series;
     }

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Instant,
@@ -29,8 +29,8 @@ pub struct MetricSegment {
     meta: SegmentMeta,
     file: SegmentFile,
     damaged: AtomicBool,
-    /// Whether there is no metadata in it, once that is known.
-    without_metadata: AtomicBool,
+    /// Where its metadata lies, once that is known: what is told of metrics is asked for again and again.
+    metadata: OnceLock<Box<[FramePlace]>>,
     /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
     index: Mutex<Weak<MetricIndex>>,
     /// Who keeps the index after a question, and the segment's number there.
@@ -80,7 +80,7 @@ impl MetricSegment {
             meta,
             file,
             damaged: AtomicBool::new(false),
-            without_metadata: AtomicBool::new(false),
+            metadata: OnceLock::new(),
             index: Mutex::new(Weak::new()),
             cache: None,
         })
@@ -213,15 +213,18 @@ impl MetricSegment {
 
     /// All metadata in it.
     pub(super) fn metadata(&self) -> Result<Vec<MetadataRow>, SegmentError> {
-        if self.without_metadata.load(Relaxed) {
-            return Ok(Vec::new());
-        }
-        let index = self.index_once()?;
+        let places = match self.metadata.get() {
+            Some(places) => places,
+            None => {
+                let index = self.index_once()?;
+                let places = index.frames.iter().filter(|place| place.kind == FrameKind::Metadata);
+                self.metadata.get_or_init(|| places.cloned().collect())
+            }
+        };
         let mut rows = Vec::new();
-        for place in index.frames.iter().filter(|place| place.kind == FrameKind::Metadata) {
+        for place in places {
             rows.extend(self.metadata_frame(place)?);
         }
-        self.without_metadata.store(rows.is_empty(), Relaxed);
         Ok(rows)
     }
 }

@@ -8,7 +8,7 @@
 use std::{io::Write, sync::Arc};
 
 use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
-use trine_chunks::{ChunkError, MAX_SAMPLES, Outline};
+use trine_chunks::{ChunkError, MAX_SAMPLES, MAX_SERIES, Outline};
 use trine_model::TenantId;
 use trine_schema::{NativeHistogram, Samples, StreamRegistry};
 
@@ -167,6 +167,7 @@ impl<W: Write + Send> SegmentWriter<W> {
             let values = floats.times.len() * 2 + samples.histograms.len() * width;
             if tenant != self.block.tenant
                 || (self.block.values > 0 && self.block.values + values > BLOCK_VALUES)
+                || self.block.numbers.len() + 1 >= MAX_SERIES
             {
                 self.close_block()?;
                 self.block.tenant = tenant;
