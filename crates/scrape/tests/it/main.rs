@@ -2,5 +2,6 @@
 
 mod config;
 mod http;
+#[cfg(feature = "test-clock")]
 mod loops;
 mod rows;
