@@ -66,9 +66,9 @@ pub(crate) struct Cache {
     entries: Vec<Entry>,
     free: Vec<u32>,
     table: HashTable<u32>,
-    /// Series of the entries, and those that several entries have, with the last scrape they were in:
-    /// relabelling made them one, or the target spells one in two ways.
-    series: HashSet<StreamRef>,
+    /// Series with one of their entries, and those that several entries have, with the last scrape they were
+    /// in: relabelling made them one, or the target spells one in two ways.
+    series: HashMap<StreamRef, u32>,
     shared: HashMap<StreamRef, u64>,
     hasher: DefaultHashBuilder,
     /// Number of the scrape under way, from 1.
@@ -108,7 +108,7 @@ impl Cache {
             entries: Vec::new(),
             free: Vec::new(),
             table: HashTable::new(),
-            series: HashSet::new(),
+            series: HashMap::new(),
             shared: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
             scrape: 0,
@@ -155,7 +155,6 @@ impl Cache {
     /// Remembers a text that has no entry.
     pub(crate) fn insert(&mut self, text: &[u8], series: StreamRef, histogram: bool) -> u32 {
         let hash = self.hasher.hash_one(text);
-        self.take_up(series);
         let entry = Entry {
             text: text.into(),
             hash,
@@ -175,12 +174,18 @@ impl Cache {
             self.entries.len() as u32 - 1
         };
         self.table.insert_unique(hash, at, |at| self.entries[*at as usize].hash);
+        self.take_up(series, at);
         at
     }
 
-    fn take_up(&mut self, series: StreamRef) {
-        if series != DROPPED && !self.series.insert(series) {
-            self.shared.insert(series, 0);
+    fn take_up(&mut self, series: StreamRef, at: u32) {
+        if series == DROPPED {
+            return;
+        }
+        if let Some(other) = self.series.insert(series, at)
+            && !self.shared.contains_key(&series)
+        {
+            self.shared.insert(series, self.entries[other as usize].seen);
         }
     }
 
@@ -294,7 +299,7 @@ impl Cache {
         self.shared.clear();
         for at in 0..self.entries.len() {
             if !self.entries[at].text.is_empty() {
-                self.take_up(self.entries[at].series);
+                self.take_up(self.entries[at].series, at as u32);
             }
         }
     }

@@ -116,6 +116,12 @@ impl HttpFetch {
             .user_agent(concat!("Trine/", env!("CARGO_PKG_VERSION")))
             .no_proxy()
             .redirect(redirects);
+        if cfg!(not(feature = "tls")) && job.scheme == "https" {
+            return Err(format!(
+                "job {:?}: scheme https needs a build with TLS (feature `tls`)",
+                job.job_name
+            ));
+        }
         let client = with_tls(builder, &job.http.tls).and_then(|builder| {
             builder.build().map_err(|error| format!("tls_config cannot be used: {error}"))
         });

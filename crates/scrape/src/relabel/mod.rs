@@ -262,7 +262,7 @@ mod tests {
         );
         // The expression must fit all of the text, and only then is anything written.
         check("a=foo", &[replace(&["a"], "o", "d", "x")], "a=foo");
-        check("a=foo", &[replace(&["a"], "fo+", "d", "x$0y$$z$9")], "a=foo d=xfooy$z");
+        check("a=foo", &[replace(&["a"], "fo+", "d", "x${0}y$$z$9")], "a=foo d=xfooy$z");
         // An empty result takes the label away.
         check("a=foo b=bar", &[replace(&["a"], "f(x*)oo", "b", "$1")], "a=foo");
         check("a=foo", &[replace(&["a"], "(f).*", "__${1}_x", "y")], "__f_x=y a=foo");

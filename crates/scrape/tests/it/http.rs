@@ -25,14 +25,13 @@ async fn server(answer: Vec<u8>) -> (String, Arc<Mutex<Vec<String>>>) {
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
                 let mut bytes = [0; 1024];
-                match socket.read(&mut bytes).await {
-                    Ok(1..) => {}
-                    _ => break,
-                }
-                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-                request.extend_from_slice(&bytes[..end]);
+                let Ok(length @ 1..) = socket.read(&mut bytes).await else { break };
+                request.extend_from_slice(&bytes[..length]);
             }
-            kept.lock().push(String::from_utf8_lossy(&request).into_owned());
+            // One that was given up says nothing.
+            if !request.is_empty() {
+                kept.lock().push(String::from_utf8_lossy(&request).into_owned());
+            }
             let _ = socket.write_all(&answer).await;
         }
     });
