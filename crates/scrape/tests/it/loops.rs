@@ -35,7 +35,7 @@ impl Fetch for Simulated {
         let mut answers = self.0.lock();
         let host = url.host_str().unwrap_or_default();
         let list = answers.get_mut(host).unwrap_or_else(|| panic!("no answer for {host}"));
-        let answer = if list.len() > 1 { list.pop_front() } else { list.front().cloned() };
+        let answer = if list.len() > 1 { list.pop_front() } else { list.front().copied() };
         Box::pin(async move {
             match answer {
                 Some(Ok(body)) => {
