@@ -20,6 +20,7 @@ use crate::client::{Client, PLAIN, ServerOptions, YELLOW, print_stats, warn_part
 /// Shows a trace as a waterfall: its spans as a tree, each with a bar on the common time axis.
 /// Signs: ✗ failed, ? the parent is not there, ×2 stored twice, clock? starts before its parent.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of the command line
 pub struct TraceArgs {
     /// Id of the trace in hex digits; leading zeros may be missing
     id: String,

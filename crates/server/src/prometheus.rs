@@ -133,7 +133,7 @@ async fn federate(
     tenant: Extracted<Tenant>,
     params: Extracted<Params>,
 ) -> Response {
-    respond(ask(&app, tenant, params, |api, request| api.federate(request)).await)
+    respond(ask(&app, tenant, params, Api::federate).await)
 }
 
 async fn read(State(app): State<Arc<App>>, tenant: Extracted<Tenant>, request: HttpRequest) -> Response {

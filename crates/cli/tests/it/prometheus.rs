@@ -80,7 +80,8 @@ fn prometheus_writes_to_trine_and_reads_from_it() {
     let trine = format!("{}/prometheus", site.http);
     let now = || crate::site::now_s().to_string();
     eventually("what Prometheus scrapes is in Trine", || {
-        let up = value(&trine, "sent", "sum_over_time(up{job=\"trine\"}[5m])", &now());
+        let at = now();
+        let up = value(&trine, "sent", "sum_over_time(up{job=\"trine\"}[5m])", &at);
         runtime.block_on(up).is_some_and(|scrapes| scrapes >= 3.0)
     });
     let rows = runtime.block_on(value(&trine, "sent", "trine_store_appended_rows_total", &now()));
