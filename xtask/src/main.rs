@@ -39,7 +39,15 @@ fn main() -> ExitCode {
 fn test() -> anyhow::Result<()> {
     let (python, prometheus) = (install::python()?, install::prometheus()?);
     gate::check()?;
-    run(cargo().args(["test", "--release", "--package", "trine-scrape", "--features", "test-clock", "--tests"]))?;
+    run(cargo().args([
+        "test",
+        "--release",
+        "--package",
+        "trine-scrape",
+        "--features",
+        "test-clock",
+        "--tests",
+    ]))?;
     run(cargo()
         .args(["test", "--release", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
         .env("TRINE_TEST_PYTHON", python)
