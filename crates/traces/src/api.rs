@@ -14,7 +14,7 @@ use crate::{
     otlp::{self, Form},
     parameters::{ParameterError, Parameters, Unit},
     parse_trace_id,
-    search::{TagPlace, read, search},
+    search::{TagPlace, read_whole, search},
     tempo::{self, TempoSearch},
 };
 
@@ -218,7 +218,7 @@ async fn try_answer(tables: &dyn Tables, request: &Request, budget: &Budget) -> 
         }
         Question::JaegerTraces => {
             let traces = match JaegerQuery::parse(&parameters, request.now)? {
-                JaegerQuery::Ids(ids) => read(tables, &request.tenant, &ids, budget).await?,
+                JaegerQuery::Ids(ids) => read_whole(tables, &request.tenant, &ids, budget).await?,
                 JaegerQuery::Search(asked) => search(tables, &request.tenant, &asked, budget).await?,
             };
             json(jaeger::encode_traces(&traces))

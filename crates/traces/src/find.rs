@@ -54,7 +54,7 @@ pub async fn find_trace(
 ) -> Result<Option<Trace>, FindError> {
     let mut scan = scan(tenant, range, budget);
     scan.traces = Some([id].into());
-    let batches = gather(tables, scan).await?;
+    let (batches, _) = gather(tables, scan, 0).await?;
     Ok(assemble(&batches, tables.registry())?.into_iter().find(|trace| trace.id == id))
 }
 
@@ -66,18 +66,22 @@ pub(crate) fn scan(tenant: &TenantId, range: RangeInclusive<i64>, budget: &Budge
     scan
 }
 
-/// All batches of a scan.
-pub(crate) async fn gather(tables: &dyn Tables, scan: SpanScan) -> Result<Vec<RecordBatch>, FindError> {
+/// All batches of a scan and their bytes, beside which so many are held already.
+pub(crate) async fn gather(
+    tables: &dyn Tables,
+    scan: SpanScan,
+    held: usize,
+) -> Result<(Vec<RecordBatch>, usize), FindError> {
     let limit = scan.memory_limit.map_or(usize::MAX, |bytes| bytes / SHARE);
     let mut stream = tables.scan_spans(scan);
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         bytes += columns::memory(&batch);
-        if bytes > limit {
+        if held.saturating_add(bytes) > limit {
             return Err(FindError::TooLarge { limit });
         }
         batches.push(batch);
     }
-    Ok(batches)
+    Ok((batches, bytes))
 }

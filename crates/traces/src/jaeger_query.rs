@@ -83,6 +83,7 @@ impl JaegerQuery {
             conditions,
             trace_duration: i64::MIN..=i64::MAX,
             limit: parameters.limit("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT),
+            whole: true,
         }))
     }
 }

@@ -75,6 +75,7 @@ impl TempoSearch {
             conditions,
             trace_duration,
             limit: parameters.limit("limit", MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT),
+            whole: false,
         };
         let spans = parameters.get("spss").map_or(Ok(DEFAULT_SPANS), |text| {
             text.parse().map_err(|_| ParameterError::new("spss", text, "is no whole number"))

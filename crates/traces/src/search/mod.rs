@@ -11,7 +11,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use hashbrown::HashSet;
 use trine_model::{TenantId, TraceId};
-use trine_schema::Tables;
+use trine_schema::{Tables, spans::column};
 
 use self::candidates::Candidates;
 pub use self::condition::{Condition, TagPlace};
@@ -28,6 +28,9 @@ pub struct Search {
     pub trace_duration: RangeInclusive<i64>,
     /// Most traces.
     pub limit: usize,
+    /// Whether the traces are to be shown; else their events and links (and attributes that no condition needs)
+    /// are not read.
+    pub whole: bool,
 }
 
 /// Candidates that are looked at for one answer; conditions on whole traces that hardly any trace satisfies
@@ -38,6 +41,17 @@ const MAX_EXAMINED: usize = 20_000;
 const AT_ONCE: usize = 64;
 
 impl Search {
+    /// Columns that are read of the spans of candidates.
+    fn projection(&self) -> Vec<usize> {
+        let of_tags = self.conditions.iter().any(|condition| matches!(condition, Condition::Tag { .. }));
+        let needed = |position: &usize| match *position {
+            column::EVENTS | column::LINKS => self.whole,
+            column::ATTRIBUTES => self.whole || of_tags,
+            _ => true,
+        };
+        (0..column::COUNT).filter(needed).collect()
+    }
+
     /// Whether the span is one that makes its trace fit.
     pub fn fits(&self, span: &Span) -> bool {
         self.range.contains(&span.start) && self.conditions.iter().all(|condition| condition.matches(span))
@@ -54,6 +68,8 @@ pub async fn search(
     let candidates = Candidates::new(tables, tenant, search, budget);
     let mut examined: HashSet<TraceId> = HashSet::new();
     let mut found: Vec<(i64, Trace)> = Vec::new();
+    // Bytes of the spans of what was found, as they were read.
+    let mut held = 0;
     let mut wanted = search.limit;
     loop {
         let newest = candidates.newest(wanted).await?;
@@ -67,12 +83,15 @@ pub async fn search(
             .map(|candidate| candidate.id)
             .collect();
         for ids in fresh.chunks(AT_ONCE) {
-            for trace in read(tables, tenant, ids, budget).await? {
+            let (traces, bytes) = read(tables, tenant, (ids, search.projection()), held, budget).await?;
+            let (read, before) = (traces.len().max(1), found.len());
+            for trace in traces {
                 let last = trace.spans().iter().filter(|span| search.fits(span)).map(|span| span.start).max();
                 if let Some(last) = last.filter(|_| search.trace_duration.contains(&trace.duration())) {
                     found.push((last, trace));
                 }
             }
+            held += bytes / read * (found.len() - before);
         }
         if found.len() >= search.limit || exhausted {
             break;
@@ -93,20 +112,30 @@ pub async fn search(
     Ok(traces)
 }
 
-/// These traces, as far as they are there.
-pub async fn read(
+/// These traces, as far as they are there, whole.
+pub async fn read_whole(
     tables: &dyn Tables,
     tenant: &TenantId,
     ids: &[TraceId],
     budget: &Budget,
 ) -> Result<Vec<Trace>, FindError> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
+    let (traces, _) = read(tables, tenant, (ids, (0..column::COUNT).collect()), 0, budget).await?;
+    Ok(traces)
+}
+
+/// Columns of these traces, and the bytes of their spans, beside which so many are held already.
+async fn read(
+    tables: &dyn Tables,
+    tenant: &TenantId,
+    (ids, projection): (&[TraceId], Vec<usize>),
+    held: usize,
+    budget: &Budget,
+) -> Result<(Vec<Trace>, usize), FindError> {
     let mut sorted = ids.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
     let mut scan = find::scan(tenant, i64::MIN..=i64::MAX, budget);
-    scan.traces = Some(Arc::from(sorted));
-    Ok(assemble(&find::gather(tables, scan).await?, tables.registry())?)
+    (scan.traces, scan.projection) = (Some(Arc::from(sorted)), projection);
+    let (batches, bytes) = find::gather(tables, scan, held).await?;
+    Ok((assemble(&batches, tables.registry())?, bytes))
 }

@@ -183,6 +183,18 @@ fn a_trace_too_large_for_the_budget_is_refused_with_the_way_out() {
     let text = String::from_utf8(answer.body).unwrap();
     assert_eq!(answer.status, 422);
     assert!(text.contains("more than 100 bytes of spans; ask for a part of them with SQL"), "{text}");
+
+    // So is a search that finds too much.
+    let search = Request {
+        question: Question::JaegerTraces,
+        parameters: vec![("service".to_owned(), "catalog".to_owned())],
+        now: T0 + 10_000 * MS,
+        ..request
+    };
+    for (limit, status) in [(1 << 20, 200), (1_000, 422)] {
+        let budget = Budget { deadline: None, memory_limit: Some(limit), stats: Arc::default() };
+        assert_eq!(block_on(trine_traces::api::answer(&shop(), &search, &budget)).status, status);
+    }
 }
 
 #[test]
