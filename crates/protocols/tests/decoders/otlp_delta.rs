@@ -71,6 +71,14 @@ fn what_was_not_stored_is_not_added() {
     let (third, update) = total(&context, &delta(40, 1.0), &deltas);
     assert!(third.contains("m_total 9 "), "{third}");
     update.commit();
+    // Sent again while the first one is under way, which fails later.
+    let first = total(&context, &delta(50, 1.0), &deltas).1;
+    let (again, update) = total(&context, &delta(50, 1.0), &deltas);
+    drop(first);
+    update.commit();
+    let (next, update) = total(&context, &delta(60, 1.0), &deltas);
+    assert!(again.contains("m_total 10 ") && next.contains("m_total 11 "), "{again} {next}");
+    update.commit();
     // A series that only a refused request had is gone.
     let fresh = Arc::new(DeltaState::default());
     drop(total(&context, &delta(10, 5.0), &fresh));

@@ -5,7 +5,8 @@
 //! taken the batch. Dropped before that (the append failed, or the batch was known already) it puts back every
 //! total on which nobody has built since; where somebody has, the total stays right and only the sample that
 //! was refused is missing. A point of the very time of the last one is that point sent again: it gives the same
-//! total and adds nothing. After a restart totals begin at zero, which readers know as a counter reset.
+//! total and adds nothing, but counts as built upon it, since the first one may fail yet. After a restart totals
+//! begin at zero, which readers know as a counter reset.
 
 use std::sync::Arc;
 
@@ -114,11 +115,7 @@ impl DeltaUpdate {
             let mut start = start_ms;
             if let Some(Total { last_ms, start_ms, value: Value::Float(sum), .. }) = before {
                 (start, began) = (*start_ms, *start_ms);
-                if *last_ms == at_ms {
-                    *value = *sum;
-                    continue;
-                }
-                *value += sum;
+                *value = if *last_ms == at_ms { *sum } else { *sum + *value };
             }
             self.put(&mut totals, *series, (at_ms, start), Value::Float(*value));
         }
@@ -142,9 +139,9 @@ impl DeltaUpdate {
             start = *start_ms;
             if *last_ms == at_ms {
                 histogram.clone_from(sum);
-                return Ok(start);
+            } else {
+                native::add(histogram, sum);
             }
-            native::add(histogram, sum);
         }
         self.put(&mut totals, series, (at_ms, start), Value::Histogram(Arc::new(histogram.clone())));
         Ok(start)
