@@ -196,6 +196,7 @@ impl SqlEngine {
             start: request.start.unwrap_or(i64::MIN),
             end: request.end.unwrap_or(i64::MAX),
             pushdown: self.pushdown,
+            _permit: request.permit.clone(),
         });
         let budget = Budget {
             deadline: context.deadline.into(),
@@ -335,6 +336,7 @@ impl SqlEngine {
         context: &QueryContext,
     ) -> Result<(), ScanError> {
         let names = names.of(table);
+        let (tables, tenant) = (self.tables.clone(), context.tenant.clone());
         match table {
             Table::Logs => {
                 let mut scan = LogScan::all(context.tenant.clone());
@@ -348,14 +350,13 @@ impl SqlEngine {
                     .for_each(|name| names.add_attribute(name));
             }
             Table::Spans => {
-                let (labels, attributes) = self.tables.span_names(&context.tenant)?;
+                let (labels, attributes) = blocking(move || tables.span_names(&tenant)).await?;
                 labels.iter().for_each(|name| names.add_label(name));
                 attributes.iter().for_each(|name| names.add_attribute(name));
             }
             Table::Metrics => {
-                let mut scan = MetricScan::all(context.tenant.clone());
-                scan.deadline = Some(context.deadline);
-                for series in self.tables.select_series(&scan)? {
+                let scan = MetricScan { deadline: Some(context.deadline), ..MetricScan::all(tenant) };
+                for series in blocking(move || tables.select_series(&scan)).await? {
                     series.stream.labels.iter().for_each(|(name, _)| names.add_label(name));
                 }
             }
@@ -385,6 +386,14 @@ impl SqlEngine {
         };
         SqlError::BadQuery { message, hint, position }
     }
+}
+
+/// Runs on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ScanError> + Send + 'static,
+) -> Result<T, ScanError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(ScanError::Storage(error.to_string())))
 }
 
 fn missing_column(error: &DataFusionError) -> Option<String> {

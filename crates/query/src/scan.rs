@@ -23,7 +23,9 @@ use futures::{StreamExt, stream, stream::BoxStream};
 use trine_model::TenantId;
 use trine_schema::{Direction, RecordBatchStream, ScanError, ScanStats, Tables};
 
-use crate::{columns::Columns, metrics::samples, pushdown::push, selection::Selection, tables::Table};
+use crate::{
+    columns::Columns, memory::Permit, metrics::samples, pushdown::push, selection::Selection, tables::Table,
+};
 
 /// What all scans of one query share.
 pub(crate) struct QueryContext {
@@ -37,6 +39,8 @@ pub(crate) struct QueryContext {
     pub(crate) end: i64,
     /// Whether conditions, orders and counts are handed to the scan. Off only in tests.
     pub(crate) pushdown: bool,
+    /// Reads on threads of their own go on after the answer was dropped; they hold this.
+    pub(crate) _permit: Option<Permit>,
 }
 
 impl QueryContext {
