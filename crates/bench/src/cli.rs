@@ -7,11 +7,15 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::encode::Format;
+use crate::generate::fleet::{FleetKind, FleetPlan};
+use crate::generate::traces::TracePlan;
 use crate::generate::{Corpus, DEFAULT_START_NS, Plan, write_files};
 use crate::harness::kind::{Kind, Protocol};
+use crate::harness::load::Load;
 use crate::harness::questions::Language;
 use crate::harness::report::{Report, compare};
 use crate::harness::run::{Options, run as measure};
+use crate::harness::signal::Signal;
 use crate::peers::clickhouse;
 
 /// The subcommands of `trine bench`.
@@ -19,7 +23,7 @@ use crate::peers::clickhouse;
 pub enum BenchCommand {
     /// Make a load and its right answers, as files
     Generate(GenerateArgs),
-    /// Measure a running Trine, VictoriaLogs or Loki
+    /// Measure a running Trine, VictoriaLogs, Loki, VictoriaMetrics or Prometheus
     Run(Box<RunArgs>),
     /// Measure ClickHouse on the same load, in a process of its own (needs Python 3)
     Clickhouse(ClickhouseArgs),
@@ -71,11 +75,26 @@ pub struct RunArgs {
     /// Tenant, sent as X-Scope-OrgID
     #[arg(long, env = "TRINE_TENANT")]
     tenant: Option<String>,
-    /// How to push
-    #[arg(long, value_enum, default_value = "loki")]
-    protocol: Protocol,
+    /// What to send and to ask about
+    #[arg(long, value_enum, default_value = "logs")]
+    signal: Signal,
+    /// How to push [default: loki for logs, otlp for traces, remote-write for metrics]
+    #[arg(long, value_enum)]
+    protocol: Option<Protocol>,
     #[command(flatten)]
     plan: PlanArgs,
+    /// Spans to send, with --signal traces
+    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    spans: u64,
+    /// Which series to send, with --signal metrics
+    #[arg(long, value_enum, default_value = "hosts")]
+    fleet: FleetKind,
+    /// How many series, with --signal metrics
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    series: u32,
+    /// Minutes that the samples span, one each 15 s, with --signal metrics
+    #[arg(long, default_value_t = 360, value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: u32,
     /// Pushes under way at one time
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     connections: u16,
@@ -88,7 +107,7 @@ pub struct RunArgs {
     /// Seconds of steady load during which push to visible is measured; 0 leaves it out
     #[arg(long, default_value_t = 10)]
     steady: u64,
-    /// Lines per second of the steady load [default: half of the highest rate]
+    /// Lines, spans or samples per second of the steady load [default: half of the highest rate]
     #[arg(long)]
     rate: Option<f64>,
     /// The load is there from an earlier run: do not send it again
@@ -236,7 +255,7 @@ fn finish(report: &Report, peers: &[Report], how: &ReportArgs) -> Result<()> {
         }
     }
     if !report.all_right() {
-        bail!("{} gave a wrong answer; the report says to what", report.name);
+        bail!("{} lost something or gave a wrong answer; the report says what", report.name);
     }
     Ok(())
 }
@@ -261,6 +280,23 @@ fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 impl RunArgs {
+    fn load(&self) -> Load {
+        let plan = self.plan.plan();
+        match self.signal {
+            Signal::Logs => Load::Logs(plan),
+            Signal::Traces => {
+                Load::Traces(TracePlan { spans: self.spans, seed: plan.seed, start_ns: plan.start_ns })
+            }
+            Signal::Metrics => Load::Metrics(FleetPlan {
+                kind: self.fleet,
+                series: self.series as usize,
+                samples: self.minutes as usize * 4,
+                seed: plan.seed,
+                start_s: self.plan.start,
+            }),
+        }
+    }
+
     fn options(&self) -> Result<Options> {
         Ok(Options {
             base: self.server.trim_end_matches('/').to_owned(),
@@ -269,8 +305,8 @@ impl RunArgs {
             pid: self.pid,
             data_dir: self.data_dir.clone(),
             tenant: self.tenant.clone(),
-            protocol: self.protocol,
-            plan: self.plan.plan(),
+            protocol: self.protocol.unwrap_or(Protocol::of(self.signal)),
+            load: self.load(),
             cache: cache_folder(self.report.cache.as_deref())?,
             connections: usize::from(self.connections),
             repeats: self.repeats,

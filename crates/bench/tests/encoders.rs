@@ -131,6 +131,10 @@ struct RequestV2 {
     timeseries: Vec<SeriesV2>,
 }
 
+type Labels = Vec<(String, String)>;
+/// Times and the bits of values.
+type Bits = Vec<(i64, u64)>;
+
 #[test]
 fn both_versions_of_remote_write_hold_the_same_series() {
     let labels = [
@@ -145,10 +149,9 @@ fn both_versions_of_remote_write_hold_the_same_series() {
         RemoteWrite::new(version).encode(&series, &mut body).unwrap();
         snap::raw::Decoder::new().decompress_vec(&body).unwrap()
     };
-    let read = |samples: &[Sample]| -> Vec<(i64, u64)> {
-        samples.iter().map(|s| (s.timestamp, s.value.to_bits())).collect()
-    };
-    let want: Vec<(Vec<(String, String)>, Vec<(i64, u64)>)> = series
+    let read =
+        |samples: &[Sample]| -> Bits { samples.iter().map(|s| (s.timestamp, s.value.to_bits())).collect() };
+    let want: Vec<(Labels, Bits)> = series
         .iter()
         .map(|s| (s.labels.clone(), s.samples.iter().map(|(at, v)| (*at, v.to_bits())).collect()))
         .collect();

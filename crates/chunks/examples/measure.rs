@@ -1,7 +1,7 @@
 //! Bytes per sample and CPU per sample of the block format on series like those of a fleet of hosts, and on
 //! OTLP JSON files (one request a line, zstd) named on the command line.
 
-#[path = "fleet/mod.rs"]
+#[path = "../../bench/src/generate/fleet/hosts.rs"]
 mod fleet;
 
 use std::{
@@ -16,6 +16,8 @@ use fleet::{Fleet, Series, fleet};
 use serde_json::Value;
 use trine_chunks::{Block, BlockWriter, Part, join, merge};
 
+const START_MS: i64 = 1_760_000_000_000;
+const SEED: u64 = 42;
 const ALL: std::ops::RangeInclusive<i64> = i64::MIN..=i64::MAX;
 
 fn encode(fleet: &Fleet, chunk: usize) -> Vec<Vec<u8>> {
@@ -216,10 +218,10 @@ fn print_json(fleet: &Fleet) -> std::io::Result<()> {
 fn main() {
     let option = |name: &str| std::env::args().any(|arg| arg == name);
     if option("--json-6h") {
-        return print_json(&fleet(10_000, 1440, 15)).expect("standard output");
+        return print_json(&fleet(10_000, 1440, 15, START_MS, SEED)).expect("standard output");
     }
     if option("--json-30m") {
-        return print_json(&fleet(100_000, 120, 15)).expect("standard output");
+        return print_json(&fleet(100_000, 120, 15, START_MS, SEED)).expect("standard output");
     }
     if let Some(path) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) {
         let real = otlp(&path).expect("OTLP JSON");
@@ -227,7 +229,7 @@ fn main() {
         by_metric(&real);
         return;
     }
-    let few = fleet(10_000, 1440, 15);
+    let few = fleet(10_000, 1440, 15, START_MS, SEED);
     if option("--only-read") {
         return repeat_reads(&few);
     }
@@ -238,6 +240,6 @@ fn main() {
     measure("the same in chunks of 30 min", &few, 120);
     bring_together(&few, 120);
     measure("the same in chunks of 8", &few, 8);
-    let many = fleet(100_000, 120, 15);
+    let many = fleet(100_000, 120, 15, START_MS, SEED);
     measure("100,000 series, 30 min by 15 s", &many, 120);
 }

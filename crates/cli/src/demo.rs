@@ -246,9 +246,9 @@ async fn questions(client: &Client, url: &str) -> anyhow::Result<()> {
     ask_sql(client, by_service).await?;
 
     heading("2. How many requests a second does the front end answer, by status?", "");
-    let in_sql = "SELECT http_response_status_code AS status, count(*) / 300.0 AS per_second FROM spans \
+    let in_sql = "SELECT attributes['http.response.status_code'] AS code, count(*) / 300.0 AS per_second FROM spans \
                   WHERE service_name = 'frontend' AND parent_span_id IS NULL \
-                  AND start >= now() - INTERVAL '5 minutes' GROUP BY status ORDER BY status";
+                  AND start >= now() - INTERVAL '5 minutes' GROUP BY code ORDER BY code";
     heading("   By its spans, in SQL", &format!("trine sql --server {url} \"{in_sql}\""));
     ask_sql(client, in_sql).await?;
     let in_logql = r#"sum by (http_status) (rate({service_name="frontend"}[5m]))"#;

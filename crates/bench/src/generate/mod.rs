@@ -1,24 +1,28 @@
-//! Making loads: a [`Source`] of records, needles planted in it, an encoder, files.
+//! Making loads: a [`Source`] of records, needles planted in it, an encoder, files; spans ([`traces`]) and
+//! samples ([`fleet`]) likewise.
 //!
 //! A load is made before the clock of a measurement starts. `NAME` holds the encoded data and
 //! `NAME.truth.json` the right answers ([`Truth`]). Formats that are sent ([`Format::Loki`],
-//! [`Format::Otlp`], [`Format::JsonBodies`]) are sequences of frames: `u32` length, `u32` records,
-//! both little endian, then one request body.
+//! [`Format::Otlp`], [`Format::JsonBodies`]) are sequences of [`frames`].
 
 pub mod clock;
 pub mod corpus;
+pub mod fleet;
+pub mod frames;
 pub mod replay;
 pub mod shop;
 pub mod template;
+pub mod traces;
 pub mod truth;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use self::corpus::{DEFAULT_DIR, OtlpFile, systems};
+use self::frames::FrameWriter;
 use self::replay::Replay;
 use self::shop::Shop;
 use self::truth::{Keeper, Truth};
@@ -113,28 +117,25 @@ pub fn batches(plan: &Plan, mut take: impl FnMut(&[Record], &[StreamLabels]) -> 
 pub fn write_files(plan: &Plan, outputs: &[(PathBuf, Format)]) -> Result<Truth> {
     let mut files = Vec::new();
     for (path, format) in outputs {
-        let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
-        files.push((BufWriter::with_capacity(1 << 20, file), Encoder::new(*format), 0u64));
+        files.push((FrameWriter::create(path)?, Encoder::new(*format)));
     }
     let mut body = Vec::new();
     let truth = batches(plan, |records, streams| {
-        for (file, encoder, written) in &mut files {
+        for (file, encoder) in &mut files {
             body.clear();
             encoder.encode(records, streams, &mut body)?;
-            *written += body.len() as u64;
             if encoder.format().framed() {
-                file.write_all(&(body.len() as u32).to_le_bytes())?;
-                file.write_all(&(records.len() as u32).to_le_bytes())?;
+                file.frame(&body, records.len())?;
+            } else {
+                file.raw(&body)?;
             }
-            file.write_all(&body)?;
         }
         Ok(())
     })?;
     let mut first = None;
-    for ((path, _), (file, _, written)) in outputs.iter().zip(files) {
-        file.into_inner()?.sync_all().ok();
-        let truth = Truth { wire_bytes: written, ..truth.clone() };
-        std::fs::write(truth_path(path), serde_json::to_vec_pretty(&truth)?)?;
+    for ((path, _), (file, _)) in outputs.iter().zip(files) {
+        let truth = Truth { wire_bytes: file.finish()?, ..truth.clone() };
+        write_truth(path, &truth)?;
         first.get_or_insert(truth);
     }
     Ok(first.unwrap_or(truth))
@@ -147,8 +148,13 @@ pub fn truth_path(data: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Writes the right answers beside `data`.
+pub fn write_truth<T: Serialize>(data: &Path, truth: &T) -> Result<()> {
+    Ok(std::fs::write(truth_path(data), serde_json::to_vec_pretty(truth)?)?)
+}
+
 /// Reads the right answers beside `data`.
-pub fn read_truth(data: &Path) -> Result<Truth> {
+pub fn read_truth<T: DeserializeOwned>(data: &Path) -> Result<T> {
     let path = truth_path(data);
     let bytes = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
     serde_json::from_slice(&bytes).with_context(|| format!("{} is not a truth file", path.display()))

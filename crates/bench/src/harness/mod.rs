@@ -8,9 +8,11 @@
 //! | steady load at half the highest rate | push → visible p50 and p99, new streams included |
 
 pub mod kind;
+pub mod load;
 pub mod process;
 pub mod questions;
 pub mod report;
 pub mod run;
 pub mod send;
+pub mod signal;
 pub mod visible;

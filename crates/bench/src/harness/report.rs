@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::questions::QUESTIONS;
+use super::questions::{logs, metrics, traces};
+use super::signal::Signal;
 
 /// Median and p95 of one question in one language.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -26,10 +27,13 @@ pub struct Timing {
 pub struct Report {
     /// Server, and language or variant.
     pub name: String,
+    /// Of what the load consists.
+    #[serde(default)]
+    pub signal: Signal,
     /// What was sent: corpus, bytes, seed, protocol.
     #[serde(default)]
     pub load: String,
-    /// Records sent.
+    /// Lines, spans or samples sent.
     #[serde(default)]
     pub lines: u64,
     /// Server CPU seconds per raw gigabyte until everything was acknowledged.
@@ -37,7 +41,13 @@ pub struct Report {
     pub cpu_s_per_gb_taking_in: Option<f64>,
     /// The same with flush and compaction.
     pub cpu_s_per_gb: Option<f64>,
-    /// Records per second at full speed.
+    /// Server CPU seconds per million spans or samples until everything was acknowledged.
+    #[serde(default)]
+    pub cpu_s_per_million_taking_in: Option<f64>,
+    /// The same with flush and compaction.
+    #[serde(default)]
+    pub cpu_s_per_million: Option<f64>,
+    /// Lines, spans or samples per second at full speed.
     pub lines_per_s: Option<f64>,
     /// Pushes the server was too busy for.
     #[serde(default)]
@@ -52,7 +62,10 @@ pub struct Report {
     pub rss_quarters_mib: Option<[f64; 4]>,
     /// Bytes on disk per raw byte after compaction.
     pub disk_per_raw: Option<f64>,
-    /// Rate of the steady load under which visibility was measured, records per second.
+    /// Bytes on disk per span or sample after compaction.
+    #[serde(default)]
+    pub disk_per_item: Option<f64>,
+    /// Rate of the steady load under which visibility was measured, lines, spans or samples per second.
     #[serde(default)]
     pub steady_lines_per_s: Option<f64>,
     /// Push → visible, milliseconds.
@@ -65,6 +78,9 @@ pub struct Report {
     /// Push → acknowledged, milliseconds.
     #[serde(default)]
     pub acknowledged_p99_ms: Option<f64>,
+    /// What the server does not have although it acknowledged it.
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// By question, or question and language where there are several.
     pub queries: BTreeMap<String, Timing>,
 }
@@ -85,22 +101,54 @@ struct Row {
 }
 
 impl Report {
+    /// Keeps CPU seconds of the intake in the measure of the signal.
+    pub fn set_cpu_taking_in(&mut self, seconds: Option<f64>, raw_bytes: u64) {
+        match self.signal {
+            Signal::Logs => self.cpu_s_per_gb_taking_in = seconds.map(|s| s / (raw_bytes as f64 / 1e9)),
+            _ => self.cpu_s_per_million_taking_in = seconds.map(|s| s / (self.lines as f64 / 1e6)),
+        }
+    }
+
+    /// Keeps CPU seconds up to the end of compaction in the measure of the signal.
+    pub fn set_cpu(&mut self, seconds: Option<f64>, raw_bytes: u64) {
+        match self.signal {
+            Signal::Logs => self.cpu_s_per_gb = seconds.map(|s| s / (raw_bytes as f64 / 1e9)),
+            _ => self.cpu_s_per_million = seconds.map(|s| s / (self.lines as f64 / 1e6)),
+        }
+    }
+
+    /// Keeps bytes on disk in the measure of the signal.
+    pub fn set_disk(&mut self, bytes: Option<u64>, raw_bytes: u64) {
+        match self.signal {
+            Signal::Logs => self.disk_per_raw = bytes.map(|b| b as f64 / raw_bytes as f64),
+            _ => self.disk_per_item = bytes.map(|b| b as f64 / self.lines as f64),
+        }
+    }
+
     fn rows(&self) -> Vec<Row> {
         let row = |name: &str, unit, value| Row { name: name.to_owned(), unit, value, more: String::new() };
         let mut rows = vec![
             row("CPU until acknowledged", "s/GB", self.cpu_s_per_gb_taking_in),
             row("CPU with compaction", "s/GB", self.cpu_s_per_gb),
-            row("lines per second", "1/s", self.lines_per_s),
+            row("CPU until acknowledged, per million", "s", self.cpu_s_per_million_taking_in),
+            row("CPU with compaction, per million", "s", self.cpu_s_per_million),
+            row(&format!("{} per second", self.signal.items()), "1/s", self.lines_per_s),
             row("peak RSS", "MiB", self.peak_rss_mib),
             row("peak RSS without mapped files", "MiB", self.peak_anonymous_mib),
             row("disk per raw byte", "", self.disk_per_raw),
+            row("disk per item", "bytes", self.disk_per_item),
             row("push to visible p50", "ms", self.visible_p50_ms),
             row("push to visible p99", "ms", self.visible_p99_ms),
             row("push to visible p99, new streams", "ms", self.visible_new_stream_p99_ms),
             row("push to acknowledged p99", "ms", self.acknowledged_p99_ms),
         ];
-        for (name, text) in QUESTIONS {
-            for (key, timing) in self.queries.iter().filter(|(key, _)| key.split(' ').next() == Some(name)) {
+        let questions: &[(&str, &str)] = match self.signal {
+            Signal::Logs => &logs::QUESTIONS,
+            Signal::Traces => &traces::QUESTIONS,
+            Signal::Metrics => &metrics::QUESTIONS,
+        };
+        for (name, text) in questions {
+            for (key, timing) in self.queries.iter().filter(|(key, _)| key.split(' ').next() == Some(*name)) {
                 let language = key.split_once(' ').map(|(_, l)| format!(", {l}")).unwrap_or_default();
                 rows.push(Row {
                     name: format!("{text}{language}"),
@@ -119,9 +167,13 @@ impl Report {
 
     /// For people.
     pub fn table(&self) -> String {
-        let mut out = format!("{}: {}, {} lines\n", self.name, self.load, self.lines);
+        let items = self.signal.items();
+        let mut out = format!("{}: {}, {} {items}\n", self.name, self.load, self.lines);
         if let Some(rate) = self.steady_lines_per_s {
-            _ = writeln!(out, "visibility under {} lines/s", short(rate));
+            _ = writeln!(out, "visibility under {} {items}/s", short(rate));
+        }
+        for lost in &self.lost {
+            _ = writeln!(out, "LOST: {lost}");
         }
         if let Some(quarters) = self.rss_quarters_mib {
             let quarters = quarters.map(short).join(", ");
@@ -139,9 +191,9 @@ impl Report {
         out
     }
 
-    /// True when no question was answered wrongly.
+    /// True when nothing was lost and no question was answered wrongly.
     pub fn all_right(&self) -> bool {
-        self.queries.values().all(|t| t.ok)
+        self.lost.is_empty() && self.queries.values().all(|t| t.ok)
     }
 
     fn value(&self, row: &str) -> Option<f64> {

@@ -1,31 +1,27 @@
 //! One measuring run from begin to end; the steps are those of the table in [`super`].
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use reqwest::Client;
 
 use super::kind::{Kind, Protocol};
+use super::load::{Load, Prepared};
 use super::process::{Process, disk_bytes};
-use super::questions::{Language, Question, questions};
-use super::report::{Report, Timing, quantile};
+use super::questions::{Language, Server, ask_all};
+use super::report::{Report, quantile};
 use super::send::{Target, full_speed, steady};
-use super::visible::probe;
-use crate::encode::Format;
-use crate::generate::truth::Truth;
-use crate::generate::{Corpus, Plan, read_truth, truth_path, write_files};
+use super::signal::Signal;
+use super::visible::{Probe, now_ns};
 
 /// Time a spawned server gets to answer.
 const MAX_START: Duration = Duration::from_mins(1);
 /// Time a spawned server gets to stop after it was asked to.
 const MAX_STOP: Duration = Duration::from_mins(1);
-/// Bytes of the load for the steady phase, at most.
-const MAX_STEADY_BYTES: f64 = 4e9;
 const MIB: f64 = 1024.0 * 1024.0;
-const DAY_NS: i64 = 86_400_000_000_000;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -44,8 +40,8 @@ pub struct Options {
     pub tenant: Option<String>,
     /// How to push.
     pub protocol: Protocol,
-    /// The load.
-    pub plan: Plan,
+    /// What is sent.
+    pub load: Load,
     /// Where loads are kept.
     pub cache: PathBuf,
     /// Pushes under way at one time.
@@ -99,36 +95,16 @@ impl Drop for Spawned {
     }
 }
 
-/// File of a load in `cache`; made if it is not there.
-pub fn prepared(plan: &Plan, format: Format, cache: &Path) -> Result<PathBuf> {
-    std::fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
-    let corpus = match plan.corpus {
-        Corpus::Replay => "replay",
-        Corpus::Unmutated => "unmutated",
-        Corpus::Trainticket => "trainticket",
-        Corpus::Shop => "shop",
-    };
-    let name = format!(
-        "{corpus}-{}-seed{}-at{}.{}",
-        plan.raw_bytes,
-        plan.seed,
-        plan.start_ns / 1_000_000_000,
-        format.extension()
-    );
-    let path = cache.join(name);
-    // The right answers are written last: where they are, the load is whole.
-    if !truth_path(&path).is_file() {
-        eprintln!("making {}", path.display());
-        write_files(plan, &[(path.clone(), format)])?;
-    }
-    Ok(path)
+async fn prepare(load: &Load, options: &Options) -> Result<Prepared> {
+    let (load, cache) = (load.clone(), options.cache.clone());
+    let (protocol, connections) = (options.protocol, options.connections);
+    tokio::task::spawn_blocking(move || load.prepare(protocol, connections, &cache)).await?
 }
 
 /// Runs all steps.
 pub async fn run(options: &Options) -> Result<Report> {
-    let (plan, cache, format) = (options.plan.clone(), options.cache.clone(), options.protocol.format());
-    let data = tokio::task::spawn_blocking(move || prepared(&plan, format, &cache)).await??;
-    let truth = read_truth(&data)?;
+    let prepared = prepare(&options.load, options).await?;
+    let signal = options.load.signal();
 
     let http = Client::builder().pool_max_idle_per_host(options.connections + 2).build()?;
     let mut spawned = options.spawn.as_deref().map(Spawned::start).transpose()?;
@@ -140,8 +116,8 @@ pub async fn run(options: &Options) -> Result<Report> {
         None => Kind::of(&http, &options.base).await?,
     };
     let process = options.pid.or(spawned.as_ref().map(|s| s.0.id())).map(Process);
-    let path = kind.push_path(options.protocol).with_context(|| {
-        format!("{} takes no {:?}; choose another --protocol", kind.name(), options.protocol)
+    let path = kind.push_path(signal, options.protocol).with_context(|| {
+        format!("{} takes no {signal:?} by {:?}; choose another --protocol", kind.name(), options.protocol)
     })?;
     let target = Target {
         http: http.clone(),
@@ -149,27 +125,31 @@ pub async fn run(options: &Options) -> Result<Report> {
         protocol: options.protocol,
         tenant: options.tenant.clone(),
         connections: options.connections,
+        ordered: signal == Signal::Metrics,
     };
+    let server = Server { http: http.clone(), base: options.base.clone(), tenant: options.tenant.clone() };
     let mut report = Report {
         name: kind.name().to_owned(),
+        signal,
         load: format!(
-            "{:?} of {} bytes, seed {}, by {:?}, {} connections",
-            options.plan.corpus, truth.raw_bytes, options.plan.seed, options.protocol, options.connections
+            "{}, by {:?}, {} connections",
+            options.load.describe(&prepared),
+            options.protocol,
+            options.connections
         ),
-        lines: truth.lines,
+        lines: prepared.items,
         ..Report::default()
     };
-    let raw_gb = truth.raw_bytes as f64 / 1e9;
-    let disk_before = options.data_dir.as_deref().map(disk_bytes);
-    let cpu = |process: Option<Process>| process.map(Process::cpu_seconds).transpose();
-    let cpu_before = cpu(process)?;
+    let disk = || options.data_dir.as_deref().map(|dir| disk_bytes(&kind.data_folder(dir)));
+    let disk_before = disk();
+    let cpu = || process.map(Process::cpu_seconds).transpose();
+    let cpu_before = cpu()?;
     if !options.skip_ingest {
-        eprintln!("sending {} lines to {}", truth.lines, target.url);
-        let sent = full_speed(&target, &data, process).await?;
+        eprintln!("sending {} {} to {}", prepared.items, signal.items(), target.url);
+        let sent = full_speed(&target, &prepared.data, process).await?;
         report.lines_per_s = Some(sent.lines as f64 / sent.wall.as_secs_f64());
         report.retries = sent.retries;
-        report.cpu_s_per_gb_taking_in =
-            cpu(process)?.zip(cpu_before).map(|(now, then)| (now - then) / raw_gb);
+        report.set_cpu_taking_in(cpu()?.zip(cpu_before).map(|(now, then)| now - then), prepared.raw_bytes);
         if process.is_some() {
             report.rss_quarters_mib = Some(sent.rss_quarters.map(|b| b as f64 / MIB));
             report.peak_anonymous_mib = Some(sent.rss_anonymous as f64 / MIB);
@@ -178,17 +158,24 @@ pub async fn run(options: &Options) -> Result<Report> {
     eprintln!("waiting for flush and compaction");
     kind.settle(&http, &options.base, process).await?;
     if !options.skip_ingest {
-        report.cpu_s_per_gb = cpu(process)?.zip(cpu_before).map(|(now, then)| (now - then) / raw_gb);
+        report.set_cpu(cpu()?.zip(cpu_before).map(|(now, then)| now - then), prepared.raw_bytes);
         report.peak_rss_mib = process.map(Process::memory).transpose()?.map(|m| m.peak as f64 / MIB);
-        let disk = options.data_dir.as_deref().map(disk_bytes).zip(disk_before);
-        report.disk_per_raw =
-            disk.map(|(now, then)| now.saturating_sub(then) as f64 / truth.raw_bytes as f64);
+        let disk = disk().zip(disk_before).map(|(now, then)| now.saturating_sub(then));
+        report.set_disk(disk, prepared.raw_bytes);
     }
-    report.queries = ask_all(options, kind, &http, &truth).await?;
+    for (key, count) in ask_all(&server, &prepared.counts(kind), 0).await {
+        report.lost.extend(count.wrong.map(|wrong| format!("{key}: {wrong}")));
+    }
+    let questions = prepared.questions(kind, options.protocol, &options.languages);
+    report.queries = ask_all(&server, &questions, options.repeats).await;
     if !options.steady.is_zero() {
         let rate = options.rate.or(report.lines_per_s.map(|r| r / 2.0));
         let rate = rate.context("the steady phase needs --rate when nothing is sent before")?;
-        watch_visibility(options, kind, &target, rate, &truth, &mut report).await?;
+        let probe = Probe { kind, signal, server: &server, target: &target };
+        // What was measured until here is worth a report whatever comes of this.
+        if let Err(error) = watch_visibility(options, &prepared, &probe, rate, &mut report).await {
+            report.lost.push(format!("visibility: {error:#}"));
+        }
     }
     if let Some(server) = &mut spawned {
         server.alive()?;
@@ -208,94 +195,28 @@ async fn wait_ready(http: &Client, base: &str, server: &mut Spawned) -> Result<(
     Ok(())
 }
 
-/// Every question once per round, so that a disturbance hits all alike; the first round warms up.
-async fn ask_all(
-    options: &Options,
-    kind: Kind,
-    http: &Client,
-    truth: &Truth,
-) -> Result<std::collections::BTreeMap<String, Timing>> {
-    let spoken = Language::of(kind);
-    let languages: Vec<Language> = spoken
-        .iter()
-        .copied()
-        .filter(|l| options.languages.is_empty() || options.languages.contains(l))
-        .collect();
-    let asked: Vec<Question> =
-        languages.iter().flat_map(|l| questions(options.protocol, *l, truth)).collect();
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); asked.len()];
-    let mut wrong: Vec<Option<String>> = vec![None; asked.len()];
-    for round in 0..=options.repeats {
-        for (index, question) in asked.iter().enumerate() {
-            // A question that failed once is not asked again: its time would say nothing.
-            if round > 0 && times[index].is_empty() && wrong[index].is_some() {
-                continue;
-            }
-            match question.ask(http, &options.base, options.tenant.as_deref()).await {
-                Ok((ms, body)) => {
-                    if round > 0 || options.repeats == 0 {
-                        times[index].push(ms);
-                    }
-                    if let Err(why) = question.check(&body, truth) {
-                        wrong[index].get_or_insert(why);
-                        if times[index].is_empty() {
-                            times[index].push(ms);
-                        }
-                    }
-                }
-                Err(error) => _ = wrong[index].get_or_insert(format!("{error:#}")),
-            }
-        }
-    }
-    let several = spoken.len() > 1;
-    Ok(asked
-        .iter()
-        .zip(times.iter().zip(wrong))
-        .map(|(question, (times, wrong))| {
-            let language = format!("{:?}", question.language).to_lowercase();
-            let key =
-                if several { format!("{} {language}", question.name) } else { question.name.to_owned() };
-            let timing = Timing {
-                median_ms: quantile(times, 0.5).unwrap_or(f64::NAN),
-                p95_ms: quantile(times, 0.95).unwrap_or(f64::NAN),
-                ok: wrong.is_none(),
-                wrong,
-            };
-            (key, timing)
-        })
-        .collect())
-}
-
 async fn watch_visibility(
     options: &Options,
-    kind: Kind,
-    target: &Target,
+    main: &Prepared,
+    probe: &Probe<'_>,
     rate: f64,
-    truth: &Truth,
     report: &mut Report,
 ) -> Result<()> {
-    // Other lines at another time: the same ones could be taken for a repeated delivery.
-    let mean = truth.raw_bytes as f64 / truth.lines as f64;
-    let bytes = (rate * options.steady.as_secs_f64() * mean * 1.2).clamp(1e6, MAX_STEADY_BYTES);
-    let plan = Plan {
-        raw_bytes: (bytes / 1e6).ceil() as u64 * 1_000_000,
-        seed: options.plan.seed + 1,
-        start_ns: options.plan.start_ns - DAY_NS,
-        ..options.plan.clone()
-    };
-    let (cache, format) = (options.cache.clone(), options.protocol.format());
-    let data = tokio::task::spawn_blocking(move || prepared(&plan, format, &cache)).await??;
-    eprintln!("watching lines become visible under {rate:.0} lines/s for {:?}", options.steady);
-    let stop = AtomicBool::new(false);
-    let load = steady(target, &data, rate, &stop);
+    let load = options.load.for_steady(main, rate, options.steady);
+    let prepared = prepare(&load, options).await?;
+    let items = probe.signal.items();
+    eprintln!("watching {items} become visible under {rate:.0} a second for {:?}", options.steady);
+    let (stop, taken) = (AtomicBool::new(false), AtomicU64::new(0));
+    let sending = steady(probe.target, &prepared.data, rate, &taken, &stop);
     let watch = async {
         // The load has to be there before the first look.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let found = probe(target, kind, &options.base, Instant::now() + options.steady).await;
+        let clock = || load.clock_ns(taken.load(Relaxed)).unwrap_or_else(now_ns);
+        let found = probe.run(Instant::now() + options.steady, clock).await;
         stop.store(true, Relaxed);
         found
     };
-    let (reached, found) = tokio::join!(load, watch);
+    let (reached, found) = tokio::join!(sending, watch);
     let found = found?;
     report.steady_lines_per_s = Some(reached?);
     report.visible_p50_ms = quantile(&found.all, 0.5);

@@ -1,5 +1,8 @@
 //! Sending a file of frames over several connections.
 //!
+//! Where order matters, frame `n` of `c` connections goes over connection `n mod c`, one after the other;
+//! else each goes over the next that is free.
+//!
 //! A thread reads ahead, so that the file is in memory before it is wanted; a push that is refused
 //! with 429 or 503 is sent again after a pause and counted.
 
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use futures::stream::{FuturesUnordered, StreamExt};
+use futures::stream::{FuturesUnordered, TryStreamExt};
 use reqwest::{Client, StatusCode};
 use tokio::sync::{Mutex, mpsc};
 
@@ -43,6 +46,8 @@ pub struct Target {
     pub tenant: Option<String>,
     /// Pushes under way at one time.
     pub connections: usize,
+    /// Frames keep their order on each connection; the file was made for so many.
+    pub ordered: bool,
 }
 
 /// What came of it.
@@ -78,24 +83,40 @@ fn read_frame(file: &mut impl Read) -> Result<Option<Frame>> {
     Ok(Some((records, Bytes::from(body))))
 }
 
-/// Reads frames of `path` on a thread of its own; at most `ahead` wait.
-fn read_ahead(path: PathBuf, ahead: usize) -> mpsc::Receiver<Result<Frame>> {
-    let (sender, receiver) = mpsc::channel(ahead);
+/// Frames that wait for a connection.
+type Queue = Mutex<mpsc::Receiver<Result<Frame>>>;
+
+/// Reads frames of `path` on a thread of its own, into one queue or one for each connection.
+fn read_ahead(path: PathBuf, target: &Target) -> Vec<Queue> {
+    let queues = if target.ordered { target.connections } else { 1 };
+    let ahead = target.connections * AHEAD / queues;
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(ahead)).unzip();
     std::thread::spawn(move || {
         let mut file = match File::open(&path).with_context(|| format!("open {}", path.display())) {
             Ok(file) => std::io::BufReader::with_capacity(1 << 16, file),
             Err(error) => {
-                _ = sender.blocking_send(Err(error));
+                _ = senders[0].blocking_send(Err(error));
                 return;
             }
         };
-        while let Some(frame) = read_frame(&mut file).transpose() {
+        let mut turn = senders.iter().cycle();
+        while let (Some(frame), Some(sender)) = (read_frame(&mut file).transpose(), turn.next()) {
             if sender.blocking_send(frame).is_err() {
                 break;
             }
         }
     });
-    receiver
+    receivers.into_iter().map(Mutex::new).collect()
+}
+
+/// The next frame that is not there to keep the order alone.
+async fn next_frame(queue: &Queue) -> Result<Option<Frame>> {
+    loop {
+        match queue.lock().await.recv().await.transpose()? {
+            Some((0, _)) => {}
+            frame => return Ok(frame),
+        }
+    }
 }
 
 /// Sends one body, again and again while the server is busy; counts the repeats.
@@ -124,7 +145,7 @@ pub async fn push(target: &Target, body: Bytes, retries: &AtomicU64) -> Result<(
 
 /// Sends all of `data` as fast as the server takes it.
 pub async fn full_speed(target: &Target, data: &Path, process: Option<Process>) -> Result<Sent> {
-    let frames = Arc::new(Mutex::new(read_ahead(data.to_owned(), target.connections * AHEAD)));
+    let frames = read_ahead(data.to_owned(), target);
     let (lines, retries) = (AtomicU64::new(0), AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = process.map(|process| {
@@ -132,23 +153,23 @@ pub async fn full_speed(target: &Target, data: &Path, process: Option<Process>) 
         std::thread::spawn(move || watch(process, &stop))
     });
     let begun = Instant::now();
-    let senders: FuturesUnordered<_> = (0..target.connections.max(1))
-        .map(|_| async {
-            loop {
-                let frame = frames.lock().await.recv().await;
-                let Some(frame) = frame else { return anyhow::Ok(()) };
-                let (records, body) = frame?;
-                push(target, body, &retries).await?;
-                lines.fetch_add(u64::from(records), Relaxed);
-            }
-        })
-        .collect();
-    let ended: Vec<Result<()>> = senders.collect().await;
+    let (taken, retries) = (&lines, &retries);
+    let send = |queue| async move {
+        while let Some((records, body)) = next_frame(queue).await? {
+            push(target, body, retries).await?;
+            taken.fetch_add(u64::from(records), Relaxed);
+        }
+        anyhow::Ok(())
+    };
+    let senders: FuturesUnordered<_> = frames.iter().cycle().take(target.connections).map(send).collect();
+    // The first failure ends all: in order, none could go on without the others.
+    let ended: Result<Vec<()>> = senders.try_collect().await;
     let wall = begun.elapsed();
     stop.store(true, Relaxed);
     let looks = watcher.and_then(|w| w.join().ok()).unwrap_or_default();
-    ended.into_iter().collect::<Result<()>>()?;
-    let mut sent = Sent { lines: lines.into_inner(), wall, retries: retries.into_inner(), ..Sent::default() };
+    ended?;
+    let (lines, retries) = (lines.load(Relaxed), retries.load(Relaxed));
+    let mut sent = Sent { lines, wall, retries, ..Sent::default() };
     for (index, look) in looks.iter().enumerate() {
         let quarter = &mut sent.rss_quarters[index * 4 / looks.len()];
         *quarter = look.now.max(*quarter);
@@ -166,40 +187,32 @@ fn watch(process: Process, stop: &AtomicBool) -> Vec<Memory> {
     looks
 }
 
-/// Sends `data` at `lines_per_s` until `stop` or the end of the file; returns the rate reached.
-pub async fn steady(target: &Target, data: &Path, lines_per_s: f64, stop: &AtomicBool) -> Result<f64> {
-    let mut frames = read_ahead(data.to_owned(), target.connections * AHEAD);
-    let retries = AtomicU64::new(0);
+/// Sends `data` at `lines_per_s` until `stop` or the end of the file, counting in `taken`; returns the rate
+/// reached.
+pub async fn steady(
+    target: &Target,
+    data: &Path,
+    lines_per_s: f64,
+    taken: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<f64> {
+    let frames = read_ahead(data.to_owned(), target);
+    let (retries, due) = (&AtomicU64::new(0), &AtomicU64::new(0));
     let begun = Instant::now();
-    let (mut due, mut lines, mut under_way) = (0.0, 0u64, FuturesUnordered::new());
-    while !stop.load(Relaxed) {
-        let Some(frame) = frames.recv().await else { break };
-        let (records, body) = frame?;
-        while under_way.len() >= target.connections {
-            if let Some(done) = under_way.next().await {
-                let done: Result<()> = done;
-                done?;
-            }
+    let send = |queue| async move {
+        while !stop.load(Relaxed) {
+            let Some((records, body)) = next_frame(queue).await? else { break };
+            let before = due.fetch_add(u64::from(records), Relaxed) as f64;
+            let at = begun + Duration::from_secs_f64(before / lines_per_s);
+            tokio::time::sleep_until(at.into()).await;
+            push(target, body, retries).await?;
+            taken.fetch_add(u64::from(records), Relaxed);
         }
-        let at = begun + Duration::from_secs_f64(due);
-        let pause = tokio::time::sleep_until(at.into());
-        tokio::pin!(pause);
-        // Pushes under way go on while the next one waits for its time.
-        loop {
-            tokio::select! {
-                () = &mut pause => break,
-                Some(done) = under_way.next(), if !under_way.is_empty() => done?,
-            }
-        }
-        due += f64::from(records) / lines_per_s;
-        lines += u64::from(records);
-        let retries = &retries;
-        under_way.push(async move { push(target, body, retries).await });
-    }
-    while let Some(done) = under_way.next().await {
-        done?;
-    }
-    Ok(lines as f64 / begun.elapsed().as_secs_f64())
+        anyhow::Ok(())
+    };
+    let senders: FuturesUnordered<_> = frames.iter().cycle().take(target.connections).map(send).collect();
+    senders.try_collect::<Vec<()>>().await?;
+    Ok(taken.load(Relaxed) as f64 / begun.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

@@ -1,32 +1,38 @@
-//! Push → visible: a marked line is pushed while the server works under a steady load, then asked for
-//! without pause until an answer holds it. The time runs from before the push to after that answer.
+//! Push → visible: a marked line, span or sample is pushed while the server works under a steady load, then
+//! asked for without pause until an answer holds it. The time runs from before the push to after that answer.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
-use trine_model::Level;
+use trine_model::{Level, SpanId, TraceId};
 
-use super::kind::Kind;
-use super::questions::form_encoded;
+use super::kind::{Kind, Protocol};
+use super::questions::metrics::instant_value;
+use super::questions::traces::{count_spans, trace_path};
+use super::questions::{Body, Request, Server};
 use super::send::{Target, push};
-use crate::encode::Encoder;
+use super::signal::Signal;
+use crate::encode::{Encoder, RemoteWrite, Series, Version, otlp_spans};
 use crate::record::{Record, StreamLabels};
 use crate::rng::Rng;
+use crate::span::{Kind as SpanKind, Span};
 
-/// A line that does not show for so long ends the run.
+/// What does not show for so long ends the run.
 const MAX_WAIT: Duration = Duration::from_mins(1);
-/// One in so many marked lines begins a stream of its own.
+/// One in so many begins a stream or series of its own.
 const NEW_STREAM_EVERY: u64 = 4;
-/// Pause between marked lines, milliseconds, at most.
+/// Pause between two of them, milliseconds, at most.
 const MAX_PAUSE_MS: u64 = 20;
 
 /// Times from push to visible, milliseconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Visible {
-    /// All marked lines, new streams included.
+    /// All of them, new streams included.
     pub all: Vec<f64>,
     /// Those that began a stream.
     pub new_streams: Vec<f64>,
@@ -34,71 +40,151 @@ pub struct Visible {
     pub acknowledged: Vec<f64>,
 }
 
-/// Marks lines until `end`.
-pub async fn probe(target: &Target, kind: Kind, base: &str, end: Instant) -> Result<Visible> {
-    let mut found = Visible::default();
-    let mut rng = Rng::new(now_ns() as u64);
-    let run = rng.next_u64() & 0xFFFF_FFFF;
-    let mut encoder = Encoder::new(target.protocol.format());
-    let retries = AtomicU64::new(0);
-    for number in 0u64.. {
-        if Instant::now() >= end && number > 0 {
-            break;
-        }
-        let fresh = number % NEW_STREAM_EVERY == 0;
-        let pod = if fresh { format!("probe-{run:x}-{number}") } else { format!("probe-{run:x}") };
-        let streams = [StreamLabels { service: "bench-probe".into(), pod, namespace: "bench".into() }];
-        let mark = format!("mark{run:x}n{number}x");
-        let timestamp_ns = now_ns();
-        let line = format!("visible {mark} yet");
-        let record = Record { timestamp_ns, level: Level::Info, line: line.clone(), ..Record::default() };
-        let mut body = Vec::new();
-        encoder.encode(&[record], &streams, &mut body)?;
-        let begun = Instant::now();
-        push(target, Bytes::from(body), &retries).await?;
-        let acknowledged = begun.elapsed();
-        while !shows(target, kind, base, &mark, &line, timestamp_ns).await? {
-            if begun.elapsed() > MAX_WAIT {
-                bail!("a marked line did not show within {} s", MAX_WAIT.as_secs());
+/// Something that is pushed, and how to see it.
+struct Mark {
+    body: Vec<u8>,
+    look: Request,
+    sees: Sees,
+}
+
+/// Whether an answer holds the mark.
+type Sees = Box<dyn Fn(StatusCode, &[u8]) -> bool + Send + Sync>;
+
+/// What marks are made of.
+pub struct Probe<'a> {
+    /// Which server it is.
+    pub kind: Kind,
+    /// Of what signal marks are.
+    pub signal: Signal,
+    /// Where they are asked for.
+    pub server: &'a Server,
+    /// Where they are pushed to.
+    pub target: &'a Target,
+}
+
+impl Probe<'_> {
+    /// Pushes marks until `end`, at the times that `clock_ns` tells.
+    pub async fn run(&self, end: Instant, clock_ns: impl Fn() -> i64) -> Result<Visible> {
+        let mut found = Visible::default();
+        let mut rng = Rng::new(now_ns() as u64);
+        let run = rng.next_u64() & 0xFFFF_FFFF;
+        let retries = AtomicU64::new(0);
+        for number in 0u64.. {
+            if Instant::now() >= end && number > 0 {
+                break;
             }
+            let fresh = number % NEW_STREAM_EVERY == 0;
+            let place = if fresh { format!("probe-{run:x}-{number}") } else { format!("probe-{run:x}") };
+            // A millisecond apart even where the clock stands still: a series takes one sample at a time.
+            let at = clock_ns() + number as i64 * 1_000_000;
+            let mark = match self.signal {
+                Signal::Logs => self.line(&format!("mark{run:x}n{number}x"), place, at)?,
+                Signal::Traces => span(&mut rng, place, at),
+                Signal::Metrics => self.sample(number, place, at)?,
+            };
+            let begun = Instant::now();
+            push(self.target, Bytes::from(mark.body), &retries).await?;
+            let acknowledged = begun.elapsed();
+            loop {
+                let answer = self.server.ask(&mark.look).await?;
+                if (mark.sees)(answer.status, &answer.body) {
+                    break;
+                }
+                let missing = answer.status == StatusCode::NOT_FOUND;
+                if !answer.status.is_success() && !missing {
+                    let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
+                    bail!("{}{} answered {}: {text}", self.server.base, mark.look.path, answer.status);
+                }
+                if begun.elapsed() > MAX_WAIT {
+                    bail!("what was pushed did not show within {} s", MAX_WAIT.as_secs());
+                }
+            }
+            let ms = begun.elapsed().as_secs_f64() * 1000.0;
+            found.all.push(ms);
+            found.acknowledged.push(acknowledged.as_secs_f64() * 1000.0);
+            if fresh {
+                found.new_streams.push(ms);
+            }
+            tokio::time::sleep(Duration::from_millis(1 + rng.below(MAX_PAUSE_MS))).await;
         }
-        let ms = begun.elapsed().as_secs_f64() * 1000.0;
-        found.all.push(ms);
-        found.acknowledged.push(acknowledged.as_secs_f64() * 1000.0);
-        if fresh {
-            found.new_streams.push(ms);
-        }
-        tokio::time::sleep(Duration::from_millis(1 + rng.below(MAX_PAUSE_MS))).await;
+        Ok(found)
     }
-    Ok(found)
-}
 
-fn now_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
-}
+    fn line(&self, mark: &str, pod: String, at: i64) -> Result<Mark> {
+        const AROUND_NS: i64 = 1_000_000_000;
+        let line = format!("visible {mark} yet");
+        let record = Record { timestamp_ns: at, level: Level::Info, line: line.clone(), ..Record::default() };
+        let mut body = Vec::new();
+        let format = self.target.protocol.format().context("bug: lines are pushed in no format")?;
+        Encoder::new(format).encode(&[record], &[labels(pod)], &mut body)?;
+        let (from, to) = ((at - AROUND_NS).to_string(), (at + AROUND_NS).to_string());
+        let (path, query) = match self.kind {
+            Kind::VictoriaLogs => ("/select/logsql/query", mark.to_owned()),
+            _ => ("/loki/api/v1/query_range", format!(r#"{{service_name="bench-probe"}} |= `{mark}`"#)),
+        };
+        let form = vec![("query", query), ("start", from), ("end", to), ("limit", "10".into())];
+        let look = Request { path: path.to_owned(), body: Body::Form(form) };
+        // Only the line has the words around the mark; a query that is echoed has not.
+        let sees = move |_, answer: &[u8]| String::from_utf8_lossy(answer).contains(&line);
+        Ok(Mark { body, look, sees: Box::new(sees) })
+    }
 
-/// Asks once for the marked line.
-async fn shows(target: &Target, kind: Kind, base: &str, mark: &str, line: &str, at: i64) -> Result<bool> {
-    const AROUND_NS: i64 = 1_000_000_000;
-    let (from, to) = ((at - AROUND_NS).to_string(), (at + AROUND_NS).to_string());
-    let (path, query) = match kind {
-        Kind::VictoriaLogs => ("/select/logsql/query", mark.to_owned()),
-        Kind::Trine | Kind::Loki => {
-            ("/loki/api/v1/query_range", format!(r#"{{service_name="bench-probe"}} |= `{mark}`"#))
+    /// A sample whose value is its number.
+    fn sample(&self, number: u64, probe: String, at: i64) -> Result<Mark> {
+        let series = format!(r#"bench_probe{{probe="{probe}"}}"#);
+        let labels = vec![("__name__".to_owned(), "bench_probe".to_owned()), ("probe".to_owned(), probe)];
+        let at_ms = at / 1_000_000;
+        let sample = [(at_ms, number as f64)];
+        let version = match self.target.protocol {
+            Protocol::RemoteWrite2 => Version::V2,
+            _ => Version::V1,
+        };
+        let mut body = Vec::new();
+        RemoteWrite::new(version).encode(&[Series { labels: &labels, samples: &sample }], &mut body)?;
+        let time = format!("{}.{:03}", at_ms / 1000, at_ms % 1000);
+        if self.kind == Kind::VictoriaMetrics {
+            // Its queries leave out the last 30 s (`-search.latencyOffset`); an export does not.
+            let form = vec![("match[]", series), ("start", time.clone()), ("end", time)];
+            let look = Request { path: "/api/v1/export".to_owned(), body: Body::Form(form) };
+            let want = format!(r#""values":[{number}]"#);
+            let sees = move |_, answer: &[u8]| String::from_utf8_lossy(answer).contains(&want);
+            return Ok(Mark { body, look, sees: Box::new(sees) });
         }
+        let path = format!("{}/api/v1/query", self.kind.prometheus_prefix());
+        let look = Request { path, body: Body::Form(vec![("query", series), ("time", time)]) };
+        let sees = move |_, answer: &[u8]| instant_value(answer) == Some(number as f64);
+        Ok(Mark { body, look, sees: Box::new(sees) })
+    }
+}
+
+/// A trace of one span.
+fn span(rng: &mut Rng, pod: String, at: i64) -> Mark {
+    let trace_id = TraceId(rng.id());
+    let span = Span {
+        trace_id,
+        span_id: SpanId(rng.id()),
+        parent: None,
+        stream: 0,
+        name: Cow::Borrowed("visible"),
+        kind: SpanKind::Internal,
+        start_ns: at - 1_000_000,
+        end_ns: at,
+        error: None,
+        attributes: Vec::new(),
+        events: Vec::new(),
     };
-    let form = form_encoded(&[("query", query), ("start", from), ("end", to), ("limit", "10".into())]);
-    let mut request = target.http.post(format!("{base}{path}"));
-    if let Some(tenant) = &target.tenant {
-        request = request.header("x-scope-orgid", tenant);
-    }
-    let answer =
-        request.header("content-type", "application/x-www-form-urlencoded").body(form).send().await?;
-    let status = answer.status();
-    let body = answer.bytes().await.context("read an answer")?;
-    if !status.is_success() {
-        bail!("{base}{path} answered {status}: {}", String::from_utf8_lossy(&body).trim());
-    }
-    // Only the line has the words around the mark; a query that is echoed has not.
-    Ok(String::from_utf8_lossy(&body).contains(line))
+    let mut body = Vec::new();
+    otlp_spans(&[span], &[labels(pod)], &mut body);
+    let look = Request { path: trace_path(&trace_id.to_string()), body: Body::Get("application/protobuf") };
+    let sees = |status: StatusCode, answer: &[u8]| status.is_success() && count_spans(answer) == Some(1);
+    Mark { body, look, sees: Box::new(sees) }
+}
+
+fn labels(pod: String) -> StreamLabels {
+    StreamLabels { service: "bench-probe".into(), pod, namespace: "bench".into() }
+}
+
+/// The time of day, Unix nanoseconds.
+pub fn now_ns() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
 }

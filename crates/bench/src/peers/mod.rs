@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::encode::Format;
 use crate::generate::{Plan, truth_path};
+use crate::harness::load::prepared_logs;
 use crate::harness::report::Report;
-use crate::harness::run::prepared;
 
 const SCRIPT: &str = include_str!("clickhouse.py");
 
@@ -23,7 +23,7 @@ pub fn clickhouse(
     text_index: bool,
 ) -> Result<Report> {
     let python = python.map_or_else(|| venv(&cache.join("venv")), |p| Ok(p.to_owned()))?;
-    let data = prepared(plan, Format::RowBinary, cache)?;
+    let data = prepared_logs(plan, Format::RowBinary, cache)?;
     let script = cache.join("clickhouse.py");
     std::fs::write(&script, SCRIPT)?;
     let work = cache.join(format!("clickhouse-{}", std::process::id()));

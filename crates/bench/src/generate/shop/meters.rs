@@ -103,7 +103,7 @@ impl Meters {
     pub(super) fn export<'a>(
         &mut self,
         time_ns: i64,
-        open: impl Iterator<Item = &'a Span> + Clone,
+        open: &(impl Iterator<Item = &'a Span> + Clone),
     ) -> Vec<Export> {
         (0..self.pods.len())
             .map(|stream| {

@@ -156,7 +156,7 @@ impl Shop {
         let mut found = Telemetry::default();
         while self.next_export <= until_ns {
             self.end_spans(self.next_export, &mut found.spans);
-            found.metrics.extend(self.meters.export(self.next_export, self.spans.values()));
+            found.metrics.extend(self.meters.export(self.next_export, &self.spans.values()));
             self.next_export += self.export_every;
         }
         self.end_spans(until_ns, &mut found.spans);

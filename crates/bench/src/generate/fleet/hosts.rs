@@ -67,16 +67,16 @@ fn round(value: f64, digits: i32) -> f64 {
     (value * power).round() / power
 }
 
-/// `series` series of `samples` samples each, one every `step` seconds.
-pub fn fleet(series: usize, samples: usize, step: i64) -> Fleet {
-    let mut random = Random(42);
+/// `series` series of `samples` samples each, one every `step` seconds from `start_ms` (Unix) on.
+pub fn fleet(series: usize, samples: usize, step: i64, start_ms: i64, seed: u64) -> Fleet {
+    let mut random = Random(seed);
     let mut fleet = Fleet { times: Vec::new(), series: Vec::new() };
     while fleet.series.len() < series {
         let number = fleet.times.len();
         let phase = (random.unit() * step as f64 * 1000.0) as i64;
         let jitter =
             |random: &mut Random| if random.unit() < 0.25 { (random.unit() * 5.0) as i64 - 2 } else { 0 };
-        let time = |i: i64| (1_760_000_000_000 + phase + i * step * 1000 + jitter(&mut random)) * 1_000_000;
+        let time = |i: i64| (start_ms + phase + i * step * 1000 + jitter(&mut random)) * 1_000_000;
         fleet.times.push((0..samples as i64).map(time).collect());
         let mut host = Host { load: Vec::new(), number };
         let (mut level, base) = (0.0, 0.1 + 0.5 * random.unit());

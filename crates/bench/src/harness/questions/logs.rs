@@ -1,16 +1,14 @@
-//! The six questions in each server's language, and whether an answer is right.
+//! The six questions about logs in each server's language, and whether an answer is right.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use reqwest::Client;
-use serde::{Deserialize, Serialize};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::kind::{Kind, Protocol};
-use crate::generate::clock::Moment;
+use super::{Body, Language, MINUTE_NS, Request, SECOND_NS, literal, number, time_ns};
 use crate::generate::truth::{LAST_LINES, Truth};
+use crate::harness::kind::Protocol;
 
 /// Names of the questions and what they ask, in the order they are asked.
 pub const QUESTIONS: [(&str, &str); 6] = [
@@ -23,46 +21,21 @@ pub const QUESTIONS: [(&str, &str); 6] = [
 ];
 /// More lines than any needle has.
 const NEEDLE_LIMIT: usize = 100;
-const MINUTE_NS: i64 = 60_000_000_000;
-const SECOND_NS: i64 = 1_000_000_000;
-
-/// Language a question is asked in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    /// Loki's API.
-    Logql,
-    /// Trine's SQL.
-    Sql,
-    /// VictoriaLogs' LogsQL.
-    Logsql,
-}
-
-impl Language {
-    /// Languages a server speaks.
-    pub const fn of(kind: Kind) -> &'static [Self] {
-        match kind {
-            Kind::Trine => &[Self::Logql, Self::Sql],
-            Kind::VictoriaLogs => &[Self::Logsql],
-            Kind::Loki => &[Self::Logql],
-        }
-    }
-}
 
 /// One question to one server.
 #[derive(Debug, Clone)]
-pub struct Question {
+struct Question {
     /// Name from [`QUESTIONS`].
-    pub name: &'static str,
+    name: &'static str,
     /// Its language.
-    pub language: Language,
+    language: Language,
     path: &'static str,
     form: Vec<(&'static str, String)>,
 }
 
 /// An answer taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+enum Answer {
     /// Times of the lines found, Unix nanoseconds, in any order.
     Lines(Vec<i64>),
     /// A number.
@@ -71,16 +44,29 @@ pub enum Answer {
     Levels(BTreeMap<(i64, String), u64>),
 }
 
-/// All questions for a server that took its data by `protocol`.
-pub fn questions(protocol: Protocol, language: Language, truth: &Truth) -> Vec<Question> {
-    QUESTIONS
-        .iter()
-        .map(|(name, _)| match language {
-            Language::Logql => logql(name, truth),
-            Language::Sql => sql(name, truth),
-            Language::Logsql => logsql(protocol, name, truth),
-        })
-        .collect()
+/// All questions for a server that took its data by `protocol`; with `several` languages the keys name
+/// theirs.
+pub fn questions(
+    protocol: Protocol,
+    language: Language,
+    truth: &Arc<Truth>,
+    several: bool,
+) -> Vec<super::Question> {
+    let asked = |question: Question| {
+        let name = question.name;
+        let key = if several { format!("{name} {}", language.name()) } else { name.to_owned() };
+        let truth = truth.clone();
+        super::Question::new(key, question.request(), move |body| question.check(body, &truth))
+    };
+    every(protocol, language, truth).map(asked).collect()
+}
+
+fn every(protocol: Protocol, language: Language, truth: &Truth) -> impl Iterator<Item = Question> {
+    QUESTIONS.iter().map(move |(name, _)| match language {
+        Language::Sql => sql(name, truth),
+        Language::Logsql => logsql(protocol, name, truth),
+        _ => logql(name, truth),
+    })
 }
 
 fn whole(truth: &Truth) -> (i64, i64) {
@@ -123,13 +109,6 @@ fn logql(name: &'static str, truth: &Truth) -> Question {
     ];
     form.extend(step);
     Question { name, language: Language::Logql, path: "/loki/api/v1/query_range", form }
-}
-
-/// A time as an SQL literal.
-fn literal(timestamp_ns: i64) -> String {
-    let mut text = String::new();
-    Moment::new(timestamp_ns).write("%Y-%m-%dT%H:%M:%S", &mut text);
-    format!("TIMESTAMP '{text}.{:09}Z'", timestamp_ns.rem_euclid(SECOND_NS))
 }
 
 fn sql(name: &'static str, truth: &Truth) -> Question {
@@ -178,33 +157,19 @@ fn logsql(protocol: Protocol, name: &'static str, truth: &Truth) -> Question {
 }
 
 impl Question {
-    /// Asks and reads the whole answer; milliseconds from sending to the last byte.
-    pub async fn ask(&self, http: &Client, base: &str, tenant: Option<&str>) -> Result<(f64, Vec<u8>)> {
-        let url = format!("{base}{}", self.path);
-        let mut request = http.post(&url);
-        if let Some(tenant) = tenant {
-            request = request.header("x-scope-orgid", tenant);
-        }
-        let request = if self.language == Language::Sql {
-            let body: serde_json::Map<String, Value> =
+    fn request(&self) -> Request {
+        let body = if self.language == Language::Sql {
+            let json: serde_json::Map<String, Value> =
                 self.form.iter().map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str()))).collect();
-            request.json(&body)
+            Body::Json(json.into())
         } else {
-            request.header("content-type", "application/x-www-form-urlencoded").body(form_encoded(&self.form))
+            Body::Form(self.form.clone())
         };
-        let begun = Instant::now();
-        let answer = request.send().await.with_context(|| format!("ask {url}"))?;
-        let status = answer.status();
-        let body = answer.bytes().await?;
-        let took = begun.elapsed().as_secs_f64() * 1000.0;
-        if !status.is_success() {
-            bail!("{} by {url}: {status}: {}", self.name, String::from_utf8_lossy(&body).trim());
-        }
-        Ok((took, body.to_vec()))
+        Request { path: self.path.to_owned(), body }
     }
 
     /// Whether `body` is the right answer; if not, what it says and what it should say.
-    pub fn check(&self, body: &[u8], truth: &Truth) -> std::result::Result<(), String> {
+    fn check(&self, body: &[u8], truth: &Truth) -> std::result::Result<(), String> {
         let answer = self.parse(body).map_err(|e| format!("{e:#}"))?;
         let want_lines = |n: u64| match &answer {
             Answer::Lines(times) if times.len() as u64 == n => Ok(()),
@@ -245,7 +210,6 @@ impl Question {
 
     fn parse(&self, body: &[u8]) -> Result<Answer> {
         match self.language {
-            Language::Logql => self.parse_loki(&serde_json::from_slice(body).context("answer is no JSON")?),
             Language::Sql => {
                 self.parse_rows(&serde_json::from_slice::<Vec<Value>>(body)?, "timestamp", "minute", "level")
             }
@@ -256,6 +220,7 @@ impl Question {
                     if self.form.iter().any(|(_, v)| v.contains("severity")) { "severity" } else { "level" };
                 self.parse_rows(&rows?, "_time", "_time", level)
             }
+            _ => self.parse_loki(&serde_json::from_slice(body).context("answer is no JSON")?),
         }
     }
 
@@ -311,63 +276,6 @@ impl Answer {
     }
 }
 
-fn number(value: &Value) -> Result<u64> {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let number: f64 = text.parse().with_context(|| format!("{text:?} is no number"))?;
-    Ok(number as u64)
-}
-
-/// Nanoseconds from a number, digits in a text, or RFC 3339 in UTC (with `T` or a space).
-fn time_ns(value: &Value) -> Result<i64> {
-    if let Some(number) = value.as_i64() {
-        return Ok(number);
-    }
-    let text = value.as_str().with_context(|| format!("{value} is no time"))?;
-    if let Ok(number) = text.parse() {
-        return Ok(number);
-    }
-    rfc3339(text).with_context(|| format!("{text:?} is no time"))
-}
-
-fn rfc3339(text: &str) -> Option<i64> {
-    let field = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
-    let (year, month, day) = (field(0..4)?, field(5..7)?, field(8..10)?);
-    let seconds = field(11..13)? * 3600 + field(14..16)? * 60 + field(17..19)?;
-    let rest = text.get(19..)?.trim_end_matches('Z').trim_end_matches("+00:00");
-    let fraction = rest.strip_prefix('.').unwrap_or("");
-    let nanos: i64 =
-        if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").get(..9)?.parse().ok()? };
-    // Civil date to days: Howard Hinnant, "chrono-compatible low-level date algorithms".
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let (era, yoe) = (y.div_euclid(400), y.rem_euclid(400));
-    let days = era * 146_097 + yoe * 365 + yoe / 4 - yoe / 100 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    Some((days * 86_400 + seconds) * SECOND_NS + nanos)
-}
-
-/// `application/x-www-form-urlencoded`.
-pub fn form_encoded(form: &[(&str, String)]) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::new();
-    for (key, value) in form {
-        if !out.is_empty() {
-            out.push('&');
-        }
-        out.push_str(key);
-        out.push('=');
-        for byte in value.bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                    out.push(char::from(byte));
-                }
-                _ => {
-                    _ = write!(out, "%{byte:02X}");
-                }
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -395,8 +303,7 @@ mod tests {
     }
 
     fn ask(language: Language, name: &str) -> Question {
-        let all = questions(Protocol::Loki, language, &truth());
-        all.into_iter().find(|q| q.name == name).unwrap()
+        every(Protocol::Loki, language, &truth()).find(|q| q.name == name).unwrap()
     }
 
     #[test]
@@ -440,18 +347,5 @@ mod tests {
         ] {
             assert!(ask(language, name).check(body.as_bytes(), &truth()).is_err(), "{language:?} {name}");
         }
-    }
-
-    #[test]
-    fn times_and_literals_agree() {
-        for ns in [1_795_075_200_000_000_001, 1_709_208_000_123_000_000, 951_782_400_000_000_000] {
-            let text = literal(ns);
-            let inner = text.strip_prefix("TIMESTAMP '").unwrap().trim_end_matches('\'');
-            assert_eq!(rfc3339(inner), Some(ns), "{text}");
-        }
-        assert_eq!(
-            form_encoded(&[("query", "{a=\"b\"} |~ `x`".into())]),
-            "query=%7Ba%3D%22b%22%7D%20%7C~%20%60x%60"
-        );
     }
 }
