@@ -255,8 +255,7 @@ async fn questions(client: &Client, url: &str) -> anyhow::Result<()> {
     heading("   By its lines, in LogQL", &format!("trine logql --server {url} '{in_logql}'"));
     ask_rates(client, "/loki/api/v1/query", in_logql).await?;
     let in_promql = r#"sum by (http_response_status_code) (rate(http_server_requests_total{service_name="frontend"}[5m]))"#;
-    let asked = format!("curl {url}/prometheus/api/v1/query --data-urlencode 'query={in_promql}'");
-    heading("   By its counters, in PromQL", &asked);
+    heading("   By its counters, in PromQL", &format!("trine promql --server {url} '{in_promql}'"));
     ask_rates(client, "/prometheus/api/v1/query", in_promql).await?;
 
     let slowest = "SELECT trace_id, operation, duration_ns / 1000000 AS ms FROM spans \
