@@ -75,14 +75,16 @@ impl Labels {
 
     /// Canonical JSON object, `{"a":"1","b":"2"}`; what segments and the log store.
     pub fn to_json(&self) -> String {
-        let mut text = String::from("{");
+        let bytes = self.iter().map(|(key, value)| key.len() + value.len() + "\"\":\"\",".len());
+        let mut text = String::with_capacity(bytes.sum::<usize>() + 2);
+        text.push('{');
         for (i, (key, value)) in self.iter().enumerate() {
             if i > 0 {
                 text.push(',');
             }
-            text.push_str(&serde_json::Value::from(key).to_string());
+            push_json(&mut text, key);
             text.push(':');
-            text.push_str(&serde_json::Value::from(value).to_string());
+            push_json(&mut text, value);
         }
         text.push('}');
         text
@@ -97,6 +99,17 @@ impl Labels {
         });
         Self::new(pairs.collect::<Option<_>>()?).ok()
     }
+}
+
+/// Adds a JSON string.
+fn push_json(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        out.push_str(&serde_json::Value::from(text).to_string());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 impl fmt::Debug for Labels {
