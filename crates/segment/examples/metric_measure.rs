@@ -4,7 +4,7 @@
 //! arrive scrape by scrape and are flushed in so many parts; the parts are merged. `10000 1440 12` is 6 hours of
 //! 10,000 series, `100000 120 4` half an hour of 100,000. All times are CPU times.
 
-#[path = "../../chunks/examples/fleet/mod.rs"]
+#[path = "../../bench/src/generate/fleet/hosts.rs"]
 mod fleet;
 
 use std::{fs, path::PathBuf, sync::Arc};
