@@ -10,7 +10,10 @@ use std::{
 
 use trine_chunks::{Block, BlockWriter, Part, join, merge};
 use trine_model::TenantId;
-use trine_promql::{Buckets, Engine, Histogram, Labels, MemorySource};
+use trine_promql::{
+    Buckets, Engine, Histogram, Labels, MemorySource,
+    api::{decode_read_queries, decode_read_request},
+};
 use trine_protocols::{
     Compression, DecodeError, Decoded, Limits, MAX_FIRST_ERRORS, decompress,
     exposition::Format,
@@ -22,7 +25,7 @@ use trine_schema::{MetricBatch, StreamRegistry};
 use trine_scrape::ScrapeConfig;
 
 /// All targets.
-pub const TARGETS: [&str; 22] = [
+pub const TARGETS: [&str; 23] = [
     "otlp_protobuf",
     "otlp_json",
     "otlp_spans_protobuf",
@@ -40,6 +43,7 @@ pub const TARGETS: [&str; 22] = [
     "chunks",
     "chunk_values",
     "promql",
+    "remote_read",
     "traceql",
     "exposition_text",
     "exposition_openmetrics",
@@ -129,6 +133,7 @@ pub fn run(target: &str, bytes: &[u8]) {
             "chunks" => return chunks(bytes),
             "chunk_values" => return chunk_values(bytes),
             "promql" => return promql(bytes),
+            "remote_read" => return remote_read(bytes),
             "traceql" => return traceql(bytes),
             "exposition_text" => return exposition::parsed(Format::Text, bytes),
             "exposition_openmetrics" => return exposition::parsed(Format::OpenMetrics, bytes),
@@ -153,6 +158,15 @@ fn scrape_config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(errors) = ScrapeConfig::parse(text, Path::new("/nowhere/fuzz.yml")) {
         assert!(!errors.is_empty(), "refused without a reason");
+    }
+}
+
+/// Any bytes are a read request or are refused with a reason, compressed or not.
+fn remote_read(bytes: &[u8]) {
+    for read in [decode_read_request, decode_read_queries] {
+        if let Err(reason) = read(bytes) {
+            assert!(!reason.is_empty(), "refused without a reason");
+        }
     }
 }
 
@@ -310,6 +324,14 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
               \x20     - targets: [\"a:1\", *x]\n    relabel_configs:\n      - {source_labels: [a], regex: (.*), target_label: b}\n"
                 .to_vec(),
         ],
+        "remote_read" => {
+            let matcher = message(&[vec![0x08, 2], field(2, b"__name__"), field(3, b"a|b")]);
+            let query = message(&[vec![0x08, 1, 0x10, 2], field(3, &matcher)]);
+            let request = message(&[field(1, &query), vec![0x10, 1]]);
+            // In snappy: the length, then one literal.
+            let length = request.len() as u8;
+            vec![[&[length, (length - 1) << 2][..], &request].concat(), request]
+        }
         "promql" => [
             "sum by (i) (rate(m_total[5m] offset 1m)) / on(i) group_left avg(m_total) > bool 1",
             "histogram_quantile(0.9, rate(h[5m])) or label_replace(m_total, \"a\", \"$1\", \"i\", \"(.*)\")",

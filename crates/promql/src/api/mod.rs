@@ -22,7 +22,7 @@ use crate::{
     tables::{LabelCache, TablesSource},
 };
 
-pub use remote_read::{ReadQuery, decode_read_request};
+pub use remote_read::{ReadQuery, decode_read_queries, decode_read_request};
 pub use status::{Facts, PROMETHEUS_VERSION, Report, report};
 
 /// Most warnings and most infos that an answer tells.

@@ -83,8 +83,13 @@ pub fn decode_read_request(body: &[u8]) -> Result<Vec<ReadQuery>, String> {
         return Err(format!("the request has {length} bytes; {MAX_REQUEST} are allowed"));
     }
     let bytes = snap::raw::Decoder::new().decompress_vec(body).map_err(|error| error.to_string())?;
+    decode_read_queries(&bytes)
+}
+
+/// As [`decode_read_request`], of what is not compressed.
+pub fn decode_read_queries(bytes: &[u8]) -> Result<Vec<ReadQuery>, String> {
     let mut queries = Vec::new();
-    let read = fields(&bytes, |number, field| {
+    let read = fields(bytes, |number, field| {
         if number == 1 {
             queries.push(field.bytes()?);
         }

@@ -8,6 +8,7 @@ mod binary;
 mod classic;
 mod columns;
 mod extended;
+mod extremes;
 mod functions;
 mod info;
 mod over_time;

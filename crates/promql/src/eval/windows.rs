@@ -3,8 +3,9 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    Bits, Column, Context, Lookup, Result, Steps, eval_scalar, eval_vector, extended, merge_same, over_time,
-    rate, refuse_same,
+    Bits, Column, Context, Lookup, Result, Steps, eval_scalar, eval_vector, extended,
+    extremes::{Extreme, Extremes},
+    merge_same, over_time, rate, refuse_same,
     selector::{advance, samples, statistics},
 };
 use crate::{
@@ -69,6 +70,7 @@ pub(super) struct Scratch {
     resets: Vec<usize>,
     plan: rate::Plan,
     scalars: Vec<f64>,
+    extremes: Extremes,
 }
 
 impl<'a> RangeCall<'a> {
@@ -208,7 +210,7 @@ impl<'a> RangeCall<'a> {
             self.context.check_time()?;
         }
         let series = &self.series[at];
-        let Scratch { samples: loaded, resets, scalars, plan } = scratch;
+        let Scratch { samples: loaded, resets, scalars, plan, extremes } = scratch;
         let samples = samples(series, loaded)?;
         if let Some(kind) = self.rate.filter(|_| self.is_plain(samples)) {
             plan.update(&samples.timestamps, &self.steps, self.lookup, self.range);
@@ -250,6 +252,8 @@ impl<'a> RangeCall<'a> {
         let mut any = false;
         let values_of_histograms = &samples.histograms[histograms];
         let (mut from, mut to, mut h_from, mut h_to) = (0, 0, 0, 0);
+        let extreme = Extreme::of(self.name).filter(|_| values_of_histograms.is_empty());
+        extremes.clear();
         for step in 0..self.steps.count {
             let now = self.steps.time(step);
             let end = self.lookup.time(now);
@@ -259,6 +263,11 @@ impl<'a> RangeCall<'a> {
             h_from = advance(histogram_times, h_from, start - before);
             h_to = advance(histogram_times, h_to.max(h_from), end + after);
             if from == to && h_from == h_to {
+                continue;
+            }
+            if let Some(wanted) = extreme {
+                column.set_float(step, extremes.of(values, from, to, wanted));
+                any = true;
                 continue;
             }
             scalars.clear();

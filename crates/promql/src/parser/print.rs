@@ -330,7 +330,6 @@ mod tests {
             ("sum by() (x)", "sum(x)"),
             ("topk(5,x{b='2',a=~\"1\"}offset 90m)", "topk(5, x{a=~\"1\",b=\"2\"} offset 1h30m)"),
             ("{__name__='x'}", "{__name__=\"x\"}"),
-            ("x{__name__!=''}", "x{__name__!=\"\"}"),
             ("a+on(l)group_left(m)b", "a + on (l) group_left (m) b"),
             ("a*ignoring()group_right b", "a * ignoring () group_right () b"),
             ("a+fill(1)b", "a + fill (1) b"),

@@ -4,13 +4,13 @@ use std::{
     env, fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::{self, Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value as Json;
-use tempfile::TempDir;
 use trine_promql::MemorySource;
 
 use crate::wire;
@@ -18,13 +18,14 @@ use crate::wire;
 pub struct Server {
     process: Child,
     address: String,
-    _folder: TempDir,
+    folder: PathBuf,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -38,14 +39,15 @@ pub fn start() -> Option<Server> {
     if !help.contains("otlp-deltatocumulative") {
         return None;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("prometheus.yml");
+    let folder = env::temp_dir().join(format!("trine-promql-{}", process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let config = folder.join("prometheus.yml");
     fs::write(&config, "global: {}\n").unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
     let process = Command::new(binary)
         .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
         .arg(format!("--web.listen-address={address}"))
         .arg("--web.enable-remote-write-receiver")
         .arg("--enable-feature=promql-experimental-functions,native-histograms")
@@ -53,7 +55,7 @@ pub fn start() -> Option<Server> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let server = Server { process, address, _folder: folder };
+    let server = Server { process, address, folder };
     let deadline = Instant::now() + Duration::from_secs(30);
     while !server.get("/-/ready").is_some_and(|answer| answer.starts_with("HTTP/1.0 200")) {
         assert!(Instant::now() < deadline, "prometheus does not get ready");
@@ -95,9 +97,20 @@ impl Server {
 
     /// Asks the API; `rest` are its other parameters.
     pub fn query(&self, path: &str, query: &str, rest: &str) -> Json {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let answer = self.get(&format!("/api/v1/{path}?query={encoded}&{rest}")).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+        let (_, body) = self.body(&format!("/api/v1/{path}?query={}&{rest}", escaped(query)));
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
     }
+
+    /// Status and body of a path.
+    pub fn body(&self, path: &str) -> (u16, String) {
+        let answer = self.get(path).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_default(), body.to_owned())
+    }
+}
+
+/// A text as a URL has it.
+pub fn escaped(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect()
 }
