@@ -28,6 +28,10 @@ use trine_segment::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// First scrape (Unix milliseconds).
+const START_MS: i64 = 1_760_000_000_000;
+const SEED: u64 = 42;
+
 /// CPU seconds of this thread.
 fn cpu() -> f64 {
     let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
@@ -157,7 +161,7 @@ fn main() {
     let store: Arc<dyn ObjectStore> =
         Arc::new(LocalFileSystem::new_with_prefix(&directory).expect("the directory is there"));
     let (registry, tenant) = (Arc::new(StreamRegistry::new()), TenantId::default());
-    let fleet = fleet(series, samples, 15);
+    let fleet = fleet(series, samples, 15, START_MS, SEED);
     let streams = register(&fleet, &registry, &tenant);
     let total = series * samples;
     let options = WriteOptions::default();
