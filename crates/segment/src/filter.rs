@@ -24,6 +24,7 @@ use trine_schema::{
 
 use crate::{
     SegmentError,
+    spans::Ids,
     write::{level_of, stream_refs, timestamps},
 };
 
@@ -210,12 +211,13 @@ fn keep_id(array: &FixedSizeBinaryArray, id: &[u8], selected: &mut RowSet) {
     retain(selected, |row| array.is_valid(row) && array.value(row) == id);
 }
 
-fn keep_trace_ids(array: &FixedSizeBinaryArray, ids: &[TraceId], selected: &mut RowSet) {
-    match ids {
+fn keep_trace_ids(array: &FixedSizeBinaryArray, ids: &Arc<[TraceId]>, selected: &mut RowSet) {
+    match &**ids {
         [id] => keep_id(array, &id.0, selected),
-        ids => retain(selected, |row| {
-            array.is_valid(row) && ids.binary_search_by(|id| id.0.as_slice().cmp(array.value(row))).is_ok()
-        }),
+        _ => {
+            let ids = Ids::new(ids.clone());
+            retain(selected, |row| array.is_valid(row) && ids.contains(array.value(row)));
+        }
     }
 }
 

@@ -23,9 +23,9 @@ pub(super) fn trace_id(ids: &arrow::array::FixedSizeBinaryArray, row: usize) -> 
 }
 
 /// Trace ids that are looked for, prepared for many questions of which most are answered with no.
-pub(super) struct Ids {
+pub(crate) struct Ids {
     sorted: Arc<[TraceId]>,
-    /// A bit per value of two bytes of an id.
+    /// A bit for each of 65,536 hashes of an id.
     seen: Box<[u64; 1024]>,
 }
 
@@ -40,11 +40,12 @@ impl Ids {
         Self { sorted, seen }
     }
 
-    /// The last bytes: the first ones of some senders are a time.
+    /// All bytes mixed: some senders begin an id with a time, others end it with zeros.
     fn place(id: &[u8]) -> (usize, u64) {
-        let [.., a, b] = id else { return (0, 0) };
-        let value = usize::from(u16::from_le_bytes([*a, *b]));
-        (value / 64, 1 << (value % 64))
+        let Ok(id) = <[u8; TraceId::LEN]>::try_from(id) else { return (0, 0) };
+        let id = u128::from_le_bytes(id);
+        let mixed = ((id as u64) ^ (id >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        (mixed as usize / 64, 1 << (mixed % 64))
     }
 
     pub fn sorted(&self) -> &[TraceId] {

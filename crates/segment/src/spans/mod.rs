@@ -26,6 +26,7 @@ mod values;
 mod verify;
 mod write;
 
+pub(crate) use filter::Ids;
 pub use handle::SpanSegment;
 pub use merge::merge_spans;
 pub use order::{SortedSpans, sort_spans};
