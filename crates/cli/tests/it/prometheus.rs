@@ -22,7 +22,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// Scrapes Trine's own `/metrics`, writes to its tenant `sent`, reads the tenant `kept`.
+/// Scrapes Trine's own `/metrics`, writes them to Trine and reads what it does not have itself from there.
 fn prometheus(site: &Site, dir: &std::path::Path) -> Option<Prometheus> {
     let Some(binary) = std::env::var_os("TRINE_PROMETHEUS") else {
         println!("skipped: TRINE_PROMETHEUS is not set; run `cargo xtask test`");
@@ -33,9 +33,8 @@ fn prometheus(site: &Site, dir: &std::path::Path) -> Option<Prometheus> {
     let config = json!({
         "global": {"scrape_interval": "1s"},
         "scrape_configs": [{"job_name": "trine", "static_configs": [{"targets": [target]}]}],
-        "remote_write": [{"url": format!("{api}/write"), "headers": {"X-Scope-OrgID": "sent"},
-            "queue_config": {"batch_send_deadline": "1s"}}],
-        "remote_read": [{"url": format!("{api}/read"), "headers": {"X-Scope-OrgID": "kept"}, "read_recent": true}],
+        "remote_write": [{"url": format!("{api}/write"), "queue_config": {"batch_send_deadline": "1s"}}],
+        "remote_read": [{"url": format!("{api}/read"), "read_recent": true}],
     });
     // JSON is YAML.
     std::fs::write(dir.join("prometheus.yml"), config.to_string()).unwrap();
@@ -51,11 +50,9 @@ fn prometheus(site: &Site, dir: &std::path::Path) -> Option<Prometheus> {
 }
 
 /// The value of the one series a query gives, asked of Trine or of Prometheus.
-async fn value(api: &str, tenant: &str, query: &str, time: &str) -> Option<f64> {
-    let request = reqwest::Client::new()
-        .get(format!("{api}/api/v1/query"))
-        .header("X-Scope-OrgID", tenant)
-        .query(&[("query", query), ("time", time)]);
+async fn value(api: &str, query: &str, time: &str) -> Option<f64> {
+    let request =
+        reqwest::Client::new().get(format!("{api}/api/v1/query")).query(&[("query", query), ("time", time)]);
     let answer: Value = request.send().await.ok()?.json().await.ok()?;
     answer["data"]["result"][0]["value"][1].as_str()?.parse().ok()
 }
@@ -71,7 +68,6 @@ fn prometheus_writes_to_trine_and_reads_from_it() {
     let body = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]}).to_string();
     let sent = reqwest::Client::new()
         .post(format!("{}/v1/metrics", site.http))
-        .header("X-Scope-OrgID", "kept")
         .header("Content-Type", "application/json")
         .body(body);
     assert!(runtime.block_on(async { sent.send().await.unwrap().status() }).is_success());
@@ -81,11 +77,11 @@ fn prometheus_writes_to_trine_and_reads_from_it() {
     let now = || crate::site::now_s().to_string();
     eventually("what Prometheus scrapes is in Trine", || {
         let at = now();
-        let up = value(&trine, "sent", "sum_over_time(up{job=\"trine\"}[5m])", &at);
+        let up = value(&trine, "sum_over_time(up{job=\"trine\"}[5m])", &at);
         runtime.block_on(up).is_some_and(|scrapes| scrapes >= 3.0)
     });
-    let rows = runtime.block_on(value(&trine, "sent", "trine_store_appended_rows_total", &now()));
+    let rows = runtime.block_on(value(&trine, "trine_store_appended_rows_total", &now()));
     assert!(rows.is_some_and(|rows| rows >= 1.0), "{rows:?}");
-    let answer = runtime.block_on(value(&server.url, "", "answer * 2", "1700000010"));
+    let answer = runtime.block_on(value(&server.url, "answer * 2", "1700000010"));
     assert_eq!(answer, Some(85.0), "Prometheus reads Trine's series");
 }
