@@ -317,10 +317,11 @@ fn keep_if_some<T>(files: &Files, path: &str, written: Option<T>) -> Result<Opti
     Ok(written)
 }
 
-/// Whether bodies are encoded as they should be. Rows past retention may be copied too: no query sees them.
+/// Whether they are logs whose bodies are encoded as they should be. Rows past retention may be copied too: no
+/// query sees them.
 fn can_join(engine: &Engine, inputs: &[Arc<Live>]) -> bool {
     let body = engine.config.body_encoding.into();
-    inputs.iter().all(|live| live.row.meta.body == body)
+    inputs.iter().all(|live| live.row.signal == Signal::Logs && live.row.meta.body == body)
 }
 
 /// The first of the inputs, as many as one merge may hold open: each run takes a granule of memory.
