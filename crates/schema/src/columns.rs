@@ -17,6 +17,8 @@ use arrow::{
     datatypes::{ArrowNativeType, DataType, Field, Fields, TimeUnit},
 };
 
+use crate::label_name_eq;
+
 /// Nanoseconds since 1970, UTC.
 pub(crate) fn timestamp_type() -> DataType {
     DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
@@ -378,4 +380,43 @@ pub fn attributes_of(map: &MapArray, row: usize) -> impl Iterator<Item = (&str, 
     let (start, end) = (offsets[row] as usize, offsets[row + 1] as usize);
     let (keys, values) = (map.keys().as_string::<i32>(), map.values().as_string::<i32>());
     (start..end).map(move |i| (keys.value(i), values.value(i)))
+}
+
+/// Which attribute a name in a question means: the one of just this name, else the first that becomes this
+/// name where labels are spelled as Prometheus does, `a_b` for `a.b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttributeName<'a> {
+    /// As asked for.
+    pub name: &'a str,
+    respelled: bool,
+}
+
+impl<'a> AttributeName<'a> {
+    /// Of a name in a question.
+    pub fn new(name: &'a str) -> Self {
+        Self { name, respelled: may_be_respelled(name) }
+    }
+
+    /// Whether a stored name is another spelling of this one.
+    pub fn is_respelled(&self, stored: &str) -> bool {
+        self.respelled && stored != self.name && label_name_eq(stored, self.name)
+    }
+
+    /// Position of the attribute that is meant among those of a row.
+    pub fn position(&self, map: &MapArray, row: usize) -> Option<usize> {
+        let find = |test: &dyn Fn(&str) -> bool| attributes_of(map, row).position(|(key, _)| test(key));
+        let exact = find(&|key| key == self.name);
+        exact.or_else(|| if self.respelled { find(&|key| self.is_respelled(key)) } else { None })
+    }
+
+    /// Value of the attribute that is meant.
+    pub fn value<'m>(&self, map: &'m MapArray, row: usize) -> Option<&'m str> {
+        let position = self.position(map, row)?;
+        Some(map.values().as_string::<i32>().value(map.value_offsets()[row] as usize + position))
+    }
+}
+
+/// Whether a stored name may be another than this and still be meant.
+pub fn may_be_respelled(name: &str) -> bool {
+    name.contains('_') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

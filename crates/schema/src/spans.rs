@@ -175,15 +175,20 @@ pub struct SpanScan {
     pub duration: RangeInclusive<i64>,
     /// OTLP `StatusCode`.
     pub status_code: Option<u8>,
-    /// Each must be set to its value.
+    /// Each must be set to its value; which attribute a name means tells [`AttributeName`].
+    ///
+    /// [`AttributeName`]: crate::columns::AttributeName
     pub attributes: Vec<(String, String)>,
     /// Only so many, those that started last, newest first. Without it the spans come in no order.
     pub newest: Option<usize>,
     /// Columns of [`schema`] to return, rising. May be empty: only row counts come.
     pub projection: Vec<usize>,
-    /// `operation` comes as [`operation_codes`] instead of text: no text is copied, and who groups by it
-    /// looks at each name once a batch. Different batches may have different dictionaries, with names that
-    /// no row of the batch has.
+    /// Single attributes to return as columns behind those, null where a span has none; names as in
+    /// `attributes`. Far cheaper than the column of all attributes.
+    pub attribute_columns: Vec<String>,
+    /// `operation` and the columns of attributes come as [`text_codes`] instead of text: no text is copied,
+    /// and who groups by them looks at each value once a batch. Different batches may have different
+    /// dictionaries, with values that no row of the batch has.
     pub dictionaries: bool,
     /// When to give up.
     pub deadline: Option<Instant>,
@@ -193,8 +198,8 @@ pub struct SpanScan {
     pub stats: Arc<ScanStats>,
 }
 
-/// Type of `operation` in the answer to a scan with [`SpanScan::dictionaries`].
-pub fn operation_codes() -> DataType {
+/// Type of `operation` and of attributes in the answer to a scan with [`SpanScan::dictionaries`].
+pub fn text_codes() -> DataType {
     DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8))
 }
 
@@ -248,6 +253,7 @@ impl SpanScan {
             attributes: Vec::new(),
             newest: None,
             projection: (0..column::COUNT).collect(),
+            attribute_columns: Vec::new(),
             dictionaries: false,
             deadline: None,
             memory_limit: None,
@@ -258,15 +264,14 @@ impl SpanScan {
     /// Schema of the batches that come.
     pub fn schema(&self) -> SchemaRef {
         let all = schema();
-        if self.projection.len() == all.fields().len() && !self.dictionaries {
-            return all;
-        }
+        let text = if self.dictionaries { text_codes() } else { DataType::Utf8 };
         let field = |position: &usize| {
             let field = all.field(*position).clone();
-            let coded = self.dictionaries && *position == column::OPERATION;
-            if coded { field.with_data_type(operation_codes()) } else { field }
+            if *position == column::OPERATION { field.with_data_type(text.clone()) } else { field }
         };
-        Arc::new(Schema::new(self.projection.iter().map(field).collect::<Vec<_>>()))
+        let attribute = |name: &String| Field::new(name, text.clone(), true);
+        let attributes = self.attribute_columns.iter().map(attribute);
+        Arc::new(Schema::new(self.projection.iter().map(field).chain(attributes).collect::<Vec<_>>()))
     }
 
     /// Fails once the deadline has passed.

@@ -55,6 +55,16 @@ fn batches(registry: &StreamRegistry, traces: u64, random: &mut Random) -> Vec<R
                 // Twice in one span.
                 b.attribute("http.request.method", "AGAIN");
             }
+            // Spellings of one name, with and without columns of their own; at most one of the other ones.
+            match random.below(30) {
+                0 => b.attribute("peer-name", "p1"),
+                1 => b.attribute("peer name", "p2"),
+                2..20 => b.attribute("peer.name", &format!("p{}", random.below(3))),
+                _ => {}
+            }
+            if random.below(300) == 0 {
+                b.attribute("peer_name", &format!("p{}", random.below(3)));
+            }
             for event in 0..random.below(3) {
                 b.event_attribute("n", &event.to_string());
                 b.event(event as i64, "retry");
@@ -226,10 +236,6 @@ fn passes(batch: &RecordBatch, row: usize, scan: &SpanScan, registry: &StreamReg
     let time = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>().value(row);
     let duration = batch.column(column::DURATION).as_primitive::<Int64Type>().value(row);
     let status = batch.column(column::STATUS_CODE).as_primitive::<UInt8Type>().value(row);
-    let first = |name: &str| {
-        let mut pairs = attributes_of(batch.column(column::ATTRIBUTES).as_map(), row);
-        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
-    };
     stream.tenant == scan.tenant
         && (scan.start..=scan.last).contains(&time)
         && scan.streams.iter().all(|matcher| matcher.matches(&stream))
@@ -243,7 +249,15 @@ fn passes(batch: &RecordBatch, row: usize, scan: &SpanScan, registry: &StreamReg
             ids.iter().any(|known| known.0 == id)
         })
         && scan.status_code.is_none_or(|code| code == status)
-        && scan.attributes.iter().all(|(key, value)| first(key).as_ref() == Some(value))
+        && scan.attributes.iter().all(|(key, value)| meant(batch, row, key).as_ref() == Some(value))
+}
+
+/// Value of the attribute that a name means: of just this name, else of one that reads so as a label.
+fn meant(batch: &RecordBatch, row: usize, name: &str) -> Option<String> {
+    let pairs: Vec<_> = attributes_of(batch.column(column::ATTRIBUTES).as_map(), row).collect();
+    let exact = pairs.iter().find(|(key, _)| *key == name);
+    let found = exact.or_else(|| pairs.iter().find(|(key, _)| trine_schema::label_name(key) == name));
+    found.map(|(_, value)| (*value).to_owned())
 }
 
 /// Most spans in segments, a batch here and a batch there so that traces lie in several; the rest in memory.
@@ -351,10 +365,20 @@ fn random_scan(random: &mut Random, traces: u64) -> SpanScan {
     if random.below(3) == 0 {
         scan.status_code = Some(random.below(4) as u8);
     }
-    if random.below(3) == 0 {
-        let pair =
-            [("http.request.method", "PUT"), ("rare.7", "x"), ("never", ""), ("http.request.method", "no")]
-                [random.below(4) as usize];
+    if random.below(2) == 0 {
+        let pairs = [
+            ("http.request.method", "PUT"),
+            ("http_request_method", "GET"),
+            ("http.request_method", "GET"),
+            ("rare.7", "x"),
+            ("rare_7", "x"),
+            ("never", ""),
+            ("http.request.method", "no"),
+            ("peer_name", "p1"),
+            ("peer.name", "p1"),
+            ("peer-name", "p1"),
+        ];
+        let pair = pairs[random.below(pairs.len() as u64) as usize];
         scan.attributes.push((pair.0.into(), pair.1.into()));
     }
     if random.below(4) == 0 {
@@ -396,6 +420,35 @@ fn a_scan_of_memory_and_segments_finds_what_a_plain_look_at_every_span_finds() {
         let places: Vec<usize> = (0..projection.len()).collect();
         if !projection.contains(&column::ATTRIBUTES) {
             assert_eq!(cells(&table.scan(&narrow), &places), cells(&found, &projection), "{narrow:?}");
+        }
+        // Single attributes, with and without the rest.
+        let names = ["peer_name", "never.there", "http_request_method", "http.request.method", "rare_7"];
+        for projection in [vec![], vec![column::TIMESTAMP, column::ATTRIBUTES]] {
+            let attribute_columns = names.map(str::to_owned).to_vec();
+            let single = SpanScan { projection, attribute_columns, ..scan.clone() };
+            let mut want: Vec<String> = table
+                .batches
+                .iter()
+                .flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)))
+                .filter(|(batch, row)| passes(batch, *row, &scan, &table.registry))
+                .map(|(batch, row)| format!("{:?}", names.map(|name| meant(batch, row, name))))
+                .collect();
+            want.sort_unstable();
+            for dictionaries in [false, true] {
+                let single = SpanScan { dictionaries, ..single.clone() };
+                let of = |batch: &RecordBatch, row: usize| {
+                    let texts = batch.columns()[single.projection.len()..].iter().map(|column| {
+                        let texts = arrow::compute::cast(&column.slice(row, 1), &DataType::Utf8).unwrap();
+                        texts.as_string::<i32>().iter().next().unwrap().map(str::to_owned)
+                    });
+                    format!("{:?}", texts.collect::<Vec<_>>())
+                };
+                let found = table.scan(&single);
+                let rows = found.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| of(batch, row)));
+                let mut rows: Vec<String> = rows.collect();
+                rows.sort_unstable();
+                assert_eq!(rows, want, "{single:?}");
+            }
         }
         let none = table.scan(&SpanScan { projection: Vec::new(), ..scan.clone() });
         assert_eq!(none.iter().map(RecordBatch::num_rows).sum::<usize>(), want.len());

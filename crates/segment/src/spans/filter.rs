@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{AsArray, RecordBatch},
+    array::{Array as _, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray},
     compute::cast,
     datatypes::{Int64Type, TimestampNanosecondType, UInt8Type},
 };
@@ -11,8 +11,8 @@ use trine_body::RowSet;
 use trine_model::TraceId;
 use trine_schema::{
     SpanScan,
-    columns::attributes_of,
-    spans::{column, operation_codes},
+    columns::AttributeName,
+    spans::column,
 };
 
 use crate::{SegmentError, StreamMatcher, filter::retain, write::stream_refs};
@@ -96,10 +96,8 @@ pub(super) fn select(
     }
     let map = batch.column(column::ATTRIBUTES).as_map();
     for (name, value) in &scan.attributes {
-        retain(&mut selected, |row| {
-            let first = attributes_of(map, row).find(|(key, _)| key == name);
-            first.is_some_and(|(_, found)| found == value)
-        });
+        let name = AttributeName::new(name);
+        retain(&mut selected, |row| name.value(map, row) == Some(value));
     }
     selected
 }
@@ -110,11 +108,24 @@ pub(super) fn project(
     scan: &SpanScan,
     selected: &RowSet,
 ) -> Result<RecordBatch, SegmentError> {
-    let column = |position: &usize| {
-        let column = batch.column(*position);
-        let coded = scan.dictionaries && *position == column::OPERATION;
-        if coded { cast(column, &operation_codes()) } else { Ok(column.clone()) }
+    let text = SpanScan { dictionaries: false, ..scan.clone() };
+    let columns: Vec<_> = scan.projection.iter().map(|position| batch.column(*position).clone()).collect();
+    let map = batch.column(column::ATTRIBUTES).as_map();
+    let attribute = |name: &String| {
+        let name = AttributeName::new(name);
+        // Only of rows that are kept.
+        let value = |row: usize| selected.contains(row as u32).then(|| name.value(map, row)).flatten();
+        Arc::new((0..map.len()).map(value).collect::<StringArray>()) as ArrayRef
     };
-    let columns = scan.projection.iter().map(column).collect::<Result<_, _>>()?;
-    crate::filter::keep_rows(scan.schema(), columns, selected)
+    let attributes = scan.attribute_columns.iter().map(attribute);
+    let kept =
+        crate::filter::keep_rows(text.schema(), columns.into_iter().chain(attributes).collect(), selected)?;
+    if !scan.dictionaries {
+        return Ok(kept);
+    }
+    let schema = scan.schema();
+    let wanted = kept.columns().iter().zip(schema.fields());
+    let wanted = wanted.map(|(array, field)| cast(array, field.data_type())).collect::<Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(kept.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema, wanted, &options)?)
 }

@@ -39,7 +39,7 @@ pub struct SpanSegment {
     /// Where the table of its traces lies: a look-up needs no index.
     directory: Directory,
     granules: usize,
-    /// Attributes with columns of their own.
+    /// Names of the attributes of its spans.
     attributes: Box<[Box<str>]>,
     damaged: AtomicBool,
     /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
@@ -120,7 +120,10 @@ impl SpanSegment {
             meta: Arc::new(meta_of(&loaded.index, tail.len(), tail.offset(), tail.root())),
             streams: loaded.streams.clone(),
             granules: loaded.granules(),
-            attributes: loaded.index.attributes.iter().map(|name| name.as_str().into()).collect(),
+            attributes: {
+                let index = &loaded.index;
+                index.attributes.iter().chain(&index.others).map(|name| name.as_str().into()).collect()
+            },
             damaged: AtomicBool::new(false),
             index: Mutex::default(),
             number: cache.number(),
@@ -180,7 +183,8 @@ impl SpanSegment {
         &self.streams
     }
 
-    /// Names of the attributes that many of its spans have.
+    /// Names of the attributes of its spans; of those without a column of their own about the first
+    /// thousand.
     pub fn attribute_names(&self) -> impl Iterator<Item = &str> {
         self.attributes.iter().map(|name| &**name)
     }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use trine_schema::columns::AttributeName;
 
 use super::{directory::Directory, numbers::NumberSet, summary::FRAME_TRACES, values::ValueFilter};
 use crate::codec::{Malformed, Reader, put_bytes, put_varint, put_zigzag};
@@ -10,7 +11,9 @@ use crate::codec::{Malformed, Reader, put_bytes, put_varint, put_zigzag};
 /// First byte of the index, before its version: an index of logs begins with its version, 1.
 const MARK: u8 = b'S';
 /// Version of the index.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
+/// Names of attributes without a column of their own that are listed.
+pub const MAX_OTHERS: usize = 1_000;
 /// zstd level of the index.
 const ZSTD_LEVEL: i32 = 1;
 /// Most bytes of an index once decompressed.
@@ -79,6 +82,8 @@ pub struct SpanIndex {
     pub operations: Vec<String>,
     /// Attributes with a column of their own, in the order of the columns.
     pub attributes: Vec<String>,
+    /// Names of the other attributes, sorted; with more than [`MAX_OTHERS`] of them any may occur.
+    pub others: Vec<String>,
     /// Services by number.
     pub services: Vec<String>,
     /// Granules by row.
@@ -91,10 +96,53 @@ pub struct SpanIndex {
     pub frames: Vec<Range<u64>>,
 }
 
+/// Where the values of an attribute stand, by falling precedence. Columns are numbered as
+/// [`SpanIndex::attributes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttributePlaces {
+    /// The column of just this name.
+    pub exact: Option<usize>,
+    /// Whether the map of other attributes may hold the name.
+    pub exact_among_others: bool,
+    /// Columns of other spellings.
+    pub respelled: Vec<usize>,
+    /// Whether the map may hold other spellings.
+    pub respelled_among_others: bool,
+}
+
+impl AttributePlaces {
+    /// Columns, by falling precedence.
+    pub fn own(&self) -> impl Iterator<Item = usize> {
+        self.exact.into_iter().chain(self.respelled.iter().copied())
+    }
+
+    /// Whether the map of other attributes must be looked at.
+    pub fn are_among_others(&self) -> bool {
+        self.exact_among_others || self.respelled_among_others
+    }
+}
+
 impl SpanIndex {
     /// Rows of the segment.
     pub fn rows(&self) -> u64 {
         self.granules.iter().map(|granule| u64::from(granule.rows)).sum()
+    }
+
+    /// Which columns may hold the attribute that a name means.
+    pub fn attribute(&self, name: &str) -> AttributePlaces {
+        let meant = AttributeName::new(name);
+        let exact = self.attributes.iter().position(|own| own == name);
+        let respelled = (0..self.attributes.len()).filter(|own| meant.is_respelled(&self.attributes[*own]));
+        let any = self.others.len() > MAX_OTHERS;
+        let other = |test: &dyn Fn(&str) -> bool| any || self.others.iter().any(|other| test(other));
+        AttributePlaces {
+            exact,
+            // The first of equal names in a span stands in the column.
+            exact_among_others: exact.is_none() && other(&|stored| stored == name),
+            respelled: respelled.collect(),
+            respelled_among_others: trine_schema::columns::may_be_respelled(name)
+                && other(&|stored| meant.is_respelled(stored)),
+        }
     }
 
     /// Granules that have rows of a trace.
@@ -110,7 +158,7 @@ impl SpanIndex {
         let granules = self.granules.len() * size_of::<Granule>();
         let frames = self.frames.len() * size_of::<Range<u64>>();
         let names = self.streams.iter().map(|s| s.tenant.len() + s.labels.len() + size_of::<StreamName>());
-        let texts = self.operations.iter().chain(&self.attributes).chain(&self.services);
+        let texts = self.operations.iter().chain(&self.attributes).chain(&self.others).chain(&self.services);
         let texts = texts.map(|name| name.len() + size_of::<String>());
         let bytes = encoded.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
         bytes + granules + frames + names.sum::<usize>() + texts.sum::<usize>()
@@ -126,7 +174,7 @@ impl SpanIndex {
             put_bytes(&mut out, stream.tenant.as_bytes());
             put_bytes(&mut out, stream.labels.as_bytes());
         }
-        for names in [&self.operations, &self.attributes, &self.services] {
+        for names in [&self.operations, &self.attributes, &self.others, &self.services] {
             put_varint(&mut out, names.len() as u64);
             names.iter().for_each(|name| put_bytes(&mut out, name.as_bytes()));
         }
@@ -174,7 +222,9 @@ impl SpanIndex {
             let (tenant, labels) = (reader.text("tenant")?.to_owned(), reader.text("labels")?.to_owned());
             index.streams.push(StreamName { tenant, labels });
         }
-        for names in [&mut index.operations, &mut index.attributes, &mut index.services] {
+        for names in
+            [&mut index.operations, &mut index.attributes, &mut index.others, &mut index.services]
+        {
             for _ in 0..reader.count(1, "names")? {
                 names.push(reader.text("name")?.to_owned());
             }
@@ -260,6 +310,7 @@ mod tests {
             streams: vec![name("{}"), name("{\"a\":\"b\"}")],
             operations: vec!["GET".into(), "PUT".into()],
             attributes: vec!["http.method".into(), "x".into()],
+            others: vec!["y".into()],
             services: vec!["s".into()],
             granules: vec![granule(4_096, 0), granule(1, 90)],
             traces: 91,

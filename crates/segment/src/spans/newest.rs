@@ -261,8 +261,7 @@ fn build_unit(
             let start = loaded.places[*number].rows.start;
             let pieces = rows.iter().map(|row| start + *row as usize..start + *row as usize + 1);
             let pieces: Vec<_> = pieces.collect();
-            let shape = Shape { projection: &wanted.projection, schema: wanted.schema() };
-            let built = loaded.rows(&reader, &[*number], &pieces, &shape);
+            let built = loaded.rows(&reader, &[*number], &pieces, &Shape::of(wanted));
             shared.scan.stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
             match built {
                 Ok(batch) => Ok(Some(batch)),

@@ -259,7 +259,7 @@ fn places(index: &SpanIndex, metadata: &ParquetMetaData) -> Option<Vec<Place>> {
 /// Metadata by row group, with codes in the place of text where there is a dictionary. Without one Parquet's
 /// reader would have to make it.
 fn with_codes(plain: &ArrowReaderMetadata) -> parquet::errors::Result<Vec<ArrowReaderMetadata>> {
-    let codes = trine_schema::spans::operation_codes();
+    let codes = trine_schema::spans::text_codes();
     let descriptor = plain.parquet_schema();
     let mut known: Vec<(Vec<bool>, ArrowReaderMetadata)> = Vec::new();
     let mut groups = Vec::with_capacity(plain.metadata().num_row_groups());

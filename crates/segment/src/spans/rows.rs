@@ -13,14 +13,14 @@ use arrow::{
 };
 use hashbrown::HashMap;
 use trine_schema::{
-    StreamRef,
-    columns::attributes_of,
+    SpanScan, StreamRef,
+    columns::{AttributeName, attributes_of},
     spans::{column, schema},
 };
 
 use super::{
     columns::{stored, stored_of},
-    index::holds,
+    index::{AttributePlaces, holds},
     read::{LoadedSpans, Texts, own_columns, place_among},
 };
 use crate::{SegmentError, file::CheckedReader};
@@ -29,15 +29,24 @@ use crate::{SegmentError, file::CheckedReader};
 pub(super) struct Shape<'a> {
     /// Columns of [`trine_schema::spans::schema`], rising.
     pub projection: &'a [usize],
-    /// Schema of these.
+    /// Single attributes behind them.
+    pub attributes: &'a [String],
+    /// Schema of all.
     pub schema: SchemaRef,
+}
+
+impl<'a> Shape<'a> {
+    /// What a scan wants.
+    pub fn of(scan: &'a SpanScan) -> Self {
+        Self { projection: &scan.projection, attributes: &scan.attribute_columns, schema: scan.schema() }
+    }
 }
 
 impl LoadedSpans {
     /// All rows of a granule with all columns of [`trine_schema::spans::schema`].
     pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
         let all: Vec<usize> = (0..column::COUNT).collect();
-        let shape = Shape { projection: &all, schema: schema() };
+        let shape = Shape { projection: &all, attributes: &[], schema: schema() };
         self.rows(&self.reader(), &[number], std::slice::from_ref(&self.places[number].rows), &shape)
     }
 
@@ -50,7 +59,9 @@ impl LoadedSpans {
         rows: &[Range<usize>],
         shape: &Shape<'_>,
     ) -> Result<RecordBatch, SegmentError> {
-        let positions = self.positions(granules, shape.projection);
+        let places: Vec<AttributePlaces> =
+            shape.attributes.iter().map(|name| self.index.attribute(name)).collect();
+        let positions = self.positions(granules, shape.projection, &places);
         let read = self.read_pieces(reader, granules, &positions, rows)?;
         let stored_column = |position: usize| {
             let read = positions.binary_search(&position).ok().map(|place| read.column(place).clone());
@@ -79,12 +90,25 @@ impl LoadedSpans {
                 (logical, _) => unreachable!("BUG: column {logical} comes from nowhere"),
             });
         }
+        for (name, places) in shape.attributes.iter().zip(&places) {
+            let found = AttributeColumns::new(name, places, |position| {
+                positions.binary_search(&position).ok().map(|place| read.column(place))
+            });
+            let array = found.array(read_rows(rows));
+            let wanted = shape.schema.field(columns.len()).data_type();
+            columns.push(if array.data_type() == wanted { array } else { cast(&array, wanted)? });
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(read_rows(rows)));
         Ok(RecordBatch::try_new_with_options(shape.schema.clone(), columns, &options)?)
     }
 
     /// The stored columns that these logical ones are made of, without those that have no value.
-    fn positions(&self, granules: &[usize], projection: &[usize]) -> Vec<usize> {
+    fn positions(
+        &self,
+        granules: &[usize],
+        projection: &[usize],
+        attributes: &[AttributePlaces],
+    ) -> Vec<usize> {
         let mut positions: Vec<usize> = Vec::new();
         for logical in projection {
             match (*logical, stored_of(*logical)) {
@@ -96,13 +120,23 @@ impl LoadedSpans {
                 _ => positions.extend(std::iter::once(stored::ATTRIBUTES).chain(own_columns(&self.index))),
             }
         }
+        for places in attributes {
+            positions.extend(places.are_among_others().then_some(stored::ATTRIBUTES));
+            positions.extend(places.own().map(|column| stored::COUNT + column));
+        }
         let held = granules.iter().fold(0, |all, number| all | self.index.granules[*number].holds);
         positions.retain(|position| {
             let bit = holds::COLUMNS.iter().position(|column| column == position);
             bit.is_none_or(|bit| held >> bit & 1 == 1)
         });
         positions.sort_unstable();
+        positions.dedup();
         positions
+    }
+
+    /// The stored columns that an attribute is looked for in, without those that have no value.
+    pub(super) fn attribute_positions(&self, granules: &[usize], places: &AttributePlaces) -> Vec<usize> {
+        self.positions(granules, &[], std::slice::from_ref(places))
     }
 
     /// Streams by the labels of rows.
@@ -204,6 +238,60 @@ impl LoadedSpans {
 
 fn read_rows(rows: &[Range<usize>]) -> usize {
     rows.iter().map(Range::len).sum()
+}
+
+/// Where an attribute is found in rows that were read.
+pub(super) struct AttributeColumns<'a> {
+    name: AttributeName<'a>,
+    exact: Option<&'a ArrayRef>,
+    respelled: Vec<&'a ArrayRef>,
+    /// The map of other attributes, when it may hold it.
+    others: Option<&'a MapArray>,
+}
+
+impl<'a> AttributeColumns<'a> {
+    /// `column` gives a stored column, or none when it has no value.
+    pub fn new(
+        name: &'a str,
+        places: &AttributePlaces,
+        column: impl Fn(usize) -> Option<&'a ArrayRef>,
+    ) -> Self {
+        let own = |number: usize| column(stored::COUNT + number);
+        let others = places.are_among_others().then(|| column(stored::ATTRIBUTES)).flatten();
+        Self {
+            name: AttributeName::new(name),
+            exact: places.exact.and_then(own),
+            respelled: places.respelled.iter().filter_map(|number| own(*number)).collect(),
+            others: others.map(|others| others.as_map()),
+        }
+    }
+
+    /// The column that holds all of its values, if one does.
+    pub fn only(&self) -> Option<&'a ArrayRef> {
+        match (self.exact, self.respelled.as_slice(), self.others) {
+            (Some(only), [], None) => Some(only),
+            (None, [only], None) => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// Its value in a row.
+    pub fn get(&self, row: usize) -> Option<&'a str> {
+        let other = || self.others.map(|others| attributes_of(others, row)).into_iter().flatten();
+        let found = self.exact.and_then(|exact| Texts::of(exact).get(row));
+        found
+            .or_else(|| other().find(|(key, _)| *key == self.name.name).map(|(_, value)| value))
+            .or_else(|| self.respelled.iter().find_map(|column| Texts::of(column).get(row)))
+            .or_else(|| other().find(|(key, _)| self.name.is_respelled(key)).map(|(_, value)| value))
+    }
+
+    /// Its values by row, as text or as codes.
+    fn array(&self, rows: usize) -> ArrayRef {
+        match self.only() {
+            Some(only) => only.clone(),
+            None => Arc::new((0..rows).map(|row| self.get(row)).collect::<StringArray>()),
+        }
+    }
 }
 
 /// Texts one behind the other.

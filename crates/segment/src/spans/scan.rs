@@ -131,7 +131,7 @@ impl Shared {
 
     pub fn shape(&self) -> Shape<'_> {
         let scan = &self.scan;
-        Shape { projection: &scan.projection, schema: scan.schema() }
+        Shape::of(scan)
     }
 
     /// Rows of some granules of one row group, or steps that read them.
@@ -139,9 +139,10 @@ impl Shared {
         let (scan, loaded, reader) = (&self.scan, &planned.loaded, planned.loaded.reader());
         let left = loaded.select(&reader, granules, (scan, scan.start), &planned.plan, self.ids.as_ref())?;
         scan.stats.rows_matched.fetch_add(left.count() as u64, Relaxed);
-        let found = if left.is_empty() || scan.projection.is_empty() {
+        let columns = scan.projection.len() + scan.attribute_columns.len();
+        let found = if left.is_empty() || columns == 0 {
             Found::Batches(vec![without_columns(left.count())?])
-        } else if scan.projection.len() <= NARROW || left.count() <= STEP_ROWS {
+        } else if columns <= NARROW || left.count() <= STEP_ROWS {
             Found::Batches(vec![loaded.rows(&reader, &left.granules, &left.rows(), &self.shape())?])
         } else {
             let parts = left.parts(STEP_ROWS).into_iter();

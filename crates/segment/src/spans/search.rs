@@ -4,18 +4,19 @@
 use std::{ops::Range, sync::atomic::Ordering::Relaxed};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     datatypes::{Int64Type, TimestampNanosecondType, UInt8Type},
 };
 use trine_model::TenantId;
-use trine_schema::{SpanScan, columns::attributes_of};
+use trine_schema::SpanScan;
 
 use super::{
     columns::stored,
     filter::Ids,
-    index::{Granule, holds},
+    index::{AttributePlaces, Granule, holds},
     numbers::NumberSet,
     read::{LoadedSpans, Texts},
+    rows::AttributeColumns,
     values,
 };
 use crate::{SegmentError, StreamMatcher, file::CheckedReader};
@@ -35,8 +36,17 @@ pub(super) struct Plan {
 struct Attribute<'a> {
     name: &'a str,
     value: &'a str,
-    /// Its column and the hash of the value; without a column of its own it stands in the map.
-    own: Option<(usize, u64)>,
+    hash: u64,
+    places: AttributePlaces,
+}
+
+impl Attribute<'_> {
+    /// Whether a granule may hold it.
+    fn may_be_in(&self, granule: &Granule) -> bool {
+        // The map is the first of the columns that may be empty.
+        self.places.are_among_others() && granule.holds & 1 == 1
+            || self.places.own().any(|column| granule.values.may_contain(column, self.hash))
+    }
 }
 
 impl LoadedSpans {
@@ -71,11 +81,7 @@ impl LoadedSpans {
                 && operation.is_none_or(|number| granule.operations.contains(number))
                 && granule.streams.iter().next().is_some_and(|first| of_tenant(&first))
                 && (every_stream || any_of(&granule.streams, &fitting, &matches))
-                && attributes.iter().all(|attribute| match attribute.own {
-                    Some((column, hash)) => granule.values.may_contain(column, hash),
-                    // The map is the first of the columns that may be empty.
-                    None => granule.holds & 1 == 1,
-                })
+                && attributes.iter().all(|attribute| attribute.may_be_in(granule))
         };
         debug_assert_eq!(holds::COLUMNS[0], stored::ATTRIBUTES);
         let mut granules: Vec<usize> = match ids {
@@ -92,13 +98,12 @@ impl LoadedSpans {
 
     fn attributes_of<'a>(&self, scan: &'a SpanScan) -> Vec<Attribute<'a>> {
         let of = |(name, value): &'a (String, String)| {
-            let column = self.index.attributes.binary_search(name).ok();
-            let own = column.map(|column| (column, values::hash(value.as_bytes())));
-            Attribute { name, value, own }
+            let hash = values::hash(value.as_bytes());
+            Attribute { name, value, hash, places: self.index.attribute(name) }
         };
         let mut attributes: Vec<Attribute<'a>> = scan.attributes.iter().map(of).collect();
         // Columns are cheaper than the map.
-        attributes.sort_by_key(|attribute| attribute.own.is_none());
+        attributes.sort_by_key(|attribute| attribute.places.are_among_others());
         attributes
     }
 
@@ -144,14 +149,14 @@ impl LoadedSpans {
         ids: Option<&Ids>,
     ) -> Result<(), SegmentError> {
         if left.indexed().any(|granule| granule.min < start || granule.max > scan.last) {
-            left.filter(stored::TIMESTAMP, |column| {
-                let times = column.as_primitive::<TimestampNanosecondType>().values();
+            left.filter(&[stored::TIMESTAMP], |columns| {
+                let times = columns[0].as_primitive::<TimestampNanosecondType>().values();
                 times.iter().map(|time| u8::from(*time >= start && *time <= scan.last)).collect()
             })?;
         }
         if let Some(ids) = ids {
-            left.filter(stored::TRACE_ID, |column| {
-                column
+            left.filter(&[stored::TRACE_ID], |columns| {
+                columns[0]
                     .as_fixed_size_binary()
                     .iter()
                     .map(|id| u8::from(id.is_some_and(|id| ids.contains(id))))
@@ -162,15 +167,15 @@ impl LoadedSpans {
         if let Some(code) = scan.status_code
             && (code >= 7 || left.indexed().any(|granule| granule.statuses != 1 << code))
         {
-            left.filter(stored::STATUS_CODE, |column| {
-                let codes = column.as_primitive::<UInt8Type>().values();
+            left.filter(&[stored::STATUS_CODE], |columns| {
+                let codes = columns[0].as_primitive::<UInt8Type>().values();
                 codes.iter().map(|found| u8::from(*found == code)).collect()
             })?;
         }
         let (shortest, longest) = (*scan.duration.start(), *scan.duration.end());
         if left.indexed().any(|granule| granule.shortest < shortest || granule.longest > longest) {
-            left.filter(stored::DURATION, |column| {
-                let durations = column.as_primitive::<Int64Type>().values();
+            left.filter(&[stored::DURATION], |columns| {
+                let durations = columns[0].as_primitive::<Int64Type>().values();
                 durations.iter().map(|found| u8::from(*found >= shortest && *found <= longest)).collect()
             })?;
         }
@@ -182,26 +187,29 @@ impl LoadedSpans {
                 .filter(|stream| plan.streams[*stream as usize])
                 .map(|stream| self.index.streams[stream as usize].labels.as_str())
                 .collect();
-            left.filter(stored::LABELS, |labels| {
-                fitting_texts(labels, |text| text.is_some_and(|text| fitting.contains(text)))
+            left.filter(&[stored::LABELS], |columns| {
+                fitting_texts(&columns[0], |text| text.is_some_and(|text| fitting.contains(text)))
             })?;
         }
         if let Some(name) = &scan.operation
             && left.indexed().any(|granule| granule.operations.iter().nth(1).is_some())
         {
-            left.filter(stored::OPERATION, |names| fitting_texts(names, |text| text == Some(name)))?;
+            left.filter(&[stored::OPERATION], |columns| fitting_texts(&columns[0], |text| text == Some(name)))?;
         }
-        for Attribute { name, value, own } in self.attributes_of(scan) {
-            let Some((column, _)) = own else {
-                left.filter(stored::ATTRIBUTES, |rest| {
-                    let rest = rest.as_map();
-                    let first = |row| attributes_of(rest, row).find(|(key, _)| *key == name);
-                    let fits = |row| first(row).is_some_and(|(_, found)| found == value);
-                    (0..rest.len()).map(|row| u8::from(fits(row))).collect()
-                })?;
-                continue;
-            };
-            left.filter(stored::COUNT + column, |own| fitting_texts(own, |text| text == Some(value)))?;
+        for Attribute { name, value, places, .. } in self.attributes_of(scan) {
+            let positions = self.attribute_positions(&left.granules, &places);
+            left.filter(&positions, |columns| {
+                let found = AttributeColumns::new(name, &places, |position| {
+                    positions.binary_search(&position).ok().map(|place| &columns[place])
+                });
+                match found.only() {
+                    Some(own) => fitting_texts(own, |text| text == Some(value)),
+                    None => {
+                        let rows = columns.first().map_or(0, |column| column.len());
+                        (0..rows).map(|row| u8::from(found.get(row) == Some(value))).collect()
+                    }
+                }
+            })?;
         }
         Ok(())
     }
@@ -271,25 +279,31 @@ impl<'a> Selection<'a> {
         self.granules.iter().map(|number| &self.spans.index.granules[*number])
     }
 
-    /// Keeps the rows of which `test` gives 1. It is given a column, of the rows that are left or of all.
+    /// Keeps the rows of which `test` gives 1. It is given columns (by position, rising), of the rows that
+    /// are left or of all; without columns no row is kept.
     fn filter(
         &mut self,
-        position: usize,
-        test: impl FnOnce(&ArrayRef) -> Vec<u8>,
+        positions: &[usize],
+        test: impl FnOnce(&[ArrayRef]) -> Vec<u8>,
     ) -> Result<(), SegmentError> {
         if self.is_empty() {
             return Ok(());
         }
+        if positions.is_empty() {
+            self.kept.fill(0);
+            self.narrow();
+            return Ok(());
+        }
         if self.count * FEW_ROWS < self.kept.len() {
             let group = self.spans.places[self.granules[0]].group;
-            let read = self.spans.read(self.reader, group, &[position], &self.rows())?;
-            let mut passed = test(read.column(0)).into_iter();
+            let read = self.spans.read(self.reader, group, positions, &self.rows())?;
+            let mut passed = test(read.columns()).into_iter();
             self.kept
                 .iter_mut()
                 .filter(|kept| **kept == 1)
                 .for_each(|kept| *kept = passed.next().unwrap_or(0));
         } else {
-            let passed = test(&self.column(position)?);
+            let passed = test(self.columns(positions)?.columns());
             self.kept.iter_mut().zip(&passed).for_each(|(kept, passed)| *kept &= passed);
         }
         self.narrow();
@@ -298,10 +312,14 @@ impl<'a> Selection<'a> {
 
     /// A column of all rows of the granules that are left.
     pub fn column(&self, position: usize) -> Result<ArrayRef, SegmentError> {
+        Ok(self.columns(&[position])?.column(0).clone())
+    }
+
+    fn columns(&self, positions: &[usize]) -> Result<RecordBatch, SegmentError> {
         let places: Vec<Range<usize>> =
             self.granules.iter().map(|number| self.spans.places[*number].rows.clone()).collect();
         let group = self.spans.places[self.granules[0]].group;
-        Ok(self.spans.read(self.reader, group, &[position], &places)?.column(0).clone())
+        self.spans.read(self.reader, group, positions, &places)
     }
 
     /// Drops granules without rows.

@@ -11,7 +11,7 @@ use arrow::{
     compute::{max, min},
     datatypes::{Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type},
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parquet::{
     arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves},
     basic::{Compression, Encoding, ZstdLevel},
@@ -29,7 +29,7 @@ use super::{
     directory,
     encode::{Chunk, EncodedLeaf, distinct, is_empty, numbers, texts},
     handle::meta_of,
-    index::{Granule, SpanIndex, StreamName, holds},
+    index::{Granule, MAX_OTHERS, SpanIndex, StreamName, holds},
     numbers::NumberSet,
     shape::{frequent, parents, split_attributes},
     summary::Summaries,
@@ -115,6 +115,8 @@ pub(super) struct SpanWriter<'a, W: Write + Send> {
     named: Vec<(Arc<Stream>, u32)>,
     services: HashMap<String, u32>,
     operations: HashMap<String, u32>,
+    /// Names of attributes without a column of their own.
+    others: HashSet<String>,
     summaries: Summaries,
     last_tenant: Option<u32>,
     index: SpanIndex,
@@ -172,6 +174,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             named: Vec::new(),
             services: HashMap::new(),
             operations: HashMap::new(),
+            others: HashSet::new(),
             summaries: Summaries::default(),
             last_tenant: None,
             index: SpanIndex { attributes, ..SpanIndex::default() },
@@ -210,6 +213,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             });
         }
         columns.extend(own.into_iter().map(Some));
+        self.note_others(&rest);
         let granule = self.index.granules.last_mut().expect("BUG: the granule was entered");
         for (bit, position) in holds::COLUMNS.iter().enumerate() {
             let empty = columns[*position].as_ref().is_none_or(is_empty);
@@ -387,6 +391,18 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         Ok((streams, operations))
     }
 
+    /// Remembers names of attributes without a column of their own, until there are too many.
+    fn note_others(&mut self, rest: &ArrayRef) {
+        for name in rest.as_map().keys().as_string::<i32>().iter().flatten() {
+            if self.others.len() > MAX_OTHERS {
+                return;
+            }
+            if !self.others.contains(name) {
+                self.others.insert(name.to_owned());
+            }
+        }
+    }
+
     /// The number of a stream in the index.
     fn stream(&mut self, reference: u32) -> u32 {
         if let Some(number) = self.streams.get(&reference) {
@@ -412,6 +428,8 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         }
         self.summaries.end_frame()?;
         self.index.traces = self.summaries.hashes.len() as u32;
+        self.index.others = self.others.into_iter().collect();
+        self.index.others.sort_unstable();
         let (directory, table) = directory::encode(&self.summaries.hashes, self.file.bytes_written() as u64);
         self.index.directory = directory;
         self.file.write_all(&table).map_err(io_error)?;
