@@ -12,7 +12,7 @@ use arrow::{
         UInt32Array,
     },
     buffer::{Buffer, OffsetBuffer, ScalarBuffer},
-    compute::take,
+    compute::{cast, take},
     datatypes::{
         DataType, Field, Fields, Int64Type, Schema, SchemaRef, TimeUnit, TimestampNanosecondType, UInt8Type,
         UInt32Type,
@@ -20,9 +20,7 @@ use arrow::{
     error::ArrowError,
 };
 use trine_model::Severity;
-use trine_schema::{
-    Stream, StreamRegistry, columns::attributes_of, label_name_eq, logs, metrics::METRIC_NAME, spans,
-};
+use trine_schema::{Stream, StreamRegistry, columns::AttributeName, logs, metrics::METRIC_NAME, spans};
 
 use crate::{
     level::level_field,
@@ -77,6 +75,9 @@ impl Source {
             Self::Status => vec![spans::column::STATUS_CODE],
             Self::Kind => vec![spans::column::KIND],
             Self::Level => vec![logs::column::SEVERITY_NUMBER],
+            // Spans hand out single attributes.
+            Self::Attribute(_) if table == Table::Spans => Vec::new(),
+            Self::LabelOrAttribute(_) if table == Table::Spans => vec![STREAM],
             Self::Attribute(_) => table.attributes().into_iter().collect(),
             Self::LabelOrAttribute(_) => std::iter::once(STREAM).chain(table.attributes()).collect(),
             Self::Service
@@ -113,6 +114,10 @@ fn labels_type() -> DataType {
 fn field(table: Table, name: &str, source: &Source) -> Field {
     let stored = table.stored();
     match source {
+        // Of few texts: a scan of spans hands out codes of them.
+        Source::Stored(spans::column::OPERATION) if table == Table::Spans => {
+            Field::new(name, DataType::Utf8View, false)
+        }
         Source::Stored(index) => {
             let stored = stored.field(*index);
             Field::new(name, stored.data_type().clone(), stored.is_nullable())
@@ -124,7 +129,8 @@ fn field(table: Table, name: &str, source: &Source) -> Field {
         Source::Label(_) => Field::new(name, DataType::Utf8View, true),
         Source::Known(label) => Field::new(name, DataType::Utf8View, *label != "service_name"),
         Source::Hex(index) => Field::new(name, DataType::Utf8, stored.field(*index).is_nullable()),
-        Source::Attribute(_) | Source::LabelOrAttribute(_) => Field::new(name, DataType::Utf8, true),
+        Source::Attribute(_) if table != Table::Spans => Field::new(name, DataType::Utf8, true),
+        Source::Attribute(_) | Source::LabelOrAttribute(_) => Field::new(name, DataType::Utf8View, true),
         Source::Labels => Field::new(name, labels_type(), false),
         Source::Minute | Source::End => Field::new(name, timestamp_type(), false),
     }
@@ -162,7 +168,22 @@ impl Columns {
         stored
     }
 
-    /// Makes the SQL batch from a stored one that holds the columns of [`Columns::stored`].
+    /// Attributes to ask a scan of spans for, behind those.
+    pub(crate) fn attribute_columns(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for source in &self.sources {
+            if let (Table::Spans, Source::Attribute(name) | Source::LabelOrAttribute(name)) =
+                (self.table, source)
+                && !names.contains(name)
+            {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Makes the SQL batch from a stored one that holds the columns of [`Columns::stored`] and
+    /// [`Columns::attribute_columns`].
     pub(crate) fn convert(
         &self,
         registry: &StreamRegistry,
@@ -172,6 +193,23 @@ impl Columns {
         let refs = stored.iter().position(|have| *have == STREAM);
         let streams = refs.map(|position| BatchStreams::new(registry, batch.column(position).as_primitive()));
         self.with_streams(streams.as_ref(), stored, batch)
+    }
+
+    /// As [`Columns::convert`], from a batch with the columns of `wider`, which has these and others.
+    pub(crate) fn convert_part(
+        &self,
+        registry: &StreamRegistry,
+        wider: &Self,
+        batch: &RecordBatch,
+    ) -> Result<RecordBatch, ArrowError> {
+        let (stored, names) = (wider.stored(), wider.attribute_columns());
+        let own = self.stored();
+        let mut places: Vec<usize> = Vec::new();
+        places.extend(own.iter().filter_map(|index| stored.iter().position(|have| have == index)));
+        let attributes = self.attribute_columns();
+        let attributes = attributes.iter().filter_map(|name| names.iter().position(|have| have == name));
+        places.extend(attributes.map(|place| stored.len() + place));
+        self.convert(registry, &own, &batch.project(&places)?)
     }
 
     /// As [`Columns::convert`], with the streams of the rows at hand; `None` when no column needs them.
@@ -186,27 +224,37 @@ impl Columns {
             batch.column(position.expect("BUG: convert got the columns that stored() asked for"))
         };
         let streams = || streams.expect("BUG: stored() asks for the streams of these columns");
-        let attributes = || {
+        let names = self.attribute_columns();
+        let attribute = |name: &String| -> Result<ArrayRef, ArrowError> {
+            if let Some(place) = names.iter().position(|known| known == name) {
+                return cast(batch.column(stored.len() + place), &DataType::Utf8View);
+            }
             let position = self.table.attributes();
-            input(position.expect("BUG: only tables with attributes have columns of them")).as_map()
+            attribute(
+                input(position.expect("BUG: only tables with attributes have columns of them")).as_map(),
+                name,
+            )
         };
         let columns = self
             .sources
             .iter()
             .map(|source| -> Result<ArrayRef, ArrowError> {
                 match source {
-                    Source::Stored(index) => Ok(input(*index).clone()),
+                    Source::Stored(index) => match input(*index) {
+                        codes if codes.as_any_dictionary_opt().is_some() => cast(codes, &DataType::Utf8View),
+                        plain => Ok(plain.clone()),
+                    },
                     Source::Hex(index) => Ok(Arc::new(hex(input(*index).as_fixed_size_binary())?)),
                     Source::Level => gathered(input(logs::column::SEVERITY_NUMBER), &level_names(), 24),
                     Source::Status => gathered(input(spans::column::STATUS_CODE), &status_names(), 0),
                     Source::Kind => gathered(input(spans::column::KIND), &kind_names(), 0),
                     Source::Minute => Ok(Arc::new(minutes(input(TIMESTAMP)))),
                     Source::End => Ok(Arc::new(ends(input(TIMESTAMP), input(spans::column::DURATION)))),
-                    Source::Attribute(name) => attribute(attributes(), name),
+                    Source::Attribute(name) => attribute(name),
                     Source::LabelOrAttribute(name) => {
                         let labels = streams().column(&Source::Label(name.clone()))?;
-                        let attributes = attribute(attributes(), name)?;
-                        Ok(Arc::new(coalesce(labels.as_string_view(), attributes.as_string())))
+                        let attributes = cast(&attribute(name)?, &DataType::Utf8View)?;
+                        Ok(Arc::new(coalesce(labels.as_string_view(), attributes.as_string_view())))
                     }
                     Source::Service
                     | Source::Labels
@@ -306,7 +354,7 @@ pub(crate) fn status_names() -> StringViewArray {
 }
 
 /// Words for OTLP's `SpanKind`.
-fn kind_names() -> StringViewArray {
+pub(crate) fn kind_names() -> StringViewArray {
     StringViewArray::from_iter_values(["unspecified", "internal", "server", "client", "producer", "consumer"])
 }
 
@@ -353,23 +401,17 @@ fn hex(ids: &FixedSizeBinaryArray) -> Result<StringArray, ArrowError> {
     StringArray::try_new(offsets, Buffer::from_vec(text), ids.nulls().cloned())
 }
 
-/// Position of the attribute's value in the map's values: the exact name first, else the
-/// Prometheus-style one.
+/// Values of the attribute that the name means.
 fn attribute(map: &MapArray, name: &str) -> Result<ArrayRef, ArrowError> {
     let offsets = map.value_offsets();
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let name = AttributeName::new(name);
     let positions: UInt32Array = (0..map.len())
-        .map(|row| {
-            let found = attributes_of(map, row).position(|(key, _)| key == name).or_else(|| {
-                plain.then(|| attributes_of(map, row).position(|(key, _)| label_name_eq(key, name))).flatten()
-            });
-            found.map(|position| offsets[row] as u32 + position as u32)
-        })
+        .map(|row| name.position(map, row).map(|position| offsets[row] as u32 + position as u32))
         .collect();
     take(map.values(), &positions, None)
 }
 
-fn coalesce(first: &StringViewArray, second: &StringArray) -> StringArray {
+fn coalesce(first: &StringViewArray, second: &StringViewArray) -> StringViewArray {
     first.iter().zip(second).map(|(first, second)| first.or(second)).collect()
 }
 

@@ -21,7 +21,7 @@ use datafusion::{
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
         runtime_env::RuntimeEnvBuilder,
     },
-    logical_expr::registry::FunctionRegistry,
+    logical_expr::{AggregateUDF, registry::FunctionRegistry},
     optimizer::{Analyzer, Optimizer},
     physical_optimizer::optimizer::PhysicalOptimizer,
     physical_plan::execute_stream,
@@ -37,10 +37,13 @@ use crate::{
     columns::Columns,
     cooperative::JoinsYield,
     count::CountFromRollups,
+    grouped::GroupsByCode,
+    lengths::{SmallLengths, remove_multipliers},
     level::LevelNames,
     lookup::LookupJoins,
     memory::{Permit, QueryMemory},
     names::KnownNames,
+    percentile::ApproxPercentile,
     reorder::SelectiveFirst,
     scan::{QueryContext, SqlTable, scan_error},
     statement::{Mentions, parse},
@@ -140,8 +143,9 @@ impl SqlEngine {
     pub fn new(tables: Arc<dyn Tables>, limits: SqlLimits) -> Self {
         let mut rules = PhysicalOptimizer::new().rules;
         rules.insert(0, Arc::new(CountFromRollups));
-        rules.insert(1, Arc::new(SeriesOnly));
-        rules.insert(2, Arc::new(LookupJoins));
+        rules.insert(1, Arc::new(GroupsByCode));
+        rules.insert(2, Arc::new(SeriesOnly));
+        rules.insert(3, Arc::new(LookupJoins));
         // Behind the rules that move limits and projections, before those that wrap leaves.
         let last = rules.iter().position(|rule| rule.name() == "EnsureCooperative").unwrap_or(rules.len());
         rules.insert(last, Arc::new(TopByTime));
@@ -152,13 +156,18 @@ impl SqlEngine {
         logical.insert(pushed.map_or(logical.len(), |at| at + 1), Arc::new(SelectiveFirst));
         let mut names = Analyzer::new().rules;
         names.insert(0, Arc::new(LevelNames));
-        let template = SessionStateBuilder::new()
+        names.insert(0, Arc::new(SmallLengths));
+        let mut template = SessionStateBuilder::new()
             .with_default_features()
             .with_analyzer_rules(names)
             .with_optimizer_rules(logical)
             .with_config(SessionConfig::new().with_create_default_catalog_and_schema(false))
             .with_physical_optimizer_rules(rules)
             .build();
+        template
+            .register_udaf(Arc::new(AggregateUDF::from(ApproxPercentile::default())))
+            .expect("BUG: functions can be replaced");
+        remove_multipliers(&mut template).expect("BUG: functions can be taken away");
         Self { tables, limits, template, names: Mutex::default(), pushdown: true }
     }
 

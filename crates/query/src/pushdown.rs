@@ -283,10 +283,8 @@ fn compare(table: Table, source: &Source, op: Operator, value: &ScalarValue) -> 
         }
         Source::Attribute(key) if op == Operator::Eq => {
             let filter = LogFilter::Attribute { key: key.clone(), value: text(value)?.to_owned() };
-            // Which of two equal names counts is the store's choice, so the row is looked at again. A scan of
-            // spans knows names as they are stored only.
-            (table == Table::Logs || !may_be_respelled(key))
-                .then(|| Pushed::one(Condition::Row(filter), false))
+            // Of logs, which of two equal names counts is the store's choice, so the row is looked at again.
+            Some(Pushed::one(Condition::Row(filter), table == Table::Spans))
         }
         Source::Label(_) | Source::Service | Source::Metric | Source::Known(_) => {
             let (name, nullable) = label_of(source)?;
@@ -308,11 +306,6 @@ fn compare(table: Table, source: &Source, op: Operator, value: &ScalarValue) -> 
         }
         _ => None,
     }
-}
-
-/// Whether a stored name may be another than this and still be meant: `a_b` finds `a.b`.
-pub(crate) fn may_be_respelled(name: &str) -> bool {
-    name.contains('_') && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// A regex that matches the empty text also matches a missing label.

@@ -126,6 +126,16 @@ impl ScanExec {
         Self { context, columns, selection, properties: Arc::new(properties), metrics }
     }
 
+    /// Stored batches of logs or spans.
+    pub(crate) fn source(&self) -> RecordBatchStream {
+        let (tables, columns) = (&self.context.tables, &self.columns);
+        if columns.table == Table::Spans {
+            tables.scan_spans(self.selection.spans(&self.context, columns))
+        } else {
+            tables.scan_logs(self.selection.logs(&self.context, columns.stored()))
+        }
+    }
+
     /// Stored batches as SQL ones.
     fn converted(&self, source: RecordBatchStream) -> BoxStream<'static, Result<RecordBatch>> {
         let (context, columns, stored) = (self.context.clone(), self.columns.clone(), self.columns.stored());
@@ -194,14 +204,7 @@ impl ExecutionPlan for ScanExec {
             return Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::empty())));
         }
         let source = match self.columns.table {
-            Table::Logs => {
-                let scan = self.selection.logs(&self.context, self.columns.stored());
-                self.converted(self.context.tables.scan_logs(scan))
-            }
-            Table::Spans => {
-                let scan = self.selection.spans(&self.context, self.columns.stored());
-                self.converted(self.context.tables.scan_spans(scan))
-            }
+            Table::Logs | Table::Spans => self.converted(self.source()),
             Table::Metrics => {
                 samples(self.context.clone(), self.columns.clone(), self.selection.clone()).boxed()
             }

@@ -10,14 +10,10 @@ use std::{
 use trine_model::{Severity, TraceId};
 use trine_schema::{
     Direction, LabelMatch, LabelMatcher, LogFilter, LogScan, MetricScan, Needle, SpanScan,
-    metrics::METRIC_NAME,
+    columns::may_be_respelled, metrics::METRIC_NAME,
 };
 
-use crate::{
-    pushdown::{Condition, may_be_respelled},
-    scan::QueryContext,
-    tables::Table,
-};
+use crate::{columns::Columns, pushdown::Condition, scan::QueryContext, tables::Table};
 
 /// Values of the label `service` or `service_name`.
 #[derive(Debug, Clone)]
@@ -114,7 +110,7 @@ impl Selection {
     }
 
     /// The read of spans it stands for.
-    pub(crate) fn spans(&self, context: &QueryContext, projection: Vec<usize>) -> SpanScan {
+    pub(crate) fn spans(&self, context: &QueryContext, columns: &Columns) -> SpanScan {
         let mut scan = SpanScan {
             start: self.start,
             last: self.last(),
@@ -123,7 +119,9 @@ impl Selection {
             duration: self.duration.clone(),
             status_code: self.status,
             newest: self.top.map(|(_, count)| count),
-            projection,
+            projection: columns.stored(),
+            attribute_columns: columns.attribute_columns(),
+            dictionaries: true,
             deadline: Some(context.deadline),
             memory_limit: Some(context.memory_limit),
             stats: context.stats.clone(),

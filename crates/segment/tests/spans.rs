@@ -444,7 +444,8 @@ fn a_scan_of_memory_and_segments_finds_what_a_plain_look_at_every_span_finds() {
                     format!("{:?}", texts.collect::<Vec<_>>())
                 };
                 let found = table.scan(&single);
-                let rows = found.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| of(batch, row)));
+                let rows =
+                    found.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| of(batch, row)));
                 let mut rows: Vec<String> = rows.collect();
                 rows.sort_unstable();
                 assert_eq!(rows, want, "{single:?}");

@@ -130,8 +130,14 @@ async fn answer(
     let mut head = Vec::new();
     let begun = tokio::time::Instant::now();
     while head.iter().map(Bytes::len).sum::<usize>() < GATHER_BYTES {
-        let left = GATHER_TIME.saturating_sub(begun.elapsed());
-        let Ok(next) = tokio::time::timeout(left, bytes.next()).await else { break };
+        // Without a row yet there is nothing to stream, and an error may still come.
+        let next = if head.is_empty() {
+            bytes.next().await
+        } else {
+            let left = GATHER_TIME.saturating_sub(begun.elapsed());
+            let Ok(next) = tokio::time::timeout(left, bytes.next()).await else { break };
+            next
+        };
         match next {
             Some(chunk) => head.push(chunk?),
             None => {
@@ -152,7 +158,8 @@ const GATHER_BYTES: usize = 1 << 20;
 /// Time for which an answer is gathered before it begins to stream.
 const GATHER_TIME: Duration = Duration::from_secs(2);
 
-/// An error in the middle breaks the connection off, so that no client takes half for the whole.
+/// An error in the middle breaks the connection off, so that no client takes half for the whole; the reason
+/// goes to the server's log.
 fn counted(
     bytes: impl Stream<Item = Result<Bytes, SqlError>> + Send + Unpin + 'static,
     asking: Asking,
@@ -163,6 +170,9 @@ fn counted(
             && let Some(asking) = asking.take()
         {
             asking.succeeded();
+        }
+        if let Some(Err(error)) = &next {
+            eprintln!("trine: an answer in SQL was broken off: {error}");
         }
         next.map(|chunk| (chunk, (bytes, asking)))
     })

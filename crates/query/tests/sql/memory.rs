@@ -10,8 +10,8 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, AsArray, RecordBatch, RecordBatchOptions, UInt32Array},
-    compute::{concat_batches, take_record_batch},
+    array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array},
+    compute::{cast, concat_batches, take_record_batch},
     datatypes::{Int64Type, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use async_trait::async_trait;
@@ -21,7 +21,10 @@ use trine_query::{SqlAnswer, SqlEngine, SqlError, SqlLimits, SqlRequest};
 use trine_schema::{
     Direction, LoadSamples, LogBatch, LogCount, LogCountRow, LogFilter, LogScan, MetricScan, MetricSeries,
     RecordBatchStream, Samples, ScanError, SpanBatch, SpanScan, Stream, StreamRegistry, Tables, TailLag,
-    columns::attributes_of, label_name_eq, logs::column, spans,
+    columns::{AttributeName, attributes_of},
+    label_name_eq,
+    logs::column,
+    spans,
 };
 
 /// Rows a scan hands out at once: few, so that queries see many batches.
@@ -95,9 +98,10 @@ impl MemoryTables {
                 ids.binary_search_by(|id| id.0[..].cmp(trace)).is_ok()
             })
             && scan.streams.iter().all(|matcher| matcher.matches(&stream))
-            && scan.attributes.iter().all(|(key, value)| {
-                attributes_of(map, row).find(|(have, _)| have == key).is_some_and(|(_, is)| is == value)
-            })
+            && scan
+                .attributes
+                .iter()
+                .all(|(key, value)| AttributeName::new(key).value(map, row) == Some(value))
     }
 
     fn stream(&self, batch: &RecordBatch, row: usize) -> Arc<Stream> {
@@ -129,6 +133,21 @@ impl LoadSamples for Loaded {
         samples.clone_from(&self.0);
         Ok(())
     }
+}
+
+/// The columns that a scan asks for.
+fn spans_as_asked(batch: &RecordBatch, scan: &SpanScan) -> RecordBatch {
+    let map = batch.column(spans::column::ATTRIBUTES).as_map();
+    let attribute = |name: &String| -> ArrayRef {
+        let name = AttributeName::new(name);
+        Arc::new((0..map.len()).map(|row| name.value(map, row)).collect::<StringArray>())
+    };
+    let stored = scan.projection.iter().map(|position| batch.column(*position).clone());
+    let columns = stored.chain(scan.attribute_columns.iter().map(attribute));
+    let schema = scan.schema();
+    let columns = columns.zip(schema.fields()).map(|(array, field)| cast(&array, field.data_type()).unwrap());
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns.collect(), &options).unwrap()
 }
 
 /// The projected columns in small batches.
@@ -191,10 +210,11 @@ impl Tables for MemoryTables {
             rows = take_record_batch(&rows, &UInt32Array::from(order)).unwrap();
         }
         let served = self.served_spans.clone();
-        let batches = slices(&rows, &scan.projection).into_iter();
+        let all: Vec<usize> = (0..spans::column::COUNT).collect();
+        let batches = slices(&rows, &all).into_iter();
         stream::iter(batches.map(move |batch| {
             served.fetch_add(batch.num_rows() as u64, Relaxed);
-            Ok(batch)
+            Ok(spans_as_asked(&batch, &scan))
         }))
         .boxed()
     }

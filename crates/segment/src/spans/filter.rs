@@ -9,11 +9,7 @@ use arrow::{
 };
 use trine_body::RowSet;
 use trine_model::TraceId;
-use trine_schema::{
-    SpanScan,
-    columns::AttributeName,
-    spans::column,
-};
+use trine_schema::{SpanScan, columns::AttributeName, spans::column};
 
 use crate::{SegmentError, StreamMatcher, filter::retain, write::stream_refs};
 

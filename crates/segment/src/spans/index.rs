@@ -222,9 +222,7 @@ impl SpanIndex {
             let (tenant, labels) = (reader.text("tenant")?.to_owned(), reader.text("labels")?.to_owned());
             index.streams.push(StreamName { tenant, labels });
         }
-        for names in
-            [&mut index.operations, &mut index.attributes, &mut index.others, &mut index.services]
-        {
+        for names in [&mut index.operations, &mut index.attributes, &mut index.others, &mut index.services] {
             for _ in 0..reader.count(1, "names")? {
                 names.push(reader.text("name")?.to_owned());
             }

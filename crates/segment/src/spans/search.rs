@@ -194,7 +194,9 @@ impl LoadedSpans {
         if let Some(name) = &scan.operation
             && left.indexed().any(|granule| granule.operations.iter().nth(1).is_some())
         {
-            left.filter(&[stored::OPERATION], |columns| fitting_texts(&columns[0], |text| text == Some(name)))?;
+            left.filter(&[stored::OPERATION], |columns| {
+                fitting_texts(&columns[0], |text| text == Some(name))
+            })?;
         }
         for Attribute { name, value, places, .. } in self.attributes_of(scan) {
             let positions = self.attribute_positions(&left.granules, &places);
