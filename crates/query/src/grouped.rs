@@ -441,17 +441,26 @@ struct Keys {
     streams: HashMap<u32, u32>,
     /// Numbers by named number.
     named: Vec<u32>,
+    /// The latest dictionary and numbers by its codes: many batches share one.
+    dictionary: Option<(ArrayRef, Vec<u32>)>,
 }
 
 impl Keys {
     fn new(code: Code) -> Self {
         let named = if matches!(code, Code::Named(..)) { vec![UNSEEN; 256] } else { Vec::new() };
-        Self { code, values: Vec::new(), numbers: HashMap::new(), streams: HashMap::new(), named }
+        Self {
+            code,
+            values: Vec::new(),
+            numbers: HashMap::new(),
+            streams: HashMap::new(),
+            named,
+            dictionary: None,
+        }
     }
 
     /// The number of each row's value.
     fn of(&mut self, batch: &RecordBatch, stream: impl Fn(u32) -> Arc<Stream>) -> Vec<u32> {
-        let Self { code, values, numbers, streams, named } = self;
+        let Self { code, values, numbers, streams, named, dictionary } = self;
         let mut number = |value: Value| match numbers.get(&value) {
             Some(number) => *number,
             None => {
@@ -477,7 +486,10 @@ impl Keys {
             Code::Dictionary(place) => {
                 let codes = batch.column(*place).as_dictionary::<UInt32Type>();
                 let texts = codes.values().as_string::<i32>();
-                let mut known = vec![UNSEEN; texts.len()];
+                if dictionary.as_ref().is_none_or(|(latest, _)| !Arc::ptr_eq(latest, codes.values())) {
+                    *dictionary = Some((codes.values().clone(), vec![UNSEEN; texts.len()]));
+                }
+                let Some((_, known)) = dictionary else { unreachable!("BUG: it was set") };
                 let mut of_code = |code: usize| {
                     if known[code] == UNSEEN {
                         known[code] =

@@ -224,13 +224,13 @@ const FEW: usize = 64;
 /// Bits of a float below those that number its bucket: 6 of the mantissa's 52 count.
 const SHIFT: u32 = 46;
 /// Buckets of a power of two.
-const BUCKETS: usize = 64;
+const BUCKETS: u32 = 64;
 
 /// The values of one group.
 #[derive(Debug)]
 enum Sketch {
     Few(Vec<f64>),
-    Many(Box<Histogram>),
+    Many(Histogram),
 }
 
 impl Default for Sketch {
@@ -240,73 +240,126 @@ impl Default for Sketch {
 }
 
 /// Counts by bucket.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Histogram {
-    total: u64,
+    /// Of values above zero, and of those below by their opposites.
+    sides: [Side; 2],
+    zeros: u64,
     min: f64,
     max: f64,
-    /// Number of the first power of two in `powers`.
-    first: i32,
-    powers: Vec<Option<Box<[u64; BUCKETS]>>>,
 }
 
-/// Number of a value's bucket: rises with the value. What is not a number stands highest.
-fn bucket_of(value: f64) -> i32 {
-    let number = (value.abs().to_bits() >> SHIFT) as i32;
-    if value < 0.0 { -1 - number } else { number }
+/// Counts of one sign.
+#[derive(Debug, Default)]
+struct Side {
+    /// Bucket of the first count.
+    first: u32,
+    /// Small, so that those of many groups stay in the processor's cache.
+    counts: Vec<u32>,
+    /// Buckets and what their counts could not hold.
+    carried: Vec<(u32, u64)>,
 }
 
-/// Where a bucket begins and ends.
-fn bounds(bucket: i32) -> (f64, f64) {
-    let of = |number: i32| f64::from_bits((number as u64) << SHIFT);
-    if bucket < 0 { (-of(-bucket), -of(-1 - bucket)) } else { (of(bucket), of(bucket + 1)) }
+/// Number of a value's bucket among those of its sign: rises with its size. What is not a number stands
+/// highest.
+fn bucket_of(value: f64) -> u32 {
+    (value.abs().to_bits() >> SHIFT) as u32
+}
+
+/// Where a bucket above zero begins and ends.
+fn bounds(bucket: u32) -> (f64, f64) {
+    let of = |number: u32| f64::from_bits(u64::from(number) << SHIFT);
+    (of(bucket), of(bucket + 1))
+}
+
+impl Side {
+    /// Adds so many values of a bucket; returns by how many bytes it grew.
+    fn add(&mut self, bucket: u32, count: u64) -> usize {
+        if let Some(held) = self.counts.get_mut(bucket.wrapping_sub(self.first) as usize)
+            && let Some(sum) = u32::try_from(count).ok().and_then(|count| held.checked_add(count))
+        {
+            *held = sum;
+            return 0;
+        }
+        self.add_far(bucket, count)
+    }
+
+    #[cold]
+    fn add_far(&mut self, bucket: u32, count: u64) -> usize {
+        let before = self.bytes();
+        // Whole powers of two, so that the next values are at hand.
+        let power = bucket / BUCKETS * BUCKETS;
+        if self.counts.is_empty() {
+            self.first = power;
+        } else if power < self.first {
+            let more = (self.first - power) as usize;
+            self.counts.splice(0..0, std::iter::repeat_n(0, more));
+            self.first = power;
+        }
+        let end = (power - self.first + BUCKETS) as usize;
+        if self.counts.len() < end {
+            self.counts.resize(end, 0);
+        }
+        let held = &mut self.counts[(bucket - self.first) as usize];
+        let sum = u64::from(*held) + count;
+        *held = sum as u32;
+        if sum > u64::from(u32::MAX) {
+            self.carried.push((bucket, sum - u64::from(*held)));
+        }
+        self.bytes() - before
+    }
+
+    fn bytes(&self) -> usize {
+        self.counts.capacity() * size_of::<u32>() + self.carried.capacity() * size_of::<(u32, u64)>()
+    }
+
+    /// Buckets with values, rising.
+    fn counts(&self) -> impl DoubleEndedIterator<Item = (u32, u64)> + '_ {
+        let counts = self.counts.iter().enumerate().map(|(at, count)| {
+            let bucket = self.first + at as u32;
+            let carried = self.carried.iter().filter(|(of, _)| *of == bucket).map(|(_, count)| count);
+            (bucket, u64::from(*count) + carried.sum::<u64>())
+        });
+        counts.filter(|(_, count)| *count > 0)
+    }
 }
 
 impl Histogram {
     fn new() -> Self {
-        Self { total: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, first: 0, powers: Vec::new() }
+        Self { min: f64::INFINITY, max: f64::NEG_INFINITY, ..Self::default() }
     }
 
-    /// Adds so many values of a bucket; returns by how many bytes it grew.
-    fn add(&mut self, bucket: i32, count: u64) -> usize {
-        self.total += count;
-        let (power, place) = (bucket.div_euclid(BUCKETS as i32), bucket.rem_euclid(BUCKETS as i32) as usize);
-        if let Some(Some(counts)) = self.powers.get_mut((power - self.first) as usize) {
-            counts[place] += count;
+    /// Adds a value; returns by how many bytes it grew.
+    fn add(&mut self, value: f64) -> usize {
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        if value == 0.0 {
+            self.zeros += 1;
             return 0;
         }
-        let before = self.powers.capacity();
-        if self.powers.is_empty() {
-            self.first = power;
-        } else if power < self.first {
-            let more = (self.first - power) as usize;
-            self.powers.splice(0..0, std::iter::repeat_with(|| None).take(more));
-            self.first = power;
-        }
-        let at = (power - self.first) as usize;
-        if self.powers.len() <= at {
-            self.powers.resize_with(at + 1, || None);
-        }
-        self.powers[at].get_or_insert_with(|| Box::new([0; BUCKETS]))[place] += count;
-        (self.powers.capacity() - before) * size_of::<usize>() + BUCKETS * size_of::<u64>()
+        self.sides[usize::from(value < 0.0)].add(bucket_of(value), 1)
     }
 
-    /// Buckets with values, rising.
-    fn counts(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
-        let powers = self.powers.iter().enumerate().filter_map(|(at, counts)| Some((at, counts.as_ref()?)));
-        powers.flat_map(|(at, counts)| {
-            let base = (self.first + at as i32) * BUCKETS as i32;
-            let counts = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-            counts.map(move |(place, count)| (base + place as i32, *count))
-        })
+    fn bytes(&self) -> usize {
+        self.sides.iter().map(Side::bytes).sum()
+    }
+
+    /// Where buckets with values begin and end, and their counts, rising.
+    fn counts(&self) -> impl Iterator<Item = ((f64, f64), u64)> + '_ {
+        let below = self.sides[1].counts().rev().map(|(bucket, count)| {
+            let (from, to) = bounds(bucket);
+            ((-to, -from), count)
+        });
+        let zeros = (self.zeros > 0).then_some(((0.0, 0.0), self.zeros));
+        below.chain(zeros).chain(self.sides[0].counts().map(|(bucket, count)| (bounds(bucket), count)))
     }
 
     fn value(&self, percentile: f64) -> f64 {
-        let rank = percentile * (self.total - 1) as f64;
+        let total: u64 = self.counts().map(|(_, count)| count).sum();
+        let rank = percentile * total.saturating_sub(1) as f64;
         let mut before = 0;
-        for (bucket, count) in self.counts() {
+        for ((from, to), count) in self.counts() {
             if rank < (before + count) as f64 {
-                let (from, to) = bounds(bucket);
                 let inside = (rank - before as f64 + 0.5) / count as f64;
                 return (from + (to - from) * inside.clamp(0.0, 1.0)).max(self.min).min(self.max);
             }
@@ -320,11 +373,7 @@ impl Sketch {
     /// Adds a value; returns by how many bytes it grew.
     fn add(&mut self, value: f64) -> usize {
         match self {
-            Self::Many(histogram) => {
-                histogram.min = histogram.min.min(value);
-                histogram.max = histogram.max.max(value);
-                histogram.add(bucket_of(value), 1)
-            }
+            Self::Many(histogram) => histogram.add(value),
             Self::Few(values) if values.len() < FEW => {
                 let before = values.capacity();
                 values.push(value);
@@ -342,23 +391,15 @@ impl Sketch {
         let Self::Few(values) = self else { return 0 };
         let values = std::mem::take(values);
         let mut histogram = Histogram::new();
-        let mut grown = size_of::<Histogram>();
-        for value in &values {
-            histogram.min = histogram.min.min(*value);
-            histogram.max = histogram.max.max(*value);
-            grown += histogram.add(bucket_of(*value), 1);
-        }
-        *self = Self::Many(Box::new(histogram));
+        let grown: usize = values.iter().map(|value| histogram.add(*value)).sum();
+        *self = Self::Many(histogram);
         grown.saturating_sub(values.capacity() * size_of::<f64>())
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Few(values) => values.capacity() * size_of::<f64>(),
-            Self::Many(histogram) => {
-                let held = histogram.powers.iter().flatten().count() * BUCKETS * size_of::<u64>();
-                size_of::<Histogram>() + histogram.powers.capacity() * size_of::<usize>() + held
-            }
+            Self::Many(histogram) => histogram.bytes(),
         }
     }
 
@@ -388,9 +429,12 @@ impl Sketch {
                 out.push(1);
                 out.extend(histogram.min.to_le_bytes());
                 out.extend(histogram.max.to_le_bytes());
-                for (bucket, count) in histogram.counts() {
-                    out.extend(bucket.to_le_bytes());
-                    out.extend(count.to_le_bytes());
+                out.extend(histogram.zeros.to_le_bytes());
+                for (side, counts) in histogram.sides.iter().enumerate() {
+                    for (bucket, count) in counts.counts() {
+                        out.extend((bucket << 1 | side as u32).to_le_bytes());
+                        out.extend(count.to_le_bytes());
+                    }
                 }
             }
         }
@@ -403,17 +447,18 @@ impl Sketch {
         if *kind == 0 {
             return Ok(rest.chunks_exact(8).map(|value| self.add(number(value))).sum());
         }
-        let Some((ends, counts)) = rest.split_at_checked(16) else {
+        let Some((ends, counts)) = rest.split_at_checked(24) else {
             return internal_err!("a sketch is short");
         };
+        let whole = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("BUG: eight bytes"));
         let mut grown = self.count();
         if let Self::Many(histogram) = self {
             histogram.min = histogram.min.min(number(&ends[..8]));
-            histogram.max = histogram.max.max(number(&ends[8..]));
+            histogram.max = histogram.max.max(number(&ends[8..16]));
+            histogram.zeros += whole(&ends[16..]);
             for entry in counts.chunks_exact(12) {
-                let bucket = i32::from_le_bytes(entry[..4].try_into().expect("BUG: four bytes"));
-                let count = u64::from_le_bytes(entry[4..].try_into().expect("BUG: eight bytes"));
-                grown += histogram.add(bucket, count);
+                let bucket = u32::from_le_bytes(entry[..4].try_into().expect("BUG: four bytes"));
+                grown += histogram.sides[bucket as usize & 1].add(bucket >> 1, whole(&entry[4..]));
             }
         }
         Ok(grown)
@@ -479,12 +524,23 @@ mod tests {
 
     #[test]
     fn buckets_rise_with_their_values_and_hold_them() {
-        let values = [-1e300, -7.5, -7.0, -1e-9, 0.0, 1e-300, 0.1, 0.1000001, 3.0, 4.0, 1e9, 1e300];
+        let values = [1e-300, 1e-9, 0.1, 0.100_000_1, 3.0, 4.0, 7.0, 1e9, 1e300];
         assert!(values.windows(2).all(|pair| bucket_of(pair[0]) <= bucket_of(pair[1])));
         for value in values {
             let (from, to) = bounds(bucket_of(value));
-            assert!(from <= value && value <= to, "{value} in {from}..{to}");
+            assert!(from <= value && value < to, "{value} in {from}..{to}");
         }
         assert!(bucket_of(f64::NAN) > bucket_of(f64::MAX));
+    }
+
+    #[test]
+    fn counts_beyond_32_bits_are_kept() {
+        let mut side = Side::default();
+        for count in [u64::from(u32::MAX) - 1, 3, 5 << 32, 7] {
+            side.add(1_000, count);
+        }
+        side.add(900, 1);
+        let want = u64::from(u32::MAX) + 2 + (5 << 32) + 7;
+        assert_eq!(side.counts().collect::<Vec<_>>(), [(900, 1), (1_000, want)]);
     }
 }

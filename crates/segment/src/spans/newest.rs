@@ -263,6 +263,7 @@ fn build_unit(
             let pieces: Vec<_> = pieces.collect();
             let built = loaded.rows(&reader, &[*number], &pieces, &Shape::of(wanted));
             shared.scan.stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
+            let built = built.and_then(|batches| Ok(concat_batches(&wanted.schema(), &batches)?));
             match built {
                 Ok(batch) => Ok(Some(batch)),
                 Err(error) => shared.failed(&planned.segment, error).map(|()| None),

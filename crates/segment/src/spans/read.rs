@@ -30,8 +30,14 @@ use crate::{
     file::{CheckedReader, SegmentFile, Tail},
 };
 
-/// Up to so many columns are read in one piece when most rows are wanted.
-const MAX_WHOLE_COLUMNS: usize = 8;
+/// Up to so many columns are read in few pieces when many of their pages are wanted.
+const MAX_RUN_COLUMNS: usize = 8;
+/// More pieces than this in a column are read page by page.
+const MAX_RUNS: usize = 2;
+/// Unwanted bytes between two pages that are read along with them.
+const MAX_GAP_BYTES: u64 = 128 << 10;
+/// Rows that stay in the processor's cache from column to column.
+pub(super) const CACHED_ROWS: usize = 16 * 1_024;
 
 /// The index of a segment of spans in memory, and its file.
 pub struct LoadedSpans {
@@ -160,18 +166,33 @@ impl LoadedSpans {
         positions: &[usize],
         rows: &[Range<usize>],
     ) -> Result<RecordBatch, SegmentError> {
+        match self.read_batches(reader, group, positions, rows, usize::MAX)?.as_slice() {
+            [one] => Ok(one.clone()),
+            several => Ok(concat_batches(&several[0].schema(), several)?),
+        }
+    }
+
+    /// [`LoadedSpans::read`] in batches of up to `most` rows; at least one.
+    pub(super) fn read_batches(
+        &self,
+        reader: &CheckedReader,
+        group: usize,
+        positions: &[usize],
+        rows: &[Range<usize>],
+        most: usize,
+    ) -> Result<Vec<RecordBatch>, SegmentError> {
         let failed = |shown: &dyn std::fmt::Display| reader.error(self.file.index().start, shown);
         let want: usize = rows.iter().map(Range::len).sum();
         let metadata = &self.groups[group];
         let group_rows = metadata.metadata().row_group(group).num_rows().max(0) as usize;
         let selection = RowSelection::from_consecutive_ranges(rows.iter().cloned(), group_rows);
         let mask = ProjectionMask::roots(metadata.parquet_schema(), positions.iter().copied());
-        if positions.len() <= MAX_WHOLE_COLUMNS && want * 2 > group_rows {
-            // In one piece: pages do not end where checked blocks do.
-            for (leaf, column) in metadata.metadata().row_group(group).columns().iter().enumerate() {
+        if positions.len() <= MAX_RUN_COLUMNS {
+            for leaf in 0..metadata.metadata().row_group(group).num_columns() {
                 if mask.leaf_included(leaf) {
-                    let (start, length) = column.byte_range();
-                    reader.read(start..start.saturating_add(length))?;
+                    for run in runs(metadata.metadata(), (group, leaf), rows) {
+                        reader.read(run)?;
+                    }
                 }
             }
         }
@@ -179,47 +200,44 @@ impl LoadedSpans {
             .with_row_groups(vec![group])
             .with_projection(mask)
             .with_row_selection(selection)
-            .with_batch_size(want.max(1))
+            .with_batch_size(want.clamp(1, most))
             .build()
             .map_err(|error| failed(&error))?;
         let batches = batches.collect::<Result<Vec<_>, _>>().map_err(|error| failed(&error))?;
-        let batch = match batches.as_slice() {
-            [one] => one.clone(),
-            [] => return Err(failed(&"rows are missing")),
-            several => concat_batches(&several[0].schema(), several)?,
-        };
-        if batch.num_rows() != want || batch.num_columns() != positions.len() {
-            return Err(failed(&format!("{} of {want} rows were found", batch.num_rows())));
+        let found: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        if found != want || batches.first().is_none_or(|batch| batch.num_columns() != positions.len()) {
+            return Err(failed(&format!("{found} of {want} rows were found")));
         }
-        Ok(batch)
+        Ok(batches)
     }
 
     /// [`LoadedSpans::read`] where the rows may be many pieces: then whole granules are read and what was not
-    /// asked for is dropped, which is quicker than hopping.
+    /// asked for is dropped, which is quicker than hopping. In batches of about `most` rows.
     pub(super) fn read_pieces(
         &self,
         reader: &CheckedReader,
         granules: &[usize],
         positions: &[usize],
         rows: &[Range<usize>],
-    ) -> Result<RecordBatch, SegmentError> {
+        most: usize,
+    ) -> Result<Vec<RecordBatch>, SegmentError> {
         /// A piece costs about as much as decoding so many rows.
         const ROWS_PER_PIECE: usize = 256;
         let group = self.places[granules[0]].group;
         let want: usize = rows.iter().map(Range::len).sum();
         if positions.is_empty() {
             let options = RecordBatchOptions::new().with_row_count(Some(want));
-            return Ok(RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)?);
+            return Ok(vec![RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)?]);
         }
         let whole: Vec<Range<usize>> =
             granules.iter().map(|number| self.places[*number].rows.clone()).collect();
         let all: usize = whole.iter().map(Range::len).sum();
         if rows.len() * ROWS_PER_PIECE < all {
-            return self.read(reader, group, positions, rows);
+            return self.read_batches(reader, group, positions, rows, most);
         }
-        let batch = self.read(reader, group, positions, &whole)?;
+        let batches = self.read_batches(reader, group, positions, &whole, most)?;
         if want == all {
-            return Ok(batch);
+            return Ok(batches);
         }
         // By their positions among the rows that were read.
         let mut wanted = Vec::with_capacity(want);
@@ -236,8 +254,42 @@ impl LoadedSpans {
                 start = end;
             }
         }
-        Ok(take_record_batch(&batch, &UInt32Array::from(wanted))?)
+        let (mut left, mut base, mut taken) = (wanted.as_slice(), 0, Vec::with_capacity(batches.len()));
+        for batch in batches {
+            let end = base + batch.num_rows() as u32;
+            let (here, later) = left.split_at(left.partition_point(|row| *row < end));
+            let here = UInt32Array::from_iter_values(here.iter().map(|row| row - base));
+            taken.push(take_record_batch(&batch, &here)?);
+            (left, base) = (later, end);
+        }
+        Ok(taken)
     }
+}
+
+/// The bytes of a column that hold pages with these rows, in few pieces; nothing when they would be many.
+/// Pages do not end where checked blocks do, so that single ones are read with parts of their neighbours.
+fn runs(metadata: &ParquetMetaData, (group, leaf): (usize, usize), rows: &[Range<usize>]) -> Vec<Range<u64>> {
+    let pages = metadata.offset_index().and_then(|index| Some(index.get(group)?.get(leaf)?.page_locations()));
+    let Some(pages) = pages else { return Vec::new() };
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    let mut rows = rows.iter().filter(|rows| !rows.is_empty()).peekable();
+    for (number, page) in pages.iter().enumerate() {
+        let end = pages.get(number + 1).map_or(usize::MAX, |next| next.first_row_index.max(0) as usize);
+        let wanted = rows.peek().is_some_and(|rows| rows.start < end);
+        while rows.next_if(|rows| rows.end <= end).is_some() {}
+        if !wanted {
+            continue;
+        }
+        let start = page.offset.max(0) as u64;
+        let page = start..start.saturating_add(page.compressed_page_size.max(0) as u64);
+        let many = runs.len() == MAX_RUNS;
+        match runs.last_mut() {
+            Some(run) if page.start.saturating_sub(run.end) <= MAX_GAP_BYTES => run.end = page.end,
+            _ if many => return Vec::new(),
+            _ => runs.push(page),
+        }
+    }
+    runs
 }
 
 /// Where the granules lie; `None` when index and Parquet disagree.

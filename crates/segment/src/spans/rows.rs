@@ -8,7 +8,7 @@ use arrow::{
         RecordBatchOptions, StringArray, StructArray, UInt32Array, new_empty_array, new_null_array,
     },
     buffer::{OffsetBuffer, ScalarBuffer},
-    compute::cast,
+    compute::{cast, concat_batches},
     datatypes::{DataType, Int32Type, SchemaRef, UInt32Type},
 };
 use hashbrown::HashMap;
@@ -21,7 +21,7 @@ use trine_schema::{
 use super::{
     columns::{stored, stored_of},
     index::{AttributePlaces, holds},
-    read::{LoadedSpans, Texts, own_columns, place_among},
+    read::{CACHED_ROWS, LoadedSpans, Texts, own_columns, place_among},
 };
 use crate::{SegmentError, file::CheckedReader};
 
@@ -47,59 +47,70 @@ impl LoadedSpans {
     pub fn granule(&self, number: usize) -> Result<RecordBatch, SegmentError> {
         let all: Vec<usize> = (0..column::COUNT).collect();
         let shape = Shape { projection: &all, attributes: &[], schema: schema() };
-        self.rows(&self.reader(), &[number], std::slice::from_ref(&self.places[number].rows), &shape)
+        let rows = std::slice::from_ref(&self.places[number].rows);
+        let batches = self.rows(&self.reader(), &[number], rows, &shape)?;
+        Ok(concat_batches(&shape.schema, &batches)?)
     }
 
-    /// Rows (rising and apart, by their places in the row group) as they are wanted. All lie in these
-    /// granules of one row group, rising.
+    /// Rows (rising and apart, by their places in the row group) as they are wanted, in one or more batches.
+    /// All lie in these granules of one row group, rising.
     pub(super) fn rows(
         &self,
         reader: &CheckedReader,
         granules: &[usize],
         rows: &[Range<usize>],
         shape: &Shape<'_>,
-    ) -> Result<RecordBatch, SegmentError> {
+    ) -> Result<Vec<RecordBatch>, SegmentError> {
         let places: Vec<AttributePlaces> =
             shape.attributes.iter().map(|name| self.index.attribute(name)).collect();
         let positions = self.positions(granules, shape.projection, &places);
-        let read = self.read_pieces(reader, granules, &positions, rows)?;
-        let stored_column = |position: usize| {
-            let read = positions.binary_search(&position).ok().map(|place| read.column(place).clone());
-            read.unwrap_or_else(|| without_values(position, read_rows(rows)))
-        };
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(shape.projection.len());
-        for logical in shape.projection {
-            columns.push(match (*logical, stored_of(*logical)) {
-                (_, Some(position)) => {
-                    let array = stored_column(position);
-                    let wanted = shape.schema.field(columns.len()).data_type();
-                    if array.data_type() == wanted { array } else { cast(&array, wanted)? }
-                }
-                (column::STREAM, _) => self.references(&stored_column(stored::LABELS), granules)?,
-                (column::PARENT_SPAN_ID, _) => {
-                    let distance = stored_column(stored::PARENT_DISTANCE);
-                    let elsewhere = stored_column(stored::PARENT_SPAN_ID);
-                    self.parents(reader, granules, rows, (&distance, &elsewhere))?
-                }
-                (column::ATTRIBUTES, _) => {
-                    let own = own_columns(&self.index)
-                        .map(|position| read.column(place_among(&positions, position)));
-                    let own: Vec<&ArrayRef> = own.collect();
-                    self.attributes(&stored_column(stored::ATTRIBUTES), &own)?
-                }
-                (logical, _) => unreachable!("BUG: column {logical} comes from nowhere"),
-            });
-        }
-        for (name, places) in shape.attributes.iter().zip(&places) {
-            let found = AttributeColumns::new(name, places, |position| {
-                positions.binary_search(&position).ok().map(|place| read.column(place))
-            });
-            let array = found.array(read_rows(rows));
-            let wanted = shape.schema.field(columns.len()).data_type();
-            columns.push(if array.data_type() == wanted { array } else { cast(&array, wanted)? });
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(read_rows(rows)));
-        Ok(RecordBatch::try_new_with_options(shape.schema.clone(), columns, &options)?)
+        // Parents are found by the places of all rows.
+        let whole = shape.projection.contains(&column::PARENT_SPAN_ID);
+        let most = if whole { usize::MAX } else { CACHED_ROWS };
+        let mut streams = References::default();
+        let read = self.read_pieces(reader, granules, &positions, rows, most)?.into_iter();
+        let batches = read.map(|read| {
+            let stored_column = |position: usize| {
+                let read_column = positions.binary_search(&position).ok().map(|at| read.column(at).clone());
+                read_column.unwrap_or_else(|| without_values(position, read.num_rows()))
+            };
+            let mut columns: Vec<ArrayRef> = Vec::with_capacity(shape.schema.fields().len());
+            for logical in shape.projection {
+                columns.push(match (*logical, stored_of(*logical)) {
+                    (_, Some(position)) => {
+                        let array = stored_column(position);
+                        let wanted = shape.schema.field(columns.len()).data_type();
+                        if array.data_type() == wanted { array } else { cast(&array, wanted)? }
+                    }
+                    (column::STREAM, _) => {
+                        self.references(&stored_column(stored::LABELS), granules, &mut streams)?
+                    }
+                    (column::PARENT_SPAN_ID, _) => {
+                        let distance = stored_column(stored::PARENT_DISTANCE);
+                        let elsewhere = stored_column(stored::PARENT_SPAN_ID);
+                        self.parents(reader, granules, rows, (&distance, &elsewhere))?
+                    }
+                    (column::ATTRIBUTES, _) => {
+                        let own = own_columns(&self.index)
+                            .map(|position| read.column(place_among(&positions, position)));
+                        let own: Vec<&ArrayRef> = own.collect();
+                        self.attributes(&stored_column(stored::ATTRIBUTES), &own)?
+                    }
+                    (logical, _) => unreachable!("BUG: column {logical} comes from nowhere"),
+                });
+            }
+            for (name, places) in shape.attributes.iter().zip(&places) {
+                let found = AttributeColumns::new(name, places, |position| {
+                    positions.binary_search(&position).ok().map(|place| read.column(place))
+                });
+                let array = found.array(read.num_rows());
+                let wanted = shape.schema.field(columns.len()).data_type();
+                columns.push(if array.data_type() == wanted { array } else { cast(&array, wanted)? });
+            }
+            let options = RecordBatchOptions::new().with_row_count(Some(read.num_rows()));
+            Ok(RecordBatch::try_new_with_options(shape.schema.clone(), columns, &options)?)
+        });
+        batches.collect()
     }
 
     /// The stored columns that these logical ones are made of, without those that have no value.
@@ -140,23 +151,27 @@ impl LoadedSpans {
     }
 
     /// Streams by the labels of rows.
-    fn references(&self, labels: &ArrayRef, granules: &[usize]) -> Result<ArrayRef, SegmentError> {
+    fn references(
+        &self,
+        labels: &ArrayRef,
+        granules: &[usize],
+        known: &mut References,
+    ) -> Result<ArrayRef, SegmentError> {
         /// No process has so many streams.
         const UNKNOWN: StreamRef = StreamRef::MAX;
-        let by_labels: HashMap<&str, StreamRef> = self
-            .streams_of(granules)
-            .into_iter()
-            .map(|stream| {
-                (self.index.streams[stream as usize].labels.as_str(), self.streams[stream as usize])
-            })
-            .collect();
         let unknown = || self.corrupt("labels of a row are not in the index");
         let codes = labels.as_dictionary_opt::<UInt32Type>().ok_or_else(unknown)?;
-        let texts = codes.values().as_string::<i32>();
-        let of_text = |text: &str| by_labels.get(text).copied();
-        let known: Vec<StreamRef> =
-            texts.iter().map(|text| text.and_then(of_text).unwrap_or(UNKNOWN)).collect();
-        let of_code = |code: &u32| known.get(*code as usize).copied().unwrap_or(UNKNOWN);
+        if known.labels.as_ref().is_none_or(|labels| !Arc::ptr_eq(labels, codes.values())) {
+            let streams = self.streams_of(granules).into_iter().map(|stream| {
+                (self.index.streams[stream as usize].labels.as_str(), self.streams[stream as usize])
+            });
+            let by_labels: HashMap<&str, StreamRef> = streams.collect();
+            let of_text = |text: Option<&str>| text.and_then(|text| by_labels.get(text).copied());
+            let texts = codes.values().as_string::<i32>().iter();
+            known.by_code = texts.map(|text| of_text(text).unwrap_or(UNKNOWN)).collect();
+            known.labels = Some(codes.values().clone());
+        }
+        let of_code = |code: &u32| known.by_code.get(*code as usize).copied().unwrap_or(UNKNOWN);
         let references: Vec<StreamRef> = codes.keys().values().iter().map(of_code).collect();
         if references.contains(&UNKNOWN) {
             return Err(unknown());
@@ -236,8 +251,11 @@ impl LoadedSpans {
     }
 }
 
-fn read_rows(rows: &[Range<usize>]) -> usize {
-    rows.iter().map(Range::len).sum()
+/// Streams of the labels in a dictionary.
+#[derive(Default)]
+struct References {
+    labels: Option<ArrayRef>,
+    by_code: Vec<StreamRef>,
 }
 
 /// Where an attribute is found in rows that were read.

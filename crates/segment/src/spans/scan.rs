@@ -143,7 +143,7 @@ impl Shared {
         let found = if left.is_empty() || columns == 0 {
             Found::Batches(vec![without_columns(left.count())?])
         } else if columns <= NARROW || left.count() <= STEP_ROWS {
-            Found::Batches(vec![loaded.rows(&reader, &left.granules, &left.rows(), &self.shape())?])
+            Found::Batches(loaded.rows(&reader, &left.granules, &left.rows(), &self.shape())?)
         } else {
             let parts = left.parts(STEP_ROWS).into_iter();
             Found::Steps(parts.map(|(of, rows)| Step::Build(planned.clone(), of, rows)).collect())
@@ -162,7 +162,7 @@ impl Shared {
         let reader = loaded.reader();
         let found = loaded.rows(&reader, of, rows, &self.shape())?;
         self.scan.stats.bytes_scanned.fetch_add(reader.bytes_read(), Relaxed);
-        Ok(Found::Batches(vec![found]))
+        Ok(Found::Batches(found))
     }
 }
 

@@ -5,6 +5,7 @@ use std::{ops::Range, sync::atomic::Ordering::Relaxed};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
+    compute::concat_batches,
     datatypes::{Int64Type, TimestampNanosecondType, UInt8Type},
 };
 use trine_model::TenantId;
@@ -15,7 +16,7 @@ use super::{
     filter::Ids,
     index::{AttributePlaces, Granule, holds},
     numbers::NumberSet,
-    read::{LoadedSpans, Texts},
+    read::{CACHED_ROWS, LoadedSpans, Texts},
     rows::AttributeColumns,
     values,
 };
@@ -286,7 +287,7 @@ impl<'a> Selection<'a> {
     fn filter(
         &mut self,
         positions: &[usize],
-        test: impl FnOnce(&[ArrayRef]) -> Vec<u8>,
+        test: impl Fn(&[ArrayRef]) -> Vec<u8>,
     ) -> Result<(), SegmentError> {
         if self.is_empty() {
             return Ok(());
@@ -305,8 +306,9 @@ impl<'a> Selection<'a> {
                 .filter(|kept| **kept == 1)
                 .for_each(|kept| *kept = passed.next().unwrap_or(0));
         } else {
-            let passed = test(self.columns(positions)?.columns());
-            self.kept.iter_mut().zip(&passed).for_each(|(kept, passed)| *kept &= passed);
+            let batches = self.columns(positions, CACHED_ROWS)?;
+            let passed = batches.iter().flat_map(|batch| test(batch.columns()));
+            self.kept.iter_mut().zip(passed).for_each(|(kept, passed)| *kept &= passed);
         }
         self.narrow();
         Ok(())
@@ -314,14 +316,15 @@ impl<'a> Selection<'a> {
 
     /// A column of all rows of the granules that are left.
     pub fn column(&self, position: usize) -> Result<ArrayRef, SegmentError> {
-        Ok(self.columns(&[position])?.column(0).clone())
+        let read = self.columns(&[position], usize::MAX)?;
+        Ok(concat_batches(&read[0].schema(), &read)?.column(0).clone())
     }
 
-    fn columns(&self, positions: &[usize]) -> Result<RecordBatch, SegmentError> {
-        let places: Vec<Range<usize>> =
-            self.granules.iter().map(|number| self.spans.places[*number].rows.clone()).collect();
+    fn columns(&self, positions: &[usize], most: usize) -> Result<Vec<RecordBatch>, SegmentError> {
+        let places = self.granules.iter().map(|number| self.spans.places[*number].rows.clone());
+        let places: Vec<Range<usize>> = places.collect();
         let group = self.spans.places[self.granules[0]].group;
-        self.spans.read(self.reader, group, positions, &places)
+        self.spans.read_batches(self.reader, group, positions, &places, most)
     }
 
     /// Drops granules without rows.
