@@ -64,7 +64,11 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         engine.indexes.let_go(engine.config.index_idle);
         engine.reap();
         if !forced.is_empty() {
-            let outcome = guarded(|| retain(engine).and_then(|()| settle(engine)));
+            let outcome = guarded(|| {
+                retain(engine)?;
+                while drop_old_rows(engine)? {}
+                settle(engine)
+            });
             engine.reap();
             for done in forced {
                 drop(done.send(outcome.clone()));
@@ -77,6 +81,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         let outcome = guarded(|| {
             if Instant::now() >= next_retention {
                 retain(engine)?;
+                drop_old_rows(engine)?;
                 next_retention = Instant::now() + TICK;
             }
             step(engine, mood).map(|more| {
@@ -399,4 +404,22 @@ fn retain(engine: &Arc<Engine>) -> Result<(), StoreError> {
     engine.swap_segments(None, &ids);
     engine.reap();
     Ok(())
+}
+
+/// Writes a segment anew of which rows are half as old again as retention allows, without the rows past it: one
+/// row from a sender whose clock is ahead would keep its whole segment. Says whether there was one.
+fn drop_old_rows(engine: &Arc<Engine>) -> Result<bool, StoreError> {
+    let Some((cutoff, age)) = engine.retention_cutoff().zip(engine.config.retention_age) else {
+        return Ok(false);
+    };
+    let slack = i64::try_from(age.as_nanos() / 2).unwrap_or(i64::MAX);
+    let overdue = |live: &&Arc<Live>| {
+        let meta = &live.row.meta;
+        meta.min_timestamp < cutoff.saturating_sub(slack) && meta.max_timestamp >= cutoff
+    };
+    let found = engine.state.read().segments.iter().find(overdue).cloned();
+    let Some(live) = found else { return Ok(false) };
+    compact(engine, &[live], false)?;
+    engine.reap();
+    Ok(true)
 }

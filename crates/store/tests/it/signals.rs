@@ -212,6 +212,25 @@ async fn retention_takes_rows_of_every_signal() {
     assert_eq!(segment_files(dir.path()), Vec::<std::path::PathBuf>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_the_future_keeps_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let future = 4_102_444_800..4_102_444_803;
+    append_all(&store, 0..500).await;
+    append_all(&store, future.clone()).await;
+    store.flush().await.unwrap();
+    store.close().await;
+    drop(store);
+    let age = std::time::Duration::from_secs(3600);
+    let store = Store::open(StoreConfig { retention_age: Some(age), ..config(dir.path()) }).unwrap();
+    expect_all(&store, future.clone()).await;
+    store.compact().await.unwrap();
+    assert_eq!(store.status().rows, 9);
+    expect_all(&store, future).await;
+    assert!(store.verify().await.is_ok());
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
