@@ -162,10 +162,13 @@ impl LoadedSpans {
         let unknown = || self.corrupt("labels of a row are not in the index");
         let codes = labels.as_dictionary_opt::<UInt32Type>().ok_or_else(unknown)?;
         if known.labels.as_ref().is_none_or(|labels| !Arc::ptr_eq(labels, codes.values())) {
-            let streams = self.streams_of(granules).into_iter().map(|stream| {
-                (self.index.streams[stream as usize].labels.as_str(), self.streams[stream as usize])
-            });
-            let by_labels: HashMap<&str, StreamRef> = streams.collect();
+            // Granules asked for together are of one tenant.
+            let tenant = self.index.granules[granules[0]].streams.iter().next();
+            let tenant = tenant.map(|stream| self.index.streams[stream as usize].tenant.as_str());
+            let streams = self.index.streams.iter().zip(self.streams.iter());
+            let streams = streams.filter(|(stream, _)| Some(stream.tenant.as_str()) == tenant);
+            let by_labels: HashMap<&str, StreamRef> =
+                streams.map(|(stream, reference)| (stream.labels.as_str(), *reference)).collect();
             let of_text = |text: Option<&str>| text.and_then(|text| by_labels.get(text).copied());
             let texts = codes.values().as_string::<i32>().iter();
             known.by_code = texts.map(|text| of_text(text).unwrap_or(UNKNOWN)).collect();

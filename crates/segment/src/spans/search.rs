@@ -307,8 +307,12 @@ impl<'a> Selection<'a> {
                 .for_each(|kept| *kept = passed.next().unwrap_or(0));
         } else {
             let batches = self.columns(positions, CACHED_ROWS)?;
-            let passed = batches.iter().flat_map(|batch| test(batch.columns()));
-            self.kept.iter_mut().zip(passed).for_each(|(kept, passed)| *kept &= passed);
+            let mut left = self.kept.as_mut_slice();
+            for batch in &batches {
+                let (kept, later) = left.split_at_mut(batch.num_rows());
+                kept.iter_mut().zip(test(batch.columns())).for_each(|(kept, passed)| *kept &= passed);
+                left = later;
+            }
         }
         self.narrow();
         Ok(())
