@@ -29,6 +29,7 @@ use crate::{
     files::{Files, SegmentName, day_of, segment_error},
     flush::open,
     plan::{Candidate, MAX_MERGED, Mood, Step, plan, size},
+    spare,
 };
 
 /// How often retention is applied, and old files and idle indexes are looked after.
@@ -90,6 +91,10 @@ pub(crate) fn run(engine: &Arc<Engine>) {
                 }
             })
         });
+        match &outcome {
+            Err(error) => drop(spare::give(&engine.config.dir, error)),
+            Ok(()) => spare::keep(&engine.config.dir),
+        }
         let failed = outcome.err().filter(|_| !engine.is_closed());
         if failed.is_some() {
             not_before = Instant::now() + PAUSE;

@@ -26,6 +26,7 @@ mod plan;
 mod record;
 mod recover;
 mod segment;
+mod spare;
 mod status;
 mod store;
 mod tables;

@@ -26,7 +26,7 @@ use crate::{
     flush,
     memtable::MemBatch,
     record::encode_batch,
-    recover, verify,
+    recover, spare, verify,
     writer::{self, Job, QUEUE_UNIT},
 };
 
@@ -82,7 +82,14 @@ impl Store {
 
     /// [`Store::open`] over given parts.
     pub fn open_with(config: StoreConfig, parts: StoreParts) -> Result<Arc<Self>, StoreError> {
-        let recover::Opened { engine, wal, lock } = recover::open(config, &parts)?;
+        let dir = config.dir.clone();
+        let opened = recover::open(config.clone(), &parts);
+        let opened = match opened {
+            Err(error) if spare::give(&dir, &error) => recover::open(config, &parts)?,
+            other => other?,
+        };
+        let recover::Opened { engine, wal, lock } = opened;
+        spare::keep(&dir);
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
                 .name(name.to_owned())

@@ -172,8 +172,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Guarantee: a full disk refuses new data with 503, keeps what was acknowledged, and recovers by
-/// itself when space returns.
+/// Guarantee: a full disk refuses new data with 503, keeps what was acknowledged, also when the server is
+/// killed and started on it, and recovers by itself when space returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_and_recovers_by_itself() {
     let Some(disk) = SmallDisk::mount(160) else {
@@ -182,7 +182,7 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
     };
     let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![1u8; 110 << 20]).unwrap();
-    let site = Site::start(&disk.path().join("data"));
+    let mut site = Site::start(&disk.path().join("data"));
     let mut accepted = 0;
     let mut refused = None;
     for round in 0..2_000 {
@@ -209,6 +209,12 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("no space"), "{text}");
     assert_eq!(site.count("SELECT count(*) FROM logs"), accepted, "what was acknowledged is there");
+    // Not a byte is left for the next start.
+    let mut rest = std::fs::OpenOptions::new().append(true).open(&ballast).unwrap();
+    while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}
+    site.kill();
+    let site = Site::start(&disk.path().join("data"));
+    assert_eq!(site.count("SELECT count(*) FROM logs"), accepted, "it starts and answers");
     std::fs::remove_file(&ballast).unwrap();
     let client = tokio::runtime::Handle::current();
     eventually("the server takes data again", || {
