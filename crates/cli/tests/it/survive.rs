@@ -212,6 +212,7 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
     // Not a byte is left for the next start.
     let mut rest = std::fs::OpenOptions::new().append(true).open(&ballast).unwrap();
     while std::io::Write::write_all(&mut rest, &[1; 4096]).is_ok() {}
+    drop(rest);
     site.kill();
     let site = Site::start(&disk.path().join("data"));
     assert_eq!(site.count("SELECT count(*) FROM logs"), accepted, "it starts and answers");
