@@ -15,7 +15,8 @@ const ROOM: u64 = 64;
 /// Makes the file when it is not there and the disk has room.
 pub(crate) fn keep(dir: &Path) {
     let file = dir.join(SPARE);
-    let room = || rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ROOM * BYTES as u64);
+    let room =
+        || rustix::fs::statvfs(dir).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ROOM * BYTES as u64);
     if !file.exists() && room() && fs::write(&file, vec![0; BYTES]).is_err() {
         // Half of it helps less than trying again later.
         let _ = fs::remove_file(&file);
