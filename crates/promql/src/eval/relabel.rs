@@ -9,6 +9,13 @@ use crate::{
     parser::{Expr, is_label_name},
 };
 
+/// Longest value that a function makes, in bytes: nested calls multiply it.
+const MAX_MADE_VALUE: usize = 64 << 10;
+
+fn too_long(function: &str) -> Error {
+    Error::execution(format!("{function}() makes a label value longer than {MAX_MADE_VALUE} bytes"))
+}
+
 pub(super) fn replace(mut columns: Vec<Column>, args: &[Expr]) -> Result<Vec<Column>> {
     let [target, replacement, source, pattern] = [1, 2, 3, 4].map(|at| text(&args[at]));
     let Ok(regex) = anchored(pattern) else {
@@ -23,6 +30,11 @@ pub(super) fn replace(mut columns: Vec<Column>, args: &[Expr]) -> Result<Vec<Col
     for column in &mut columns {
         let value = column.labels.get(source);
         if let Some(captures) = regex.captures(value) {
+            // A group is no longer than the value, so the room is known before it is taken.
+            let groups = replacement.bytes().filter(|byte| *byte == b'$').count();
+            if replacement.len() + groups * value.len() > MAX_MADE_VALUE {
+                return Err(too_long("label_replace"));
+            }
             let mut new = String::new();
             captures.expand(&replacement, &mut new);
             column.labels = column.labels.with(target, &new);
@@ -77,6 +89,10 @@ pub(super) fn join(mut columns: Vec<Column>, args: &[Expr]) -> Result<Vec<Column
     }
     for column in &mut columns {
         let values: Vec<&str> = sources.iter().map(|source| column.labels.get(source)).collect();
+        let length = values.iter().map(|value| value.len() + separator.len()).sum::<usize>();
+        if length > MAX_MADE_VALUE {
+            return Err(too_long("label_join"));
+        }
         let joined = values.join(separator);
         column.labels = column.labels.with(target, &joined);
         if target == METRIC_NAME {
