@@ -18,7 +18,7 @@ use trine_body::{DictionaryMerger, renumber_block};
 
 use crate::{
     BodyEncoding, Segment, SegmentError, SegmentMeta, WriteOptions,
-    file::CheckedReader,
+    file::{CheckedReader, SegmentFile},
     index::{Granule, Index, SortedRun, StreamEntry, StreamName},
     write::{begin_file, finish_file, io_error},
 };
@@ -74,7 +74,7 @@ impl<'a> Join<'a> {
         let mut file = begin_file(file, self.options)?;
         for (segment, ids) in self.inputs.iter().zip(&self.ids) {
             let base = all.append(&segment.index, &mut numbers);
-            let (reader, metadata) = (segment.reader(), segment.page_indexes()?);
+            let (reader, metadata) = (segment.reader(), page_indexes(&segment.file, segment.meta())?);
             let mut granules = segment.index.granules.iter().peekable();
             for group in 0..metadata.num_row_groups() {
                 // Nothing is decoded: what the reader did not refuse is a failure of the new file.
@@ -111,23 +111,39 @@ fn copy_row_group<W: Write + Send>(
     group: usize,
 ) -> parquet::errors::Result<()> {
     let mut row_group = file.next_row_group()?;
-    let chunks = metadata.row_group(group);
-    for (position, chunk) in chunks.columns().iter().enumerate() {
-        let close = ColumnCloseResult {
-            bytes_written: chunk.compressed_size() as u64,
-            rows_written: chunks.num_rows() as u64,
-            metadata: chunk.clone(),
-            bloom_filter: None,
-            column_index: metadata
-                .column_index()
-                .map(|all| all[group][position].clone())
-                .filter(|index| !matches!(index, ColumnIndexMetaData::NONE)),
-            offset_index: metadata.offset_index().map(|all| all[group][position].clone()),
-        };
-        row_group.append_column(reader, close)?;
+    for leaf in 0..metadata.row_group(group).num_columns() {
+        row_group.append_column(reader, as_it_is(metadata, group, leaf))?;
     }
     row_group.close()?;
     Ok(())
+}
+
+/// What Parquet keeps about a column chunk that is copied.
+pub(crate) fn as_it_is(metadata: &ParquetMetaData, group: usize, leaf: usize) -> ColumnCloseResult {
+    let (chunks, chunk) = (metadata.row_group(group), metadata.row_group(group).column(leaf));
+    ColumnCloseResult {
+        bytes_written: chunk.compressed_size() as u64,
+        rows_written: chunks.num_rows() as u64,
+        metadata: chunk.clone(),
+        bloom_filter: None,
+        column_index: metadata
+            .column_index()
+            .map(|all| all[group][leaf].clone())
+            .filter(|index| !matches!(index, ColumnIndexMetaData::NONE)),
+        offset_index: metadata.offset_index().map(|all| all[group][leaf].clone()),
+    }
+}
+
+/// Parquet's metadata of a file with both page indexes, as they are on disk now.
+pub(crate) fn page_indexes(file: &SegmentFile, meta: &SegmentMeta) -> Result<ParquetMetaData, SegmentError> {
+    let tail = file.read_tail(meta.tail_offset, &meta.root)?;
+    ParquetMetaDataReader::new()
+        .with_column_index_policy(PageIndexPolicy::Optional)
+        .with_offset_index_policy(PageIndexPolicy::Required)
+        .parse_and_finish(&tail)
+        .map_err(|error| {
+            file.corrupt(meta.tail_offset, format!("the Parquet footer cannot be read: {error}"))
+        })
 }
 
 /// Tenants of all inputs, sorted.
@@ -203,19 +219,6 @@ impl Index {
 }
 
 impl Segment {
-    /// Parquet's metadata with both page indexes, as they are on disk now.
-    fn page_indexes(&self) -> Result<ParquetMetaData, SegmentError> {
-        let tail = self.file.read_tail(self.meta().tail_offset, &self.meta().root)?;
-        ParquetMetaDataReader::new()
-            .with_column_index_policy(PageIndexPolicy::Optional)
-            .with_offset_index_policy(PageIndexPolicy::Required)
-            .parse_and_finish(&tail)
-            .map_err(|error| {
-                self.file
-                    .corrupt(self.meta().tail_offset, format!("the Parquet footer cannot be read: {error}"))
-            })
-    }
-
     fn bad_body(&self, granule: &Granule, error: &dyn std::fmt::Display) -> SegmentError {
         self.file.corrupt(granule.body.start, format!("a body block cannot be read: {error}"))
     }

@@ -50,8 +50,8 @@ pub use read::Segment;
 pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
 pub use sort::{SortedRows, StreamOrder, sort_batches};
 pub use spans::{
-    SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, SpanSnapshot, merge_spans, scan_spans, search_traces,
-    sort_spans, write_spans,
+    SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, SpanSnapshot, can_join_spans, join_spans, merge_spans,
+    scan_spans, search_traces, sort_spans, write_spans,
 };
 pub use write::{BodyEncoding, SegmentMeta, WriteOptions, write_segment};
 

@@ -15,7 +15,8 @@ use trine_schema::{
 };
 use trine_segment::{
     IndexCache, OnCorrupt, SPAN_GRANULE_ROWS, SegmentError, SegmentMeta, SpanSegment, SpanSnapshot,
-    WriteOptions, block_on, merge_spans, scan_spans, search_traces, sort_spans, write_spans,
+    WriteOptions, block_on, can_join_spans, join_spans, merge_spans, scan_spans, search_traces, sort_spans,
+    write_spans,
 };
 
 /// Numbers that look random and are the same in every run (xorshift64).
@@ -42,7 +43,16 @@ fn batches(registry: &StreamRegistry, traces: u64, random: &mut Random) -> Vec<R
         let owner = random.below(2);
         let spans = if trace == 7 { 300 } else { 1 + random.below(9) };
         let mut names = Vec::new();
+        // In the first third of the time every span has an attribute, in the second none, in the last few.
+        let often = [1, 0, 200][(trace * 3 / traces) as usize];
         for span in 0..spans {
+            // A trace's later spans may come with the next batch.
+            if random.below(250) == 0 {
+                for (number, builder) in builders.iter_mut().enumerate() {
+                    let full = std::mem::replace(builder, SpanBatchBuilder::new(tenant(number as u64), 0));
+                    finished.push(full.finish().records);
+                }
+            }
             let service = format!("s{}", random.below(5));
             let labels = Labels::from_pairs(&[("service.name", service.as_str())]);
             let stream = registry.intern(&tenant(owner), labels).unwrap();
@@ -50,6 +60,9 @@ fn batches(registry: &StreamRegistry, traces: u64, random: &mut Random) -> Vec<R
             b.attribute("http.request.method", ["GET", "PUT"][random.below(2) as usize]);
             if random.below(3) == 0 {
                 b.attribute(&format!("rare.{}", random.below(400)), "x");
+            }
+            if often > 0 && random.below(often) == 0 {
+                b.attribute("drift", &format!("v{}", random.below(3)));
             }
             if random.below(40) == 0 {
                 // Twice in one span.
@@ -100,13 +113,6 @@ fn batches(registry: &StreamRegistry, traces: u64, random: &mut Random) -> Vec<R
                 scope_name: "lib",
             });
         }
-        // A trace's later spans may come with the next batch.
-        if random.below(50) == 0 {
-            for (number, builder) in builders.iter_mut().enumerate() {
-                let full = std::mem::replace(builder, SpanBatchBuilder::new(tenant(number as u64), 0));
-                finished.push(full.finish().records);
-            }
-        }
     }
     finished.extend(builders.into_iter().map(|builder| builder.finish().records));
     finished
@@ -120,17 +126,17 @@ fn trace_id(number: u64) -> TraceId {
 
 /// Rows as text, attributes sorted.
 fn rows(batch: &RecordBatch) -> Vec<String> {
+    (0..batch.num_rows()).map(|number| row(batch, number)).collect()
+}
+
+fn row(batch: &RecordBatch, row: usize) -> String {
     let attributes = batch.column(column::ATTRIBUTES).as_map();
-    let row = |row: usize| {
-        let mut text = String::new();
-        let others =
-            batch.columns().iter().enumerate().filter(|(position, _)| *position != column::ATTRIBUTES);
-        others.for_each(|(position, column)| write!(text, "{position}={:?} ", column.slice(row, 1)).unwrap());
-        let mut pairs: Vec<_> = attributes_of(attributes, row).collect();
-        pairs.sort_unstable();
-        text + &format!("{pairs:?}")
-    };
-    (0..batch.num_rows()).map(row).collect()
+    let mut text = String::new();
+    let others = batch.columns().iter().enumerate().filter(|(position, _)| *position != column::ATTRIBUTES);
+    others.for_each(|(position, column)| write!(text, "{position}={:?} ", column.slice(row, 1)).unwrap());
+    let mut pairs: Vec<_> = attributes_of(attributes, row).collect();
+    pairs.sort_unstable();
+    text + &format!("{pairs:?}")
 }
 
 fn sorted(batches: &[RecordBatch]) -> Vec<String> {
@@ -293,6 +299,31 @@ impl Table {
         self.batches.iter().skip(number).step_by(segments + 1).cloned().collect()
     }
 
+    /// Segments of batches that came one after the other, and none in memory.
+    fn in_turn(traces: u64, segments: usize) -> Self {
+        let mut table = Self::new(traces, 0);
+        table.snapshot.memtable.clear();
+        for (number, part) in table.batches.chunks(table.batches.len().div_ceil(segments)).enumerate() {
+            let segment = table.write(&format!("{number}"), |registry, out| {
+                let sorted = sort_spans(part, registry).unwrap();
+                Some(write_spans(out, registry, sorted, &WriteOptions::default()).unwrap())
+            });
+            table.snapshot.segments.push(segment.unwrap());
+        }
+        table
+    }
+
+    /// The same with its segments as one.
+    fn joined(mut self) -> Self {
+        let inputs = std::mem::take(&mut self.snapshot.segments);
+        assert!(can_join_spans(&inputs));
+        let joined =
+            self.write("joined", |_, out| Some(join_spans(&inputs, &WriteOptions::default(), out).unwrap()));
+        self.snapshot.segments.extend(joined);
+        block_on(self.snapshot.segments[0].verify()).unwrap();
+        self
+    }
+
     fn write(
         &self,
         name: &str,
@@ -317,9 +348,8 @@ impl Table {
         let mut found: Vec<(i64, String)> = Vec::new();
         for batch in &self.batches {
             let times = batch.column(column::TIMESTAMP).as_primitive::<TimestampNanosecondType>();
-            let texts = rows(batch).into_iter().enumerate();
-            let fitting = texts.filter(|(row, _)| passes(batch, *row, scan, &self.registry));
-            found.extend(fitting.map(|(row, text)| (times.value(row), text)));
+            let fitting = (0..batch.num_rows()).filter(|row| passes(batch, *row, scan, &self.registry));
+            found.extend(fitting.map(|number| (times.value(number), row(batch, number))));
         }
         found.sort_unstable_by_key(|(time, _)| std::cmp::Reverse(*time));
         found
@@ -377,6 +407,7 @@ fn random_scan(random: &mut Random, traces: u64) -> SpanScan {
             ("peer_name", "p1"),
             ("peer.name", "p1"),
             ("peer-name", "p1"),
+            ("drift", "v1"),
         ];
         let pair = pairs[random.below(pairs.len() as u64) as usize];
         scan.attributes.push((pair.0.into(), pair.1.into()));
@@ -395,9 +426,94 @@ fn random_scan(random: &mut Random, traces: u64) -> SpanScan {
 fn a_scan_of_memory_and_segments_finds_what_a_plain_look_at_every_span_finds() {
     let table = Table::new(12_000, 2);
     assert!(table.snapshot.segments.iter().all(|segment| segment.granules() > 3));
+    check_scans(&table, 80);
+    check_scans(&table.joined(), 40);
+}
+
+/// Guarantees that a join of segments that differ in their columns, streams and operations is scanned, searched
+/// and merged as they are.
+#[test]
+fn joined_segments_answer_as_those_that_they_are_made_of() {
+    let table = Table::in_turn(12_000, 3);
+    let has = |segment: &Arc<SpanSegment>| {
+        let parts = segment.bytes_by_part().unwrap();
+        parts.iter().any(|(part, _)| part == "attribute.drift")
+    };
+    let have: Vec<bool> = table.snapshot.segments.iter().map(has).collect();
+    assert_eq!(have, [true, false, false], "one has a column, the last the attribute in its map");
+    let apart: Vec<String> = sorted(&table.scan(&SpanScan::all(tenant(0))));
+    let table = table.joined();
+    assert!(has(&table.snapshot.segments[0]));
+    assert_eq!(sorted(&table.scan(&SpanScan::all(tenant(0)))), apart);
+    check_scans(&table, 30);
+    check_searches(&table, 20);
+    // A join of joins, and a merge of one.
+    let table = table.joined();
+    check_searches(&table, 20);
+    let merged = table.write("merged", |registry, out| {
+        merge_spans(&table.snapshot.segments, registry, None, &WriteOptions::default(), out).unwrap()
+    });
+    let snapshot = SpanSnapshot { memtable: Vec::new(), segments: vec![merged.unwrap()] };
+    block_on(snapshot.segments[0].verify()).unwrap();
+    let table = Table { snapshot, ..table };
+    check_scans(&table, 30);
+    check_searches(&table, 20);
+}
+
+/// Guarantees that the runs of a join are told apart where a trace is the last of one and the first of the next.
+#[test]
+fn a_trace_at_the_end_of_a_run_may_begin_the_next_one() {
+    let table = Table::new(1, 0);
+    let labels = Labels::from_pairs(&[("service.name", "s")]);
+    let stream = table.registry.intern(&tenant(0), labels).unwrap();
+    let part = |times: &[i64]| {
+        let mut b = SpanBatchBuilder::new(tenant(0), times.len());
+        for time in times {
+            b.push(&Span {
+                stream,
+                timestamp: *time,
+                duration_ns: 1,
+                trace_id: trace_id(1),
+                span_id: SpanId(time.to_be_bytes()),
+                parent_span_id: (*time > 1).then(|| SpanId(1i64.to_be_bytes())),
+                operation: "op",
+                kind: 1,
+                status_code: 0,
+                status_message: "",
+                trace_state: "",
+                trace_flags: 0,
+                scope_name: "",
+            });
+        }
+        b.finish().records
+    };
+    let batches = vec![part(&[5, 6]), part(&[1, 7]), part(&[3])];
+    let segments = batches.iter().enumerate().map(|(number, batch)| {
+        table.write(&number.to_string(), |registry, out| {
+            let sorted = sort_spans(std::slice::from_ref(batch), registry).unwrap();
+            Some(write_spans(out, registry, sorted, &WriteOptions::default()).unwrap())
+        })
+    });
+    let snapshot = SpanSnapshot { memtable: Vec::new(), segments: segments.flatten().collect() };
+    let joined = Table { snapshot, batches, ..table }.joined();
+    let merged = joined.write("merged", |registry, out| {
+        merge_spans(&joined.snapshot.segments, registry, None, &WriteOptions::default(), out).unwrap()
+    });
+    let all = SpanScan { traces: Some(Arc::new([trace_id(1)])), ..SpanScan::all(tenant(0)) };
+    assert_eq!(sorted(&joined.scan(&all)), sorted(&joined.batches));
+    let on_corrupt: OnCorrupt<SpanSegment> = Arc::new(|_, error| panic!("{error}"));
+    let found = search_traces(&joined.snapshot, &joined.registry, &all, &on_corrupt).unwrap();
+    assert_eq!(found, plain_summaries(&joined, &tenant(0)).into_values().collect::<Vec<_>>());
+    assert_eq!((found.len(), found[0].spans), (1, 5));
+    let merged = merged.unwrap();
+    block_on(merged.verify()).unwrap();
+    assert_eq!(times(&[merged.granule(0).unwrap()], column::TIMESTAMP), [1, 3, 5, 6, 7]);
+}
+
+fn check_scans(table: &Table, scans: usize) {
     let mut random = Random(1_234_567);
     let mut hits = 0;
-    for _ in 0..80 {
+    for _ in 0..scans {
         let scan = random_scan(&mut random, 12_000);
         let want = table.passing(&scan);
         hits += usize::from(!want.is_empty());
@@ -463,7 +579,7 @@ fn a_scan_of_memory_and_segments_finds_what_a_plain_look_at_every_span_finds() {
         let bare = SpanScan { projection: vec![column::TIMESTAMP], ..newest.clone() };
         assert_eq!(times(&table.scan(&bare), 0), best, "{bare:?}");
     }
-    assert!(hits > 25, "only {hits} of 80 scans found anything");
+    assert!(hits * 4 > scans, "only {hits} of {scans} scans found anything");
 }
 
 #[test]
@@ -591,10 +707,15 @@ fn plain_summaries(table: &Table, tenant: &TenantId) -> BTreeMap<TraceId, TraceS
 #[test]
 fn a_search_for_traces_finds_whole_traces_wherever_their_spans_are() {
     let table = Table::new(6_000, 2);
-    let known = [0, 1].map(|number| plain_summaries(&table, &tenant(number)));
+    check_searches(&table, 60);
+    check_searches(&table.joined(), 30);
+}
+
+fn check_searches(table: &Table, searches: usize) {
+    let known = [0, 1].map(|number| plain_summaries(table, &tenant(number)));
     let mut random = Random(55_555);
     let mut hits = 0;
-    for _ in 0..60 {
+    for _ in 0..searches {
         let mut scan = random_scan(&mut random, 6_000);
         scan.newest = (random.below(3) > 0).then(|| 1 + random.below(30) as usize);
         let mut newest: BTreeMap<TraceId, i64> = BTreeMap::new();
@@ -619,7 +740,7 @@ fn a_search_for_traces_finds_whole_traces_wherever_their_spans_are() {
         let found = search_traces(&table.snapshot, &table.registry, &scan, &on_corrupt).unwrap();
         assert_eq!(found, want, "{scan:?}");
     }
-    assert!(hits > 20, "only {hits} of 60 searches found anything");
+    assert!(hits * 4 > searches, "only {hits} of {searches} searches found anything");
 }
 
 #[test]

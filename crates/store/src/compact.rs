@@ -18,8 +18,8 @@ use arrow::{
 };
 use trine_schema::{Signal, signal::TIMESTAMP};
 use trine_segment::{
-    Join, MetricSegment, Segment, SegmentError, SegmentMeta, SpanSegment, WriteOptions, merge_samples,
-    merge_sorted, merge_spans, write_segment,
+    Join, MetricSegment, Segment, SegmentError, SegmentMeta, SpanSegment, WriteOptions, can_join_spans,
+    join_spans, merge_samples, merge_sorted, merge_spans, write_segment,
 };
 
 use crate::{
@@ -138,7 +138,7 @@ fn step_of(engine: &Arc<Engine>, signal: Signal, mood: Mood) -> Result<bool, Sto
             id: live.row.id,
             day: day_of(live.row.meta.max_timestamp),
             level: live.row.level,
-            bytes: size(live.row.meta.rows, live.row.meta.raw_bytes),
+            bytes: size(signal, live.row.meta.rows, live.row.meta.raw_bytes),
             sources: live.row.sources.clone(),
         })
         .collect();
@@ -243,6 +243,8 @@ enum Way<'a> {
     Join(Join<'a>),
     /// Logs, sorted and encoded anew.
     Logs(&'a [Arc<Segment>]),
+    /// Spans, copied one behind the other.
+    JoinSpans(&'a [Arc<SpanSegment>]),
     Spans(&'a [Arc<SpanSegment>]),
     Metrics(&'a [Arc<MetricSegment>]),
 }
@@ -287,6 +289,9 @@ impl Opened {
                     (some, Way::Logs(&segments[..some]))
                 }
             },
+            Self::Spans(segments) if join && can_join_spans(segments) => {
+                (segments.len(), Way::JoinSpans(segments))
+            }
             Self::Spans(segments) => (segments.len(), Way::Spans(segments)),
             Self::Metrics(segments) => (segments.len(), Way::Metrics(segments)),
         }
@@ -305,6 +310,9 @@ impl Way<'_> {
         match self {
             Self::Join(join) => files.write(path, |file| join.write(file)).map(Some),
             Self::Logs(segments) => write_merged(engine, segments, path, options),
+            Self::JoinSpans(segments) => {
+                files.write(path, |file| join_spans(segments, options, file)).map(Some)
+            }
             Self::Spans(segments) => {
                 let merge =
                     |file: &mut (dyn Write + Send)| merge_spans(segments, registry, cutoff, options, file);
@@ -327,11 +335,15 @@ fn keep_if_some<T>(files: &Files, path: &str, written: Option<T>) -> Result<Opti
     Ok(written)
 }
 
-/// Whether they are logs whose bodies are encoded as they should be. Rows past retention may be copied too: no
-/// query sees them.
+/// Whether they are spans, or logs whose bodies are encoded as they should be. Rows past retention may be copied
+/// too: no query sees them.
 fn can_join(engine: &Engine, inputs: &[Arc<Live>]) -> bool {
     let body = engine.config.body_encoding.into();
-    inputs.iter().all(|live| live.row.signal == Signal::Logs && live.row.meta.body == body)
+    inputs.iter().all(|live| match live.row.signal {
+        Signal::Logs => live.row.meta.body == body,
+        Signal::Spans => true,
+        Signal::Metrics => false,
+    })
 }
 
 /// The first of the inputs, as many as one merge may hold open: each run takes a granule of memory.

@@ -12,6 +12,8 @@
 //!
 //! A flush under load is large, so its rows are encoded once.
 
+use trine_schema::Signal;
+
 use crate::{catalog::Sources, files::MAX_SOURCES_TEXT};
 
 /// Most inputs of one merge, and most runs in them; each holds a granule (about 2 MB) in memory.
@@ -32,10 +34,16 @@ const QUIET: usize = 4;
 /// A row counts for at least so many bytes: rows with short bodies or none are work and take room too, and
 /// must come to an end.
 const ROW_BYTES: u64 = 16;
+/// Bytes of a span besides its operation and attributes: ids, times, flags. A memtable of spans alone becomes a
+/// large segment by them.
+const SPAN_BYTES: u64 = 64;
 
 /// What a segment counts for.
-pub(crate) fn size(rows: u64, raw_bytes: u64) -> u64 {
-    raw_bytes.max(rows.saturating_mul(ROW_BYTES))
+pub(crate) fn size(signal: Signal, rows: u64, raw_bytes: u64) -> u64 {
+    match signal {
+        Signal::Spans => raw_bytes.saturating_add(rows.saturating_mul(SPAN_BYTES)),
+        Signal::Logs | Signal::Metrics => raw_bytes.max(rows.saturating_mul(ROW_BYTES)),
+    }
 }
 
 /// What the plan knows of a segment.
@@ -219,12 +227,12 @@ mod tests {
     fn rows_without_bodies_are_not_merged_again_and_again() {
         let (mut all, mut written) = (Vec::new(), 0);
         for id in 0..300 {
-            all.push(Candidate { bytes: size(400_000, 0), ..fresh(id, 1, 0) });
+            all.push(Candidate { bytes: size(Signal::Metrics, 400_000, 0), ..fresh(id, 1, 0) });
             let (merges, joins, _) = settle(&mut all, Mood::Busy);
             written += merges + joins;
         }
         assert!(all.len() <= 48 && written <= 3 * 300 * 6, "{} segments, {written} MB written", all.len());
-        assert_eq!(size(1, 200), 200);
+        assert_eq!((size(Signal::Logs, 1, 200), size(Signal::Spans, 1, 200)), (200, 264));
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub(super) fn is_empty(array: &ArrayRef) -> bool {
     array.null_count() == array.len()
 }
 
+/// A column without a value; `rows` by page.
+pub(super) fn nulls(rows: impl Iterator<Item = u32>) -> Chunk<'static> {
+    Chunk::Text(Vec::new(), rows.map(|rows| vec![(None, rows)]).collect())
+}
+
 /// A column of numbers as a dictionary.
 pub(super) fn numbers<'a>(pages_of: impl Iterator<Item = &'a ArrayRef>) -> Chunk<'static> {
     let (mut dictionary, mut codes) = (Vec::new(), HashMap::<u32, u32>::new());

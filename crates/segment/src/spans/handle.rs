@@ -39,8 +39,10 @@ pub struct SpanSegment {
     /// Where the table of its traces lies: a look-up needs no index.
     directory: Directory,
     granules: usize,
-    /// Names of the attributes of its spans.
+    /// Names of the attributes of its spans, those with columns of their own first.
     attributes: Box<[Box<str>]>,
+    /// How many have columns.
+    columns: usize,
     damaged: AtomicBool,
     /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
     index: Mutex<Weak<LoadedSpans>>,
@@ -124,6 +126,7 @@ impl SpanSegment {
                 let index = &loaded.index;
                 index.attributes.iter().chain(&index.others).map(|name| name.as_str().into()).collect()
             },
+            columns: loaded.index.attributes.len(),
             damaged: AtomicBool::new(false),
             index: Mutex::default(),
             number: cache.number(),
@@ -181,6 +184,11 @@ impl SpanSegment {
     /// The streams that have spans in it.
     pub fn streams(&self) -> &[StreamRef] {
         &self.streams
+    }
+
+    /// Names of the attributes with columns of their own.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.attributes[..self.columns].iter().map(|name| &**name)
     }
 
     /// Names of the attributes of its spans; of those without a column of their own about the first

@@ -11,7 +11,7 @@ use crate::codec::{Malformed, Reader, put_bytes, put_varint, put_zigzag};
 /// First byte of the index, before its version: an index of logs begins with its version, 1.
 const MARK: u8 = b'S';
 /// Version of the index.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// Names of attributes without a column of their own that are listed.
 pub const MAX_OTHERS: usize = 1_000;
 /// zstd level of the index.
@@ -20,7 +20,7 @@ const ZSTD_LEVEL: i32 = 1;
 const MAX_BYTES: usize = 1 << 30;
 
 /// A stream with spans in the segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamName {
     /// Its tenant.
     pub tenant: String,

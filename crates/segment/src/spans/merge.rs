@@ -63,7 +63,8 @@ pub fn merge_spans<W: Write + Send>(
         return Ok(None);
     }
     in_order(&mut pieces);
-    let writer = SpanWriter::new(out, registry, frequent(&inputs), options)?;
+    let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
+    let writer = SpanWriter::new(out, registry, frequent(&inputs), rows, options)?;
     let mut merge = Merge {
         starts: inputs.iter().map(|input| starts(input)).collect(),
         inputs,
@@ -89,7 +90,8 @@ pub fn merge_spans<W: Write + Send>(
     merge.writer.finish().map(Some)
 }
 
-/// Adds the traces of an input with the rows that are kept: within a trace the first ones are the oldest.
+/// Adds the traces of an input with the rows that are kept: within a trace of a run the first ones are the
+/// oldest.
 fn pieces_of(
     input: &LoadedSpans,
     number: u32,
@@ -97,7 +99,7 @@ fn pieces_of(
     keep_from_ns: i64,
     pieces: &mut Vec<Piece>,
 ) -> Result<(), SegmentError> {
-    let mut base = 0u32;
+    let (mut base, mut traces) = (0u32, 0u32);
     let mut last: Option<(u32, [u8; 16])> = None;
     for granule in 0..input.granules() {
         let (reader, place) = (input.reader(), &input.places[granule]);
@@ -108,14 +110,19 @@ fn pieces_of(
         let stream = input.index.granules[granule].streams.iter().next().unwrap_or_default();
         let tenant = tenants.binary_search(&input.index.streams[stream as usize].tenant.as_str());
         let tenant = tenant.expect("BUG: the tenants of all inputs are known") as u32;
-        for (row, time) in times.iter().enumerate().filter(|(_, time)| **time >= keep_from_ns) {
+        // The last trace of a run may be the first of the next one, and goes on in another order there.
+        last = last.filter(|_| input.index.granules[granule].first_trace < traces);
+        for (row, time) in times.iter().enumerate() {
             let id: [u8; 16] = ids.value(row).try_into().expect("the column has 16 bytes a row");
+            let goes_on = last == Some((tenant, id));
+            traces += u32::from(!goes_on);
+            last = Some((tenant, id));
             let at = base + row as u32;
             match pieces.last_mut() {
-                Some(open) if last == Some((tenant, id)) && open.rows.end == at => open.rows.end = at + 1,
+                _ if *time < keep_from_ns => {}
+                Some(open) if goes_on && open.rows.end == at => open.rows.end = at + 1,
                 _ => pieces.push(Piece { tenant, id, first: *time, input: number, rows: at..at + 1 }),
             }
-            last = Some((tenant, id));
         }
         base += input.index.granules[granule].rows;
     }

@@ -11,6 +11,7 @@ mod encode;
 mod filter;
 mod handle;
 mod index;
+mod join;
 mod merge;
 mod newest;
 mod numbers;
@@ -28,6 +29,7 @@ mod write;
 
 pub(crate) use filter::Ids;
 pub use handle::SpanSegment;
+pub use join::{can_join_spans, join_spans};
 pub use merge::merge_spans;
 pub use order::{SortedSpans, sort_spans};
 pub use scan::{SpanSnapshot, scan_spans};

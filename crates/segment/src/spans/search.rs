@@ -37,7 +37,8 @@ pub(super) struct Plan {
 struct Attribute<'a> {
     name: &'a str,
     value: &'a str,
-    hash: u64,
+    /// Its columns and the hash of the value in each.
+    hashes: Vec<(usize, u64)>,
     places: AttributePlaces,
 }
 
@@ -46,7 +47,7 @@ impl Attribute<'_> {
     fn may_be_in(&self, granule: &Granule) -> bool {
         // The map is the first of the columns that may be empty.
         self.places.are_among_others() && granule.holds & 1 == 1
-            || self.places.own().any(|column| granule.values.may_contain(column, self.hash))
+            || self.hashes.iter().any(|(column, hash)| granule.values.may_contain(*column, *hash))
     }
 }
 
@@ -99,8 +100,10 @@ impl LoadedSpans {
 
     fn attributes_of<'a>(&self, scan: &'a SpanScan) -> Vec<Attribute<'a>> {
         let of = |(name, value): &'a (String, String)| {
-            let hash = values::hash(value.as_bytes());
-            Attribute { name, value, hash, places: self.index.attribute(name) }
+            let places = self.index.attribute(name);
+            let hash =
+                |own| (own, values::hash(&self.index.attributes[own], value.as_bytes()));
+            Attribute { name, value, hashes: places.own().map(hash).collect(), places }
         };
         let mut attributes: Vec<Attribute<'a>> = scan.attributes.iter().map(of).collect();
         // Columns are cheaper than the map.

@@ -108,7 +108,8 @@ impl Summaries {
         for row in 0..batch.num_rows() {
             let id = trace_id(ids, row);
             if self.open != Some(id) {
-                self.begin(id)?;
+                self.begin(directory::hash(&id))?;
+                self.open = Some(id);
             }
             first.get_or_insert(self.hashes.len() as u32 - 1);
             let (service, operation) = numbers(row);
@@ -125,21 +126,28 @@ impl Summaries {
         Ok(first.unwrap_or_default())
     }
 
-    fn begin(&mut self, id: TraceId) -> Result<(), SegmentError> {
+    /// Adds a trace whose hash and summary are known.
+    pub fn push(&mut self, hash: u64, summary: Summary) -> Result<(), SegmentError> {
+        self.end_trace();
+        self.begin(hash)?;
+        *self.waiting.last_mut().expect("BUG: a trace is open") = summary;
+        Ok(())
+    }
+
+    fn begin(&mut self, hash: u64) -> Result<(), SegmentError> {
         if self.waiting.len() == FRAME_TRACES {
             self.end_frame()?;
         }
         if self.hashes.len() as u64 >= u64::from(u32::MAX) {
             return Err(SegmentError::Contract("a segment has less than 2^32 traces".into()));
         }
-        self.open = Some(id);
-        self.hashes.push(directory::hash(&id));
+        self.hashes.push(hash);
         self.waiting.push(Summary::default());
         Ok(())
     }
 
-    /// No span of the open trace comes any more: the next rows are of another tenant.
-    pub fn end_tenant(&mut self) {
+    /// No span of the open trace comes any more: the next rows are of another tenant or run.
+    pub fn end_trace(&mut self) {
         self.open = None;
     }
 

@@ -46,14 +46,12 @@ impl LoadedSpans {
             |names: &'_ [String]| -> HashMap<String, u32> { names.iter().cloned().zip(0..).collect() };
         let (services, operations) = (numbers(&self.index.services), numbers(&self.index.operations));
         let of = |numbers: &HashMap<String, u32>, name: &str| numbers.get(name).copied().unwrap_or(u32::MAX);
-        let mut tenant = None;
         for (number, granule) in self.index.granules.iter().enumerate() {
             let batch = self.granule(number)?;
             self.check_granule(number, granule, &batch)?;
-            let first = granule.streams.iter().next().unwrap_or_default();
-            let whose = &self.index.streams[first as usize].tenant;
-            if tenant.replace(whose).is_some_and(|last| last != whose) {
-                again.end_tenant();
+            // Another tenant or run, whose first trace may have the id of the last one.
+            if granule.first_trace as usize == again.hashes.len() {
+                again.end_trace();
             }
             let names = batch.column(column::OPERATION).as_string::<i32>();
             let (reader, place) = (self.reader(), &self.places[number]);
@@ -139,7 +137,9 @@ impl LoadedSpans {
         for row in 0..batch.num_rows() {
             for (at, name) in self.index.attributes.iter().enumerate() {
                 let first = attributes_of(map, row).find(|(key, _)| key == name);
-                if first.is_some_and(|(_, v)| !granule.values.may_contain(at, values::hash(v.as_bytes()))) {
+                if first
+                    .is_some_and(|(_, v)| !granule.values.may_contain(at, values::hash(name, v.as_bytes())))
+                {
                     return Err(self.differs(number, "the filter denies a value"));
                 }
             }

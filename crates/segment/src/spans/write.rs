@@ -27,7 +27,7 @@ use super::{
     ROW_GROUP_ROWS, SPAN_GRANULE_ROWS, SortedSpans,
     columns::{stored, stored_of, stored_schema},
     directory,
-    encode::{Chunk, EncodedLeaf, distinct, is_empty, numbers, texts},
+    encode::{Chunk, EncodedLeaf, distinct, is_empty, nulls, numbers, texts},
     handle::meta_of,
     index::{Granule, MAX_OTHERS, SpanIndex, StreamName, holds},
     numbers::NumberSet,
@@ -58,14 +58,18 @@ pub fn write_spans<W: Write + Send>(
         return Err(SegmentError::Contract("a segment needs at least one span".into()));
     }
     let attributes = frequent(rows.batches(), rows.len());
-    let mut writer = SpanWriter::new(file, registry, attributes, options)?;
+    let mut writer = SpanWriter::new(file, registry, attributes, rows.len(), options)?;
     for batch in rows {
         writer.granule(&batch?)?;
     }
     writer.finish()
 }
 
-fn properties(attributes: &[String], options: &WriteOptions) -> Result<WriterProperties, SegmentError> {
+/// How Parquet writes a file with these attributes as columns.
+pub(super) fn properties(
+    attributes: &[String],
+    options: &WriteOptions,
+) -> Result<WriterProperties, SegmentError> {
     let schema = stored_schema(attributes);
     let path = |position: usize| ColumnPath::from(vec![schema.field(position).name().clone()]);
     let properties = WriterProperties::builder()
@@ -88,6 +92,12 @@ fn properties(attributes: &[String], options: &WriteOptions) -> Result<WriterPro
     Ok(properties.build())
 }
 
+/// Rows of a row group, so that none is a small rest.
+fn group_rows(rows: usize) -> usize {
+    let groups = ((rows + ROW_GROUP_ROWS / 2) / ROW_GROUP_ROWS).max(1);
+    rows.div_ceil(groups).next_multiple_of(SPAN_GRANULE_ROWS)
+}
+
 /// A granule whose row group is not full yet.
 struct Held {
     rows: u32,
@@ -104,6 +114,8 @@ pub(super) struct SpanWriter<'a, W: Write + Send> {
     schema: SchemaRef,
     registry: &'a StreamRegistry,
     zstd_level: i32,
+    /// Rows at which a row group is full.
+    group_rows: usize,
     /// Parquet's writers of the open row group.
     leaves: Vec<ArrowColumnWriter>,
     /// The first leaf of each column.
@@ -148,11 +160,12 @@ fn kind_of(position: usize) -> Kind {
 }
 
 impl<'a, W: Write + Send> SpanWriter<'a, W> {
-    /// `attributes` get columns of their own; they are sorted.
+    /// `attributes` get columns of their own; they are sorted. `rows` is how many will come.
     pub fn new(
         file: W,
         registry: &'a StreamRegistry,
         attributes: Vec<String>,
+        rows: usize,
         options: &WriteOptions,
     ) -> Result<Self, SegmentError> {
         let schema = stored_schema(&attributes);
@@ -168,6 +181,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             schema,
             registry,
             zstd_level: options.zstd_level,
+            group_rows: group_rows(rows),
             leaves: Vec::new(),
             group: Vec::new(),
             streams: HashMap::new(),
@@ -221,7 +235,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         }
         self.group.push(Held { rows: batch.num_rows() as u32, streams, operations, columns });
         if self.group.iter().map(|held| held.rows as usize).sum::<usize>() + SPAN_GRANULE_ROWS
-            > ROW_GROUP_ROWS
+            > self.group_rows
         {
             self.end_row_group()?;
         }
@@ -244,7 +258,6 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         let mut values: Vec<Vec<Option<Vec<u64>>>> = vec![vec![None; attributes]; group.len()];
         let mut encoded: Vec<Option<Vec<EncodedLeaf>>> = Vec::new();
         for position in 0..self.schema.fields().len() {
-            let nulls = || group.iter().map(|held| vec![(None, held.rows)]).collect::<Vec<_>>();
             let arrays = || group.iter().filter_map(|held| held.columns[position].as_ref());
             let chunk = match kind_of(position) {
                 Kind::Plain => None,
@@ -252,11 +265,13 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
                 Kind::Number => Some(numbers(arrays())),
                 Kind::Sparse => {
                     let empty = arrays().all(is_empty);
-                    empty.then(|| Chunk::Text(Vec::new(), nulls()))
+                    empty.then(|| nulls(group.iter().map(|held| held.rows)))
                 }
                 Kind::Text => texts(arrays()).map(|(dictionary, pages)| {
                     if let Some(own) = position.checked_sub(stored::COUNT) {
-                        let hashes: Vec<u64> = dictionary.iter().map(|value| values::hash(value)).collect();
+                        let name = &self.index.attributes[own];
+                        let hashes: Vec<u64> =
+                            dictionary.iter().map(|value| values::hash(name, value)).collect();
                         for (values, runs) in values.iter_mut().zip(&pages) {
                             values[own] = distinct(runs, &hashes);
                         }
@@ -361,7 +376,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             .sum::<u64>();
         let tenant = |number: u32| &self.index.streams[number as usize].tenant;
         if self.last_tenant.is_some_and(|last| tenant(last) != tenant(streams[0])) {
-            self.summaries.end_tenant();
+            self.summaries.end_trace();
         }
         self.last_tenant = Some(streams[0]);
         let first_trace =
@@ -426,22 +441,30 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         if !self.group.is_empty() {
             self.end_row_group()?;
         }
-        self.summaries.end_frame()?;
-        self.index.traces = self.summaries.hashes.len() as u32;
         self.index.others = self.others.into_iter().collect();
         self.index.others.sort_unstable();
-        let (directory, table) = directory::encode(&self.summaries.hashes, self.file.bytes_written() as u64);
-        self.index.directory = directory;
-        self.file.write_all(&table).map_err(io_error)?;
-        let mut start = self.file.bytes_written() as u64;
-        let base = start;
-        self.file.write_all(&self.summaries.frames).map_err(io_error)?;
-        for end in &self.summaries.ends {
-            self.index.frames.push(start..base + end);
-            start = base + end;
-        }
-        let FileEnd { file_bytes, tail_offset, root } =
-            close_parquet(self.file, &self.index.encode().map_err(io_error)?)?;
-        Ok(meta_of(&self.index, file_bytes, tail_offset, root))
+        finish(self.file, self.summaries, self.index)
     }
+}
+
+/// Writes table and summaries of the traces and the index behind the row groups.
+pub(super) fn finish<W: Write + Send>(
+    mut file: SerializedFileWriter<BlockWriter<W>>,
+    mut summaries: Summaries,
+    mut index: SpanIndex,
+) -> Result<SegmentMeta, SegmentError> {
+    summaries.end_frame()?;
+    index.traces = summaries.hashes.len() as u32;
+    let (directory, table) = directory::encode(&summaries.hashes, file.bytes_written() as u64);
+    index.directory = directory;
+    file.write_all(&table).map_err(io_error)?;
+    let mut start = file.bytes_written() as u64;
+    let base = start;
+    file.write_all(&summaries.frames).map_err(io_error)?;
+    for end in &summaries.ends {
+        index.frames.push(start..base + end);
+        start = base + end;
+    }
+    let FileEnd { file_bytes, tail_offset, root } = close_parquet(file, &index.encode().map_err(io_error)?)?;
+    Ok(meta_of(&index, file_bytes, tail_offset, root))
 }
