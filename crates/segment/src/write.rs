@@ -39,7 +39,7 @@ use crate::{
     columns::{map_to_stored, observed_to_delay, stored, stored_of, stored_schema},
     index::{Index, VERSION},
     index_builder::IndexBuilder,
-    pages::{Dictionary, Run, dictionary_chunk},
+    pages::{Dictionary, Pages, Run, dictionary_chunk},
 };
 
 /// Key of the footer entry that says where our parts of the file are.
@@ -290,12 +290,14 @@ impl<'a, W: Write + Send> Writer<'a, W> {
                         stored::TRACE_ID => Dictionary::Fixed(&dictionary),
                         _ => Dictionary::Text(&dictionary),
                     };
-                    let (bytes, close) = dictionary_chunk(&columns[leaf], &dictionary, &pages, level)?;
+                    let (bytes, close) =
+                        dictionary_chunk(&columns[leaf], &dictionary, Pages::Runs(&pages), level)?;
                     row_group.append_column(&bytes, close)?;
                 }
             } else if let Some((dictionary, pages)) = numbers {
                 let dictionary = Dictionary::Numbers(&dictionary);
-                let (bytes, close) = dictionary_chunk(&columns[position], &dictionary, &pages, level)?;
+                let (bytes, close) =
+                    dictionary_chunk(&columns[position], &dictionary, Pages::Runs(&pages), level)?;
                 row_group.append_column(&bytes, close)?;
             } else {
                 let logical = logical.expect("BUG: columns of the stream are written as runs");

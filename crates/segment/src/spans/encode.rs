@@ -1,29 +1,30 @@
-//! Column chunks of spans that we encode ourselves: dictionaries and the runs of their codes.
+//! Column chunks of spans that we encode ourselves: dictionaries and codes.
+
+use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, StringArray},
     datatypes::{UInt8Type, UInt32Type},
 };
 use hashbrown::HashMap;
 use parquet::{column::writer::ColumnCloseResult, schema::types::ColumnDescPtr};
 
-use super::values::MAX_VALUES;
+use super::{prepare::Values, values::MAX_VALUES};
 use crate::{
     SegmentError,
-    pages::{Dictionary, Run, dictionary_chunk},
-    write::add_run,
+    pages::{Dictionary, NONE, Pages, dictionary_chunk},
 };
 
 /// Bytes at which a dictionary of texts is given up: who reads one page reads it too.
-const DICTIONARY_BYTES: usize = 64 << 10;
+pub(super) const DICTIONARY_BYTES: usize = 64 << 10;
 
-/// Values of a dictionary and the runs of its codes by page.
-type Encoded<T> = (Vec<T>, Vec<Vec<Run>>);
+/// Values of a dictionary and the codes of the rows by page.
+type Encoded<T> = (Vec<T>, Vec<Vec<u32>>);
 
 /// A column chunk that we encode ourselves.
 pub(super) enum Chunk<'a> {
-    Text(Vec<&'a [u8]>, Vec<Vec<Run>>),
-    Numbers(Vec<u32>, Vec<Vec<Run>>),
+    Text(Vec<&'a [u8]>, Vec<Vec<u32>>),
+    Numbers(Vec<u32>, Vec<Vec<u32>>),
 }
 
 /// The bytes of a leaf's chunk and what Parquet keeps about them.
@@ -36,12 +37,15 @@ impl Chunk<'_> {
             Self::Text(values, pages) => (Dictionary::Text(values), pages),
             Self::Numbers(values, pages) => (Dictionary::Numbers(values), pages),
         };
-        Ok(dictionary_chunk(column, &dictionary, pages, zstd_level)?)
+        Ok(dictionary_chunk(column, &dictionary, Pages::Codes(pages), zstd_level)?)
     }
 }
 
-/// Whether a column has no value: all rows are null, or their lists and maps empty.
+/// Whether a column has no value: all rows are null, or their lists and maps empty. Numbers are codes of texts.
 pub(super) fn is_empty(array: &ArrayRef) -> bool {
+    if let Some(codes) = array.as_primitive_opt::<UInt32Type>() {
+        return codes.values().iter().all(|code| *code == NONE);
+    }
     if let Some(map) = array.as_map_opt() {
         return map.offsets().first() == map.offsets().last();
     }
@@ -53,32 +57,29 @@ pub(super) fn is_empty(array: &ArrayRef) -> bool {
 
 /// A column without a value; `rows` by page.
 pub(super) fn nulls(rows: impl Iterator<Item = u32>) -> Chunk<'static> {
-    Chunk::Text(Vec::new(), rows.map(|rows| vec![(None, rows)]).collect())
+    Chunk::Text(Vec::new(), rows.map(|rows| vec![NONE; rows as usize]).collect())
 }
 
 /// A column of numbers as a dictionary.
 pub(super) fn numbers<'a>(pages_of: impl Iterator<Item = &'a ArrayRef>) -> Chunk<'static> {
     let (mut dictionary, mut codes) = (Vec::new(), HashMap::<u32, u32>::new());
-    let mut pages = Vec::new();
-    for array in pages_of {
-        let (mut runs, mut last) = (Vec::new(), None);
-        let mut add = |value: u32| {
-            let code = match last {
-                Some((same, code)) if same == value => code,
-                _ => *codes.entry(value).or_insert_with(|| {
-                    dictionary.push(value);
-                    dictionary.len() as u32 - 1
-                }),
-            };
-            last = Some((value, code));
-            add_run(&mut runs, Some(code), 1);
+    let mut last = None;
+    let mut code = |value: u32| {
+        let code = match last {
+            Some((same, code)) if same == value => code,
+            _ => *codes.entry(value).or_insert_with(|| {
+                dictionary.push(value);
+                dictionary.len() as u32 - 1
+            }),
         };
-        match array.as_primitive_opt::<UInt8Type>() {
-            Some(small) => small.values().iter().for_each(|value| add(u32::from(*value))),
-            None => array.as_primitive::<UInt32Type>().values().iter().for_each(|value| add(*value)),
-        }
-        pages.push(runs);
-    }
+        last = Some((value, code));
+        code
+    };
+    let pages = pages_of.map(|array| match array.as_primitive_opt::<UInt8Type>() {
+        Some(small) => small.values().iter().map(|value| code(u32::from(*value))).collect(),
+        None => array.as_primitive::<UInt32Type>().values().iter().map(|value| code(*value)).collect(),
+    });
+    let pages = pages.collect();
     Chunk::Numbers(dictionary, pages)
 }
 
@@ -88,34 +89,68 @@ pub(super) fn texts<'a>(pages_of: impl Iterator<Item = &'a ArrayRef>) -> Option<
     let (mut pages, mut bytes) = (Vec::new(), 0);
     for array in pages_of {
         let array = array.as_string::<i32>();
-        let (mut runs, mut last): (Vec<Run>, Option<(&'a [u8], u32)>) = (Vec::new(), None);
+        let (mut page, mut last): (Vec<u32>, Option<(&'a [u8], u32)>) =
+            (Vec::with_capacity(array.len()), None);
         for value in array {
-            let code = value.map(|value| match last {
-                Some((same, code)) if same == value.as_bytes() => code,
-                _ => *codes.entry(value.as_bytes()).or_insert_with(|| {
+            let Some(value) = value.map(str::as_bytes) else {
+                page.push(NONE);
+                continue;
+            };
+            let code = match last {
+                Some((same, code)) if same == value => code,
+                _ => *codes.entry(value).or_insert_with(|| {
                     bytes += value.len() + size_of::<u32>();
-                    dictionary.push(value.as_bytes());
+                    dictionary.push(value);
                     dictionary.len() as u32 - 1
                 }),
-            });
-            last = value.map(str::as_bytes).zip(code).or(last);
-            add_run(&mut runs, code, 1);
+            };
+            last = Some((value, code));
+            page.push(code);
         }
         if bytes > DICTIONARY_BYTES {
             return None;
         }
-        pages.push(runs);
+        pages.push(page);
     }
     Some((dictionary, pages))
 }
 
+/// As [`texts`], of a column that is codes of `values`.
+pub(super) fn recoded<'a, 'v>(
+    pages_of: impl Iterator<Item = &'a ArrayRef>,
+    values: &'v Values,
+) -> Option<Encoded<&'v [u8]>> {
+    let (mut dictionary, mut codes) = (Vec::new(), vec![NONE; values.len()]);
+    let (mut pages, mut bytes) = (Vec::new(), 0);
+    for array in pages_of {
+        let code = |value: &u32| {
+            let Some(code) = codes.get_mut(*value as usize) else { return NONE };
+            if *code == NONE {
+                let value = values[*value as usize].as_bytes();
+                *code = dictionary.len() as u32;
+                bytes += value.len() + size_of::<u32>();
+                dictionary.push(value);
+            }
+            *code
+        };
+        pages.push(array.as_primitive::<UInt32Type>().values().iter().map(code).collect());
+    }
+    (bytes <= DICTIONARY_BYTES).then_some((dictionary, pages))
+}
+
+/// The texts of a column that is codes of `values`.
+pub(super) fn decoded(array: &ArrayRef, values: &Values) -> ArrayRef {
+    let codes = array.as_primitive::<UInt32Type>().values().iter();
+    Arc::new(codes.map(|code| values.get(*code as usize)).collect::<StringArray>())
+}
+
 /// Hashes of the values of a page; `None` when they are too many.
-pub(super) fn distinct(runs: &[Run], hashes: &[u64]) -> Option<Vec<u64>> {
+pub(super) fn distinct(codes: &[u32], hashes: &[u64]) -> Option<Vec<u64>> {
     let mut seen = vec![false; hashes.len()];
     let mut found = Vec::new();
-    for code in runs.iter().filter_map(|(code, _)| *code) {
-        if !std::mem::replace(&mut seen[code as usize], true) {
-            found.push(hashes[code as usize]);
+    for code in codes.iter().filter(|code| **code != NONE) {
+        if !std::mem::replace(&mut seen[*code as usize], true) {
+            found.push(hashes[*code as usize]);
             if found.len() > MAX_VALUES {
                 return None;
             }

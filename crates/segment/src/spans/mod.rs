@@ -16,6 +16,7 @@ mod merge;
 mod newest;
 mod numbers;
 mod order;
+mod prepare;
 mod read;
 mod rows;
 mod scan;

@@ -42,6 +42,11 @@ impl SortedSpans {
     pub(super) fn batches(&self) -> &[RecordBatch] {
         &self.batches
     }
+
+    /// The same order of the rows of others.
+    pub(super) fn of(self, batches: Vec<RecordBatch>) -> Self {
+        Self { batches, ..self }
+    }
 }
 
 /// Sorts batches of [`trine_schema::spans::schema`] by tenant, first start in a trace, trace and start.

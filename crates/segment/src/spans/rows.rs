@@ -243,15 +243,24 @@ impl LoadedSpans {
             }
             ends.push(keys.count());
         }
-        let DataType::Map(entries, sorted) = schema().field(column::ATTRIBUTES).data_type().clone() else {
-            unreachable!("attributes are a map")
-        };
-        let DataType::Struct(fields) = entries.data_type() else { unreachable!("a map holds a struct") };
-        let pairs: Vec<ArrayRef> = vec![Arc::new(keys.finish()?), Arc::new(values.finish()?)];
-        let pairs = StructArray::try_new(fields.clone(), pairs, None)?;
-        let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
-        Ok(Arc::new(MapArray::try_new(entries, ends, pairs, None, sorted)?))
+        attribute_map(ends, keys, values)
     }
+}
+
+/// A map of attributes; `ends` are where those of each row begin, and the end of all.
+pub(super) fn attribute_map(
+    ends: Vec<i32>,
+    keys: TextParts,
+    values: TextParts,
+) -> Result<ArrayRef, SegmentError> {
+    let DataType::Map(entries, sorted) = schema().field(column::ATTRIBUTES).data_type().clone() else {
+        unreachable!("attributes are a map")
+    };
+    let DataType::Struct(fields) = entries.data_type() else { unreachable!("a map holds a struct") };
+    let pairs: Vec<ArrayRef> = vec![Arc::new(keys.finish()?), Arc::new(values.finish()?)];
+    let pairs = StructArray::try_new(fields.clone(), pairs, None)?;
+    let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+    Ok(Arc::new(MapArray::try_new(entries, ends, pairs, None, sorted)?))
 }
 
 /// Streams of the labels in a dictionary.
@@ -317,19 +326,19 @@ impl<'a> AttributeColumns<'a> {
 
 /// Texts one behind the other.
 #[derive(Default)]
-struct TextParts {
+pub(super) struct TextParts {
     data: Vec<u8>,
     /// Where each but the first begins.
     ends: Vec<i32>,
 }
 
 impl TextParts {
-    fn push(&mut self, text: &str) {
+    pub fn push(&mut self, text: &str) {
         self.data.extend_from_slice(text.as_bytes());
         self.ends.push(self.data.len() as i32);
     }
 
-    fn count(&self) -> i32 {
+    pub fn count(&self) -> i32 {
         self.ends.len() as i32
     }
 

@@ -24,21 +24,9 @@ pub(super) const MAX_COLUMNS: usize = 64;
 /// In traces with more spans of a granule than this, parents are looked up by hash.
 const FEW_SPANS: usize = 32;
 
-/// Attributes that get columns, sorted by name.
-pub(super) fn frequent(batches: &[RecordBatch], rows: usize) -> Vec<String> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    for batch in batches {
-        for key in batch.column(column::ATTRIBUTES).as_map().keys().as_string::<i32>().iter().flatten() {
-            *counts.entry(key).or_default() += 1;
-        }
-    }
-    let mut found: Vec<(&str, usize)> =
-        counts.into_iter().filter(|(_, count)| count * COLUMN_SHARE >= rows).collect();
-    found.sort_unstable_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    found.truncate(MAX_COLUMNS);
-    let mut names: Vec<String> = found.into_iter().map(|(name, _)| name.to_owned()).collect();
-    names.sort_unstable();
-    names
+/// Whether an attribute that so many of the rows have may get a column.
+pub(super) fn is_frequent(count: usize, rows: usize) -> bool {
+    count * COLUMN_SHARE >= rows
 }
 
 /// Per row how far before it its parent stands in the granule, and the ids of parents that stand elsewhere.

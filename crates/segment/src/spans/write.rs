@@ -9,7 +9,7 @@ use std::{io::Write, sync::Arc};
 use arrow::{
     array::{ArrayRef, AsArray, RecordBatch},
     compute::{max, min},
-    datatypes::{Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type},
+    datatypes::{Int64Type, SchemaRef, TimestampNanosecondType, UInt8Type, UInt32Type},
 };
 use hashbrown::{HashMap, HashSet};
 use parquet::{
@@ -21,24 +21,28 @@ use parquet::{
     },
     schema::types::{ColumnDescPtr, ColumnPath},
 };
-use trine_schema::{Stream, StreamRegistry, columns::attributes_of, spans::column};
+use trine_schema::{Stream, StreamRegistry, spans::column};
 
 use super::{
     ROW_GROUP_ROWS, SPAN_GRANULE_ROWS, SortedSpans,
     columns::{stored, stored_of, stored_schema},
     directory,
-    encode::{Chunk, EncodedLeaf, distinct, is_empty, nulls, numbers, texts},
+    encode::{
+        Chunk, DICTIONARY_BYTES, EncodedLeaf, decoded, distinct, is_empty, nulls, numbers, recoded, texts,
+    },
     handle::meta_of,
     index::{Granule, MAX_OTHERS, SpanIndex, StreamName, holds},
     numbers::NumberSet,
-    shape::{frequent, parents, split_attributes},
+    prepare::{Prepared, Values, prepare, prepare_plain},
+    shape::parents,
     summary::Summaries,
     values::{self, ValueFilter},
 };
 use crate::{
     SegmentError, SegmentMeta, WriteOptions,
     blocks::BlockWriter,
-    write::{FileEnd, add_run, begin_parquet, close_parquet, io_error, stream_refs},
+    pages::NONE,
+    write::{FileEnd, begin_parquet, close_parquet, io_error, stream_refs},
 };
 
 /// Rows that Parquet's writer takes at once; pages can end only between two of them.
@@ -57,10 +61,13 @@ pub fn write_spans<W: Write + Send>(
     if rows.is_empty() {
         return Err(SegmentError::Contract("a segment needs at least one span".into()));
     }
-    let attributes = frequent(rows.batches(), rows.len());
+    let groups = rows.len().div_ceil(group_rows(rows.len()));
+    let Prepared { batches, values, attributes, raw_bytes } =
+        prepare(rows.batches(), (groups * OPERATION_BYTES, groups * DICTIONARY_BYTES))?;
     let mut writer = SpanWriter::new(file, registry, attributes, rows.len(), options)?;
-    for batch in rows {
-        writer.granule(&batch?)?;
+    (writer.values, writer.index.raw_bytes) = (values, raw_bytes);
+    for batch in rows.of(batches) {
+        writer.prepared(&batch?)?;
     }
     writer.finish()
 }
@@ -123,6 +130,10 @@ pub(super) struct SpanWriter<'a, W: Write + Send> {
     group: Vec<Held>,
     /// By reference: number in the index.
     streams: HashMap<u32, u32>,
+    /// Texts of columns that come as codes, by position.
+    values: Vec<Option<Values>>,
+    /// By code of an operation: number in the index.
+    coded_operations: Vec<u32>,
     /// By number in the index.
     named: Vec<(Arc<Stream>, u32)>,
     services: HashMap<String, u32>,
@@ -185,6 +196,8 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             leaves: Vec::new(),
             group: Vec::new(),
             streams: HashMap::new(),
+            values: Vec::new(),
+            coded_operations: Vec::new(),
             named: Vec::new(),
             services: HashMap::new(),
             operations: HashMap::new(),
@@ -197,6 +210,13 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
 
     /// Takes the rows of the next granule, all of one tenant, in the order of a segment.
     pub fn granule(&mut self, batch: &RecordBatch) -> Result<(), SegmentError> {
+        let (prepared, raw_bytes) = prepare_plain(batch, &self.index.attributes)?;
+        self.index.raw_bytes += raw_bytes;
+        self.prepared(&prepared)
+    }
+
+    /// [`SpanWriter::granule`] of rows in the form of [`Prepared`].
+    fn prepared(&mut self, batch: &RecordBatch) -> Result<(), SegmentError> {
         if self.leaves.is_empty() {
             let factory = ArrowRowGroupWriterFactory::new(&self.file, self.schema.clone());
             let writers = factory.create_column_writers(self.file.flushed_row_groups().len())?;
@@ -204,15 +224,14 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         }
         let (streams, operations) = self.note(batch)?;
         let (distance, parent) = parents(batch);
-        let (rest, own) =
-            split_attributes(batch.column(column::ATTRIBUTES).as_map(), &self.index.attributes)?;
+        let own = &batch.columns()[column::COUNT..];
         let mut columns: Vec<Option<ArrayRef>> = Vec::with_capacity(stored::COUNT + own.len());
         for position in 0..stored::COUNT {
             let array = match position {
                 stored::TENANT | stored::SERVICE | stored::LABELS => None,
                 stored::PARENT_DISTANCE => Some(distance.clone()),
                 stored::PARENT_SPAN_ID => Some(parent.clone()),
-                stored::ATTRIBUTES => Some(rest.clone()),
+                stored::ATTRIBUTES => Some(batch.column(column::ATTRIBUTES).clone()),
                 _ => {
                     let logical = (0..column::COUNT).find(|logical| stored_of(*logical) == Some(position));
                     Some(batch.column(logical.expect("BUG: the column stands for itself")).clone())
@@ -226,8 +245,8 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
                 array => array,
             });
         }
-        columns.extend(own.into_iter().map(Some));
-        self.note_others(&rest);
+        columns.extend(own.iter().cloned().map(Some));
+        self.note_others(batch.column(column::ATTRIBUTES));
         let granule = self.index.granules.last_mut().expect("BUG: the granule was entered");
         for (bit, position) in holds::COLUMNS.iter().enumerate() {
             let empty = columns[*position].as_ref().is_none_or(is_empty);
@@ -267,13 +286,17 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
                     let empty = arrays().all(is_empty);
                     empty.then(|| nulls(group.iter().map(|held| held.rows)))
                 }
-                Kind::Text => texts(arrays()).map(|(dictionary, pages)| {
+                Kind::Text => match self.values_of(position) {
+                    Some(values) => recoded(arrays(), values),
+                    None => texts(arrays()),
+                }
+                .map(|(dictionary, pages)| {
                     if let Some(own) = position.checked_sub(stored::COUNT) {
                         let name = &self.index.attributes[own];
                         let hashes: Vec<u64> =
                             dictionary.iter().map(|value| values::hash(name, value)).collect();
-                        for (values, runs) in values.iter_mut().zip(&pages) {
-                            values[own] = distinct(runs, &hashes);
+                        for (values, codes) in values.iter_mut().zip(&pages) {
+                            values[own] = distinct(codes, &hashes);
                         }
                     }
                     Chunk::Text(dictionary, pages)
@@ -289,7 +312,8 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             if chunk.is_none() && kind_of(position) != Kind::Plain {
                 for held in &group {
                     let array = held.columns[position].as_ref().expect("BUG: the column was kept");
-                    self.write_leaves(position, array)?;
+                    let text = self.values_of(position).map(|values| decoded(array, values));
+                    self.write_leaves(position, text.as_ref().unwrap_or(array))?;
                 }
             }
         }
@@ -320,6 +344,11 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
         Ok(())
     }
 
+    /// The texts of a column that comes as codes.
+    fn values_of(&self, position: usize) -> Option<&Values> {
+        self.values.get(position).and_then(Option::as_ref)
+    }
+
     /// A column that the numbers of streams or operations give; `None` when operations are too many bytes.
     fn numbered<'s>(&'s self, position: usize, group: &[Held]) -> Option<Chunk<'s>> {
         let value = |number: u32| -> &'s [u8] {
@@ -333,24 +362,26 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
             text.as_bytes()
         };
         let (mut dictionary, mut by_value) = (Vec::new(), HashMap::<&[u8], u32>::new());
-        let mut codes: Vec<Option<u32>> = Vec::new();
+        let numbers: Vec<&[u32]> = group
+            .iter()
+            .map(|held| if position == stored::OPERATION { &*held.operations } else { &*held.streams })
+            .collect();
+        let most = numbers.iter().copied().flatten().max().map_or(0, |most| *most as usize + 1);
+        let mut codes = vec![NONE; most];
         let mut pages = Vec::with_capacity(group.len());
-        for held in group {
-            let mut runs = Vec::new();
-            for number in if position == stored::OPERATION { &held.operations } else { &held.streams } {
-                if codes.len() <= *number as usize {
-                    codes.resize(*number as usize + 1, None);
-                }
-                let code = *codes[*number as usize].get_or_insert_with(|| {
+        for of_granule in numbers {
+            let code = |number: &u32| {
+                let code = &mut codes[*number as usize];
+                if *code == NONE {
                     let text = value(*number);
-                    *by_value.entry(text).or_insert_with(|| {
+                    *code = *by_value.entry(text).or_insert_with(|| {
                         dictionary.push(text);
                         dictionary.len() as u32 - 1
-                    })
-                });
-                add_run(&mut runs, Some(code), 1);
-            }
-            pages.push(runs);
+                    });
+                }
+                *code
+            };
+            pages.push(of_granule.iter().map(code).collect());
         }
         let bytes: usize = dictionary.iter().map(|text| text.len()).sum();
         let fits = position != stored::OPERATION || bytes <= OPERATION_BYTES;
@@ -360,20 +391,7 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
     /// Enters the granule into the index. Returns the numbers of streams and operations by row.
     fn note(&mut self, batch: &RecordBatch) -> Result<(Vec<u32>, Vec<u32>), SegmentError> {
         let streams: Vec<u32> = stream_refs(batch).iter().map(|stream| self.stream(*stream)).collect();
-        let mut operations: Vec<u32> = Vec::with_capacity(batch.num_rows());
-        for name in batch.column(column::OPERATION).as_string::<i32>() {
-            let (name, names) = (name.unwrap_or(""), &mut self.index.operations);
-            operations.push(*self.operations.entry_ref(name).or_insert_with(|| {
-                names.push(name.to_owned());
-                names.len() as u32 - 1
-            }));
-            self.index.raw_bytes += name.len() as u64;
-        }
-        let map = batch.column(column::ATTRIBUTES).as_map();
-        self.index.raw_bytes += (0..batch.num_rows())
-            .flat_map(|row| attributes_of(map, row))
-            .map(|(key, value)| (key.len() + value.len()) as u64)
-            .sum::<u64>();
+        let operations = self.operations(batch.column(column::OPERATION));
         let tenant = |number: u32| &self.index.streams[number as usize].tenant;
         if self.last_tenant.is_some_and(|last| tenant(last) != tenant(streams[0])) {
             self.summaries.end_trace();
@@ -416,6 +434,28 @@ impl<'a, W: Write + Send> SpanWriter<'a, W> {
                 self.others.insert(name.to_owned());
             }
         }
+    }
+
+    /// The numbers of operations in the index.
+    fn operations(&mut self, names: &ArrayRef) -> Vec<u32> {
+        let Some(codes) = names.as_primitive_opt::<UInt32Type>() else {
+            let names = names.as_string::<i32>().iter();
+            return names.map(|name| self.operation(name.unwrap_or(""))).collect();
+        };
+        if self.coded_operations.is_empty() {
+            let names = self.values[stored::OPERATION].take().unwrap_or_default();
+            self.coded_operations = names.iter().map(|name| self.operation(name)).collect();
+            self.values[stored::OPERATION] = Some(names);
+        }
+        codes.values().iter().map(|code| self.coded_operations[*code as usize]).collect()
+    }
+
+    fn operation(&mut self, name: &str) -> u32 {
+        let names = &mut self.index.operations;
+        *self.operations.entry_ref(name).or_insert_with(|| {
+            names.push(name.to_owned());
+            names.len() as u32 - 1
+        })
     }
 
     /// The number of a stream in the index.
