@@ -64,6 +64,10 @@ fn batches(registry: &StreamRegistry, traces: u64, random: &mut Random) -> Vec<R
             if often > 0 && random.below(often) == 0 {
                 b.attribute("drift", &format!("v{}", random.below(3)));
             }
+            if trace % 2 == 0 {
+                // More bytes than a dictionary takes.
+                b.attribute("url.path", &format!("/a/path/for/{trace}/and/{span}"));
+            }
             if random.below(40) == 0 {
                 // Twice in one span.
                 b.attribute("http.request.method", "AGAIN");

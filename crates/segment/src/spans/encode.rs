@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, StringArray},
-    datatypes::{UInt8Type, UInt32Type},
+    datatypes::{Int32Type, UInt8Type, UInt32Type},
 };
 use hashbrown::HashMap;
 use parquet::{column::writer::ColumnCloseResult, schema::types::ColumnDescPtr};
@@ -75,9 +75,15 @@ pub(super) fn numbers<'a>(pages_of: impl Iterator<Item = &'a ArrayRef>) -> Chunk
         last = Some((value, code));
         code
     };
-    let pages = pages_of.map(|array| match array.as_primitive_opt::<UInt8Type>() {
-        Some(small) => small.values().iter().map(|value| code(u32::from(*value))).collect(),
-        None => array.as_primitive::<UInt32Type>().values().iter().map(|value| code(*value)).collect(),
+    let pages = pages_of.map(|array| {
+        if let Some(small) = array.as_primitive_opt::<UInt8Type>() {
+            return small.values().iter().map(|value| code(u32::from(*value))).collect();
+        }
+        if let Some(signed) = array.as_primitive_opt::<Int32Type>() {
+            // Parquet stores their bits.
+            return signed.iter().map(|value| value.map_or(NONE, |value| code(value as u32))).collect();
+        }
+        array.as_primitive::<UInt32Type>().values().iter().map(|value| code(*value)).collect()
     });
     let pages = pages.collect();
     Chunk::Numbers(dictionary, pages)

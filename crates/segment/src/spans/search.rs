@@ -101,8 +101,7 @@ impl LoadedSpans {
     fn attributes_of<'a>(&self, scan: &'a SpanScan) -> Vec<Attribute<'a>> {
         let of = |(name, value): &'a (String, String)| {
             let places = self.index.attribute(name);
-            let hash =
-                |own| (own, values::hash(&self.index.attributes[own], value.as_bytes()));
+            let hash = |own: usize| (own, values::hash(&self.index.attributes[own], value.as_bytes()));
             Attribute { name, value, hashes: places.own().map(hash).collect(), places }
         };
         let mut attributes: Vec<Attribute<'a>> = scan.attributes.iter().map(of).collect();

@@ -164,7 +164,7 @@ fn kind_of(position: usize) -> Kind {
     match position {
         stored::TENANT | stored::SERVICE | stored::LABELS | stored::OPERATION => Kind::Numbered,
         stored::ATTRIBUTES | stored::EVENTS | stored::LINKS | stored::PARENT_SPAN_ID => Kind::Sparse,
-        stored::KIND | stored::STATUS_CODE | stored::TRACE_FLAGS => Kind::Number,
+        stored::KIND | stored::STATUS_CODE | stored::TRACE_FLAGS | stored::PARENT_DISTANCE => Kind::Number,
         stored::STATUS_MESSAGE | stored::TRACE_STATE | stored::SCOPE_NAME | stored::COUNT.. => Kind::Text,
         _ => Kind::Plain,
     }

@@ -158,6 +158,31 @@ async fn a_trace_is_found_in_memory_and_in_segments() {
     assert_eq!(of(4000).await, [0; 0]);
 }
 
+/// Guarantees that flushes that are joined keep every span, and traces that lie in two of them whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_flushes_of_spans_come_together() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of so small a target a hundred spans are a large part.
+    let small = StoreConfig { segment_bytes: 300_000, ..config(dir.path()) };
+    let store = Store::open(small).unwrap();
+    for ids in [0..98, 98..197, 197..302] {
+        store.append(spans_of(&store, ids), None).await.unwrap();
+        store.flush().await.unwrap();
+    }
+    store.compact().await.unwrap();
+    assert_eq!(segment_files(dir.path()).len(), 1);
+    let want: BTreeMap<u64, u32> = (0..302).map(|id| (id, 1)).collect();
+    assert_eq!(span_ids(&store, SpanScan::all(TenantId::default())).await, want);
+    for id in [5, 97, 197] {
+        let of_trace = SpanScan { traces: Some([trace(id)].into()), ..SpanScan::all(TenantId::default()) };
+        let found: Vec<u64> = span_ids(&store, of_trace.clone()).await.into_keys().collect();
+        assert_eq!(found, (id / 4 * 4..id / 4 * 4 + 4).collect::<Vec<_>>());
+        let summaries = store.search_traces(of_trace).unwrap();
+        assert_eq!(summaries.iter().map(|summary| summary.spans).collect::<Vec<_>>(), [4]);
+    }
+    assert!(store.verify().await.is_ok());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_any_signal_that_comes_again_is_stored_once() {
     let dir = tempfile::tempdir().unwrap();
