@@ -126,11 +126,12 @@ fn field(table: Table, name: &str, source: &Source) -> Field {
             Field::new(name, DataType::Utf8View, false)
         }
         Source::Level => level_field(name),
-        Source::Label(_) => Field::new(name, DataType::Utf8View, true),
         Source::Known(label) => Field::new(name, DataType::Utf8View, *label != "service_name"),
         Source::Hex(index) => Field::new(name, DataType::Utf8, stored.field(*index).is_nullable()),
         Source::Attribute(_) if table != Table::Spans => Field::new(name, DataType::Utf8, true),
-        Source::Attribute(_) | Source::LabelOrAttribute(_) => Field::new(name, DataType::Utf8View, true),
+        Source::Label(_) | Source::Attribute(_) | Source::LabelOrAttribute(_) => {
+            Field::new(name, DataType::Utf8View, true)
+        }
         Source::Labels => Field::new(name, labels_type(), false),
         Source::Minute | Source::End => Field::new(name, timestamp_type(), false),
     }

@@ -182,7 +182,7 @@ impl Code {
 /// An aggregate function over columns of its own batch.
 #[derive(Debug, Clone)]
 struct Function {
-    function: Arc<AggregateFunctionExpr>,
+    aggregate: Arc<AggregateFunctionExpr>,
     arguments: Vec<Arc<dyn PhysicalExpr>>,
     filter: Option<Arc<dyn PhysicalExpr>>,
 }
@@ -217,7 +217,7 @@ impl GroupedScanExec {
         let own = |expr: &Arc<dyn PhysicalExpr>| reassign_expr_columns(expr.clone(), &columns.schema);
         let function = |(function, filter): (&Arc<AggregateFunctionExpr>, &Option<Arc<dyn PhysicalExpr>>)| {
             Ok(Function {
-                function: function.clone(),
+                aggregate: function.clone(),
                 arguments: function.expressions().iter().map(own).collect::<Result<_>>()?,
                 filter: filter.as_ref().map(own).transpose()?,
             })
@@ -252,7 +252,7 @@ impl fmt::Debug for GroupedScanExec {
 
 impl DisplayAs for GroupedScanExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let functions: Vec<&str> = self.functions.iter().map(|function| function.function.name()).collect();
+        let functions: Vec<&str> = self.functions.iter().map(|function| function.aggregate.name()).collect();
         let table = self.scan.columns.table.names()[0];
         write!(f, "GroupedScanExec: {table}, {}, aggr=[{}]", self.shown, functions.join(", "))?;
         write!(f, "{}", self.scan.selection)
@@ -365,7 +365,7 @@ impl Run {
             self.groups = Groups::new(&self.codes);
             let functions = self.functions.iter();
             let mut accumulators = functions
-                .map(|function| function.function.create_groups_accumulator())
+                .map(|function| function.aggregate.create_groups_accumulator())
                 .collect::<Result<Vec<_>>>()?;
             while self.groups.count() <= MAX_GROUPS {
                 let Some(batch) = self.read().await? else {
@@ -403,7 +403,7 @@ impl Run {
             let evaluate = |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(&rows)?.into_array(rows.num_rows());
             let values = function.arguments.iter().map(evaluate).collect::<Result<Vec<_>>>()?;
             let filter = function.filter.as_ref().map(evaluate).transpose()?;
-            let filter = filter.as_ref().map(|filter| filter.as_boolean());
+            let filter = filter.as_ref().map(AsArray::as_boolean);
             accumulator.update_batch(&values, &groups, filter, count)?;
         }
         Ok(())

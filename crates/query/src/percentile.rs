@@ -411,8 +411,9 @@ impl Sketch {
                 values.sort_unstable_by(f64::total_cmp);
                 let rank = percentile * values.len().checked_sub(1)? as f64;
                 let (below, above) = (values[rank.floor() as usize], values[rank.ceil() as usize]);
+                // Infinite ones have no difference.
                 let between = below + (above - below) * rank.fract();
-                Some(if below == above { below } else { between })
+                Some(if between.is_nan() { below } else { between })
             }
             Self::Many(histogram) => Some(histogram.value(percentile)),
         }
@@ -516,9 +517,10 @@ mod tests {
 
     #[test]
     fn few_values_are_exact_and_none_have_no_percentile() {
-        assert_eq!(exact(&[3.0, 1.0, 2.0], 0.5), 2.0);
-        assert_eq!(exact(&[10.0, 20.0], 0.25), 12.5);
-        assert_eq!(exact(&[f64::INFINITY; 3], 0.5), f64::INFINITY);
+        let of = |values: &[f64], percentile| Sketch::Few(values.to_vec()).value(percentile);
+        assert_eq!(of(&[3.0, 1.0, 2.0], 0.5), Some(2.0));
+        assert_eq!(of(&[10.0, 20.0], 0.25), Some(12.5));
+        assert_eq!(of(&[f64::INFINITY; 3], 0.5), Some(f64::INFINITY));
         assert_eq!(Sketch::default().value(0.5), None);
     }
 

@@ -298,7 +298,7 @@ fn data_page(column: &ColumnDescPtr, rows: PageRows<'_>, bits: u32, all_null: bo
                 put_hybrid(out, levels, bits);
             }
             PageRows::Codes(_) if nulls == 0 || all_null => {
-                put_hybrid(out, one_run(u32::from(nulls == 0)), bits)
+                put_hybrid(out, one_run(u32::from(nulls == 0)), bits);
             }
             PageRows::Codes(codes) => {
                 let levels: Vec<u32> = codes.iter().map(|code| u32::from(*code != NONE)).collect();

@@ -499,7 +499,7 @@ fn a_trace_at_the_end_of_a_run_may_begin_the_next_one() {
         })
     });
     let snapshot = SpanSnapshot { memtable: Vec::new(), segments: segments.flatten().collect() };
-    let joined = Table { snapshot, batches, ..table }.joined();
+    let joined = Table { batches, snapshot, ..table }.joined();
     let merged = joined.write("merged", |registry, out| {
         merge_spans(&joined.snapshot.segments, registry, None, &WriteOptions::default(), out).unwrap()
     });

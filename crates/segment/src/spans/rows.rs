@@ -292,7 +292,7 @@ impl<'a> AttributeColumns<'a> {
             name: AttributeName::new(name),
             exact: places.exact.and_then(own),
             respelled: places.respelled.iter().filter_map(|number| own(*number)).collect(),
-            others: others.map(|others| others.as_map()),
+            others: others.map(arrow::array::AsArray::as_map),
         }
     }
 

@@ -210,7 +210,7 @@ impl LoadedSpans {
                 match found.only() {
                     Some(own) => fitting_texts(own, |text| text == Some(value)),
                     None => {
-                        let rows = columns.first().map_or(0, |column| column.len());
+                        let rows = columns.first().map_or(0, arrow::array::Array::len);
                         (0..rows).map(|row| u8::from(found.get(row) == Some(value))).collect()
                     }
                 }
