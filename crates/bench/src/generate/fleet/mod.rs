@@ -224,25 +224,35 @@ fn pushes(
     Ok(())
 }
 
+/// A request that waits for its place.
+#[derive(Debug, Clone, Default)]
+struct Push {
+    first_ms: i64,
+    samples: usize,
+    body: Vec<u8>,
+}
+
 /// Makes a load into a file of remote write requests for `lanes` connections, with the right answers beside
 /// it: frame `n` belongs to lane `n mod lanes`, so that a series' samples stay in order. An empty frame
-/// fills the place of a lane that has none left.
+/// fills the place of a lane that has none left or whose next is not due: Prometheus takes nothing that is
+/// an hour behind the newest sample.
 pub fn write_file(plan: &FleetPlan, version: Version, lanes: usize, path: &Path) -> Result<FleetTruth> {
     let fleet = made(plan);
     let all: Vec<Labels> = fleet.series.iter().map(|s| labels(s, plan.kind)).collect();
     let mut encoder = RemoteWrite::new(version);
-    let mut bodies: Vec<VecDeque<(Vec<u8>, usize)>> = vec![VecDeque::new(); lanes];
+    let mut bodies: Vec<VecDeque<Push>> = vec![VecDeque::new(); lanes];
     pushes(&fleet, lanes, &all, |lane, series| {
-        let mut body = Vec::new();
-        encoder.encode(series, &mut body)?;
-        bodies[lane].push_back((body, series.len()));
+        let mut push = Push { first_ms: series[0].samples[0].0, samples: series.len(), body: Vec::new() };
+        encoder.encode(series, &mut push.body)?;
+        bodies[lane].push_back(push);
         Ok(())
     })?;
     let mut file = FrameWriter::create(path)?;
-    while bodies.iter().any(|lane| !lane.is_empty()) {
+    while let Some(first_ms) = bodies.iter().filter_map(|lane| Some(lane.front()?.first_ms)).min() {
         for lane in &mut bodies {
-            let (body, samples) = lane.pop_front().unwrap_or_default();
-            file.frame(&body, samples)?;
+            let due = |push: &mut Push| push.first_ms <= first_ms + STEP_S * 1000;
+            let push = lane.pop_front_if(due).unwrap_or_default();
+            file.frame(&push.body, push.samples)?;
         }
     }
     let mut truth = truth(plan, &fleet);
