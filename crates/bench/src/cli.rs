@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::encode::Format;
 use crate::generate::fleet::{FleetKind, FleetPlan};
 use crate::generate::traces::TracePlan;
 use crate::generate::{Corpus, DEFAULT_START_NS, Plan, write_files};
+use crate::harness::join;
 use crate::harness::kind::{Kind, Protocol};
 use crate::harness::load::Load;
 use crate::harness::questions::Language;
@@ -25,6 +27,8 @@ pub enum BenchCommand {
     Generate(GenerateArgs),
     /// Measure a running Trine, VictoriaLogs, Loki, VictoriaMetrics or Prometheus
     Run(Box<RunArgs>),
+    /// Measure the join of logs, spans and metrics in a Trine, on copies of a real system's telemetry
+    Join(JoinArgs),
     /// Measure ClickHouse on the same load, in a process of its own (needs Python 3)
     Clickhouse(ClickhouseArgs),
     /// Print reports of earlier runs side by side, with the ratio of the first to each other
@@ -75,26 +79,11 @@ pub struct RunArgs {
     /// Tenant, sent as X-Scope-OrgID
     #[arg(long, env = "TRINE_TENANT")]
     tenant: Option<String>,
-    /// What to send and to ask about
-    #[arg(long, value_enum, default_value = "logs")]
-    signal: Signal,
+    #[command(flatten)]
+    load: LoadArgs,
     /// How to push [default: loki for logs, otlp for traces, remote-write for metrics]
     #[arg(long, value_enum)]
     protocol: Option<Protocol>,
-    #[command(flatten)]
-    plan: PlanArgs,
-    /// Spans to send, with --signal traces
-    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
-    spans: u64,
-    /// Which series to send, with --signal metrics
-    #[arg(long, value_enum, default_value = "hosts")]
-    fleet: FleetKind,
-    /// How many series, with --signal metrics
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
-    series: u32,
-    /// Minutes that the samples span, one each 15 s, with --signal metrics
-    #[arg(long, default_value_t = 360, value_parser = clap::value_parser!(u32).range(1..))]
-    minutes: u32,
     /// Pushes under way at one time
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     connections: u16,
@@ -104,6 +93,9 @@ pub struct RunArgs {
     /// Languages to ask in, of those the server speaks [default: all]
     #[arg(long, value_enum)]
     language: Vec<Language>,
+    /// Ask this question alone, by the first word of its name in the saved report; may be repeated
+    #[arg(long = "question", value_name = "NAME")]
+    only: Vec<String>,
     /// Seconds of steady load during which push to visible is measured; 0 leaves it out
     #[arg(long, default_value_t = 10)]
     steady: u64,
@@ -120,15 +112,50 @@ pub struct RunArgs {
     report: ReportArgs,
 }
 
+/// Arguments of `trine bench join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// Folder of logs.jsonl.zst, spans.jsonl.zst and metrics.jsonl.zst: OTLP JSON lines
+    #[arg(long, value_name = "DIR", default_value = "../shared/data/trainticket")]
+    data: PathBuf,
+    /// How often they are loaded, each time with other times and ids
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    copies: u32,
+    /// Address of the server
+    #[arg(long, value_name = "URL", env = "TRINE_SERVER", default_value = "http://127.0.0.1:7070")]
+    server: String,
+    /// Command that starts the server (split at spaces); it is stopped at the end
+    #[arg(long, value_name = "COMMAND")]
+    spawn: Option<String>,
+    /// Data directory of the server, for bytes on disk
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Pushes under way at one time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    connections: u16,
+    /// How often each question is asked, in turns
+    #[arg(long, default_value_t = 11)]
+    repeats: usize,
+    /// The copies are there from an earlier run: do not send them again
+    #[arg(long)]
+    skip_ingest: bool,
+    /// How the report is printed
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
+    /// Also write the report, as JSON, to this file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
 /// Arguments of `trine bench clickhouse`.
 #[derive(Debug, Args)]
 pub struct ClickhouseArgs {
     #[command(flatten)]
-    plan: PlanArgs,
+    load: LoadArgs,
     /// Interpreter that has chdb [default: one in the cache folder, installed on first use]
     #[arg(long, value_name = "FILE")]
     python: Option<PathBuf>,
-    /// Give the body a token filter
+    /// Give the body of log lines a token filter
     #[arg(long)]
     text_index: bool,
     /// How often each question is asked
@@ -146,7 +173,29 @@ pub struct CompareArgs {
     reports: Vec<PathBuf>,
 }
 
-/// Which load.
+/// Which load, of which signal.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// What to send and to ask about
+    #[arg(long, value_enum, default_value = "logs")]
+    signal: Signal,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// Spans to send, with --signal traces
+    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    spans: u64,
+    /// Which series to send, with --signal metrics
+    #[arg(long, value_enum, default_value = "hosts")]
+    fleet: FleetKind,
+    /// How many series, with --signal metrics
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    series: u32,
+    /// Minutes that the samples span, one each 15 s, with --signal metrics
+    #[arg(long, default_value_t = 360, value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: u32,
+}
+
+/// Which lines.
 #[derive(Debug, Clone, Args)]
 pub struct PlanArgs {
     /// Which lines the load is made of
@@ -221,12 +270,26 @@ pub async fn run(command: BenchCommand) -> Result<()> {
             let report = measure(&args.options()?).await?;
             finish(&report, &peers, &args.report)
         }
+        BenchCommand::Join(args) => {
+            let report = join::run(&args.options()).await?;
+            save(args.save.as_deref(), &report)?;
+            match args.output {
+                Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+                Output::Table => print!("{}", report.table()),
+            }
+            ensure!(report.all_right(), "something was lost or wrong; the report says what");
+            Ok(())
+        }
         BenchCommand::Clickhouse(args) => {
             let measured = tokio::task::spawn_blocking(move || {
                 let cache = cache_folder(args.report.cache.as_deref())?;
-                let plan = args.plan.plan();
-                let report =
-                    clickhouse(&plan, &cache, args.python.as_deref(), args.repeats, args.text_index)?;
+                let report = clickhouse(
+                    &args.load.load(),
+                    &cache,
+                    args.python.as_deref(),
+                    args.repeats,
+                    args.text_index,
+                )?;
                 anyhow::Ok((report, args.report))
             });
             let (report, how) = measured.await??;
@@ -241,10 +304,7 @@ pub async fn run(command: BenchCommand) -> Result<()> {
 }
 
 fn finish(report: &Report, peers: &[Report], how: &ReportArgs) -> Result<()> {
-    if let Some(path) = &how.save {
-        let json = serde_json::to_vec_pretty(report)?;
-        std::fs::write(path, json).with_context(|| format!("write {}", path.display()))?;
-    }
+    save(how.save.as_deref(), report)?;
     match how.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(report)?),
         Output::Table => {
@@ -258,6 +318,12 @@ fn finish(report: &Report, peers: &[Report], how: &ReportArgs) -> Result<()> {
         bail!("{} lost something or gave a wrong answer; the report says what", report.name);
     }
     Ok(())
+}
+
+fn save(path: Option<&Path>, report: &impl Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let json = serde_json::to_vec_pretty(report)?;
+    std::fs::write(path, json).with_context(|| format!("write {}", path.display()))
 }
 
 fn read_report(path: &Path) -> Result<Report> {
@@ -279,7 +345,22 @@ fn cache_folder(given: Option<&Path>) -> Result<PathBuf> {
     Ok(folder)
 }
 
-impl RunArgs {
+impl JoinArgs {
+    fn options(&self) -> join::Options {
+        join::Options {
+            base: self.server.trim_end_matches('/').to_owned(),
+            spawn: self.spawn.clone(),
+            data_dir: self.data_dir.clone(),
+            files: self.data.clone(),
+            copies: self.copies,
+            connections: usize::from(self.connections),
+            repeats: self.repeats,
+            skip_ingest: self.skip_ingest,
+        }
+    }
+}
+
+impl LoadArgs {
     fn load(&self) -> Load {
         let plan = self.plan.plan();
         match self.signal {
@@ -296,7 +377,9 @@ impl RunArgs {
             }),
         }
     }
+}
 
+impl RunArgs {
     fn options(&self) -> Result<Options> {
         Ok(Options {
             base: self.server.trim_end_matches('/').to_owned(),
@@ -305,12 +388,13 @@ impl RunArgs {
             pid: self.pid,
             data_dir: self.data_dir.clone(),
             tenant: self.tenant.clone(),
-            protocol: self.protocol.unwrap_or(Protocol::of(self.signal)),
-            load: self.load(),
+            protocol: self.protocol.unwrap_or(Protocol::of(self.load.signal)),
+            load: self.load.load(),
             cache: cache_folder(self.report.cache.as_deref())?,
             connections: usize::from(self.connections),
             repeats: self.repeats,
             languages: self.language.clone(),
+            only: self.only.clone(),
             steady: Duration::from_secs(self.steady),
             rate: self.rate,
             skip_ingest: self.skip_ingest,

@@ -11,4 +11,4 @@ pub use logs::{Encoder, Format, loki_labels};
 pub use metrics::otlp_metrics;
 pub use otlp_json::{otlp_metrics_json, otlp_spans_json};
 pub use remote_write::{Labels, RemoteWrite, Series, Version};
-pub use spans::otlp_spans;
+pub use spans::{otlp_spans, row_binary_spans};

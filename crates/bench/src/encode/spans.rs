@@ -1,9 +1,9 @@
 //! Spans as an `ExportTraceServiceRequest`: field tags are those of
-//! `opentelemetry/proto/trace/v1/trace.proto`.
+//! `opentelemetry/proto/trace/v1/trace.proto`; and as rows of `ClickHouse`.
 
-use super::protobuf::{bytes, fixed64, key_values, message, number, resource, scope};
+use super::protobuf::{bytes, fixed64, key_values, message, number, resource, scope, varint};
 use crate::record::StreamLabels;
-use crate::span::Span;
+use crate::span::{Attributes, Kind, Span, Value};
 
 /// `STATUS_CODE_ERROR`
 pub(super) const ERROR: u64 = 2;
@@ -56,4 +56,61 @@ fn otlp_span(span: &Span, out: &mut Vec<u8>) {
             });
         }
     });
+}
+
+/// Appends the spans as `RowBinary`: start, duration, trace id, span id, parent, name, kind, service, resource,
+/// attributes, status, message, and of the events their times, names and attributes.
+pub fn row_binary_spans(spans: &[Span], streams: &[StreamLabels], out: &mut Vec<u8>) {
+    for span in spans {
+        let stream = &streams[span.stream];
+        out.extend_from_slice(&span.start_ns.to_le_bytes());
+        out.extend_from_slice(&(span.end_ns - span.start_ns).to_le_bytes());
+        text(&span.trace_id.to_string(), out);
+        text(&span.span_id.to_string(), out);
+        text(&span.parent.map(|id| id.to_string()).unwrap_or_default(), out);
+        text(&span.name, out);
+        text(kind_name(span.kind), out);
+        text(&stream.service, out);
+        list(&stream.resource(), out, |(key, value), out| {
+            text(key, out);
+            text(value, out);
+        });
+        map(&span.attributes, out);
+        text(if span.error.is_some() { "Error" } else { "Unset" }, out);
+        text(span.error.as_deref().unwrap_or_default(), out);
+        list(&span.events, out, |event, out| out.extend_from_slice(&event.time_ns.to_le_bytes()));
+        list(&span.events, out, |event, out| text(event.name, out));
+        list(&span.events, out, |event, out| map(&event.attributes, out));
+    }
+}
+
+fn text(value: &str, out: &mut Vec<u8>) {
+    varint(value.len() as u64, out);
+    out.extend_from_slice(value.as_bytes());
+}
+
+fn list<T>(items: &[T], out: &mut Vec<u8>, put: impl Fn(&T, &mut Vec<u8>)) {
+    varint(items.len() as u64, out);
+    items.iter().for_each(|item| put(item, out));
+}
+
+fn map(attributes: &Attributes, out: &mut Vec<u8>) {
+    list(attributes, out, |(key, value), out| {
+        text(key, out);
+        match value {
+            Value::Text(value) => text(value, out),
+            Value::Int(value) => text(&value.to_string(), out),
+        }
+    });
+}
+
+/// As the collector's exporter for `ClickHouse` writes it.
+const fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Internal => "Internal",
+        Kind::Server => "Server",
+        Kind::Client => "Client",
+        Kind::Producer => "Producer",
+        Kind::Consumer => "Consumer",
+    }
 }

@@ -14,7 +14,7 @@ use trine_model::{SpanId, TraceId};
 
 use super::frames::FrameWriter;
 use super::{PUSH_RECORDS, write_truth};
-use crate::encode::otlp_spans;
+use crate::encode::{otlp_spans, row_binary_spans};
 use crate::record::StreamLabels;
 use crate::rng::Rng;
 use crate::span::{Event, Kind, Span, Text, Value};
@@ -36,7 +36,7 @@ const NS_PER_SPAN: f64 = 3600.0 * 1e9 / 4e6;
 /// Spans of a trace on average.
 const SPANS_PER_TRACE: f64 = 9.0;
 /// Traces whose ids are kept for questions.
-const KEPT_TRACES: usize = 64;
+const KEPT_TRACES: usize = 200;
 /// Spans of the answer to "the newest of an operation".
 pub const NEWEST: usize = 20;
 /// Time that "the newest of an operation" looks at, nanoseconds.
@@ -387,18 +387,37 @@ pub fn batches(
     Ok(keeper.finish(&traffic.labels))
 }
 
+/// Makes a load as OTLP requests, each with the number of its spans.
+pub fn requests(plan: &TracePlan, mut take: impl FnMut(&[u8], usize) -> Result<()>) -> Result<TraceTruth> {
+    let (mut body, mut wire_bytes) = (Vec::new(), 0);
+    let truth = batches(plan, |spans, streams| {
+        body.clear();
+        otlp_spans(spans, streams, &mut body);
+        wire_bytes += body.len() as u64;
+        take(&body, spans.len())
+    })?;
+    Ok(TraceTruth { wire_bytes, ..truth })
+}
+
 /// Makes a load into a file of OTLP requests, with the right answers beside it.
 pub fn write_file(plan: &TracePlan, path: &Path) -> Result<TraceTruth> {
     let mut file = FrameWriter::create(path)?;
-    let mut body = Vec::new();
-    let mut truth = batches(plan, |spans, streams| {
-        body.clear();
-        otlp_spans(spans, streams, &mut body);
-        file.frame(&body, spans.len())
-    })?;
-    truth.wire_bytes = file.finish()?;
+    let truth = requests(plan, |body, spans| file.frame(body, spans))?;
+    file.finish()?;
     write_truth(path, &truth)?;
     Ok(truth)
+}
+
+/// Makes a load into a file of `ClickHouse`'s `RowBinary`, with the right answers beside it.
+pub fn write_row_binary(plan: &TracePlan, path: &Path) -> Result<()> {
+    let mut file = FrameWriter::create(path)?;
+    let mut rows = Vec::new();
+    let truth = batches(plan, |spans, streams| {
+        rows.clear();
+        row_binary_spans(spans, streams, &mut rows);
+        file.raw(&rows)
+    })?;
+    write_truth(path, &TraceTruth { wire_bytes: file.finish()?, ..truth })
 }
 
 #[cfg(test)]

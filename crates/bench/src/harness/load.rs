@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::kind::{Kind, Protocol};
 use super::questions::{self, Language, Question};
+use super::send::Data;
 use super::signal::Signal;
 use crate::encode::{Format, Version};
 use crate::generate::fleet::{FleetKind, FleetPlan, FleetTruth};
@@ -19,6 +20,8 @@ use crate::generate::{Corpus, Plan, fleet, read_truth, traces, truth_path, write
 const MAX_STEADY_BYTES: f64 = 4e9;
 /// Spans or samples for the steady phase, at most.
 const MAX_STEADY_ITEMS: f64 = 20e6;
+/// More spans than these are made while they are sent; their right answers are known only then.
+const MAX_FILE_SPANS: u64 = 20_000_000;
 const DAY_NS: i64 = 86_400_000_000_000;
 
 /// What to make.
@@ -42,7 +45,7 @@ enum Answers {
 /// A load as a file.
 pub struct Prepared {
     /// Frames.
-    pub data: PathBuf,
+    pub data: Data,
     /// Lines, spans or samples.
     pub items: u64,
     /// Bytes of log bodies; of requests for other signals.
@@ -77,7 +80,8 @@ impl Load {
         }
     }
 
-    /// The load's file in `cache`, made if it is not there, for so many ordered connections.
+    /// The load's file in `cache`, made if it is not there, for so many ordered connections. A load that is
+    /// made while it is sent has no right answers before that: prepare it again.
     pub fn prepare(&self, protocol: Protocol, connections: usize, cache: &Path) -> Result<Prepared> {
         std::fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
         match self {
@@ -87,14 +91,27 @@ impl Load {
                 let data = prepared_logs(plan, format, cache)?;
                 let truth: Truth = read_truth(&data)?;
                 let (items, raw_bytes) = (truth.lines, truth.raw_bytes);
-                Ok(Prepared { data, items, raw_bytes, answers: Answers::Logs(truth.into()) })
+                Ok(Prepared {
+                    data: Data::File(data),
+                    items,
+                    raw_bytes,
+                    answers: Answers::Logs(truth.into()),
+                })
             }
             Self::Traces(plan) => {
-                let at = plan.start_ns / 1_000_000_000;
-                let data = cache.join(format!("traces-{}-seed{}-at{at}.otlp", plan.spans, plan.seed));
-                made(&data, |data| traces::write_file(plan, data).map(drop))?;
-                let truth: TraceTruth = read_truth(&data)?;
+                let file = span_file(plan, "otlp", cache);
+                if plan.spans > MAX_FILE_SPANS && !truth_path(&file).is_file() {
+                    let truth = TraceTruth { spans: plan.spans, ..TraceTruth::default() };
+                    let (data, answers) = (Data::Traces(*plan, file), Answers::Traces(truth.into()));
+                    return Ok(Prepared { data, items: plan.spans, raw_bytes: 0, answers });
+                }
+                made(&file, |file| traces::write_file(plan, file).map(drop))?;
+                let truth: TraceTruth = read_truth(&file)?;
                 let (items, raw_bytes) = (truth.spans, truth.wire_bytes);
+                let data = match plan.spans {
+                    ..=MAX_FILE_SPANS => Data::File(file),
+                    _ => Data::Traces(*plan, file),
+                };
                 Ok(Prepared { data, items, raw_bytes, answers: Answers::Traces(truth.into()) })
             }
             Self::Metrics(plan) => {
@@ -114,7 +131,12 @@ impl Load {
                 made(&data, |data| fleet::write_file(plan, version, connections, data).map(drop))?;
                 let truth: FleetTruth = read_truth(&data)?;
                 let (items, raw_bytes) = (truth.samples, truth.wire_bytes);
-                Ok(Prepared { data, items, raw_bytes, answers: Answers::Metrics(truth.into()) })
+                Ok(Prepared {
+                    data: Data::File(data),
+                    items,
+                    raw_bytes,
+                    answers: Answers::Metrics(truth.into()),
+                })
             }
         }
     }
@@ -203,6 +225,18 @@ fn made(data: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     }
     eprintln!("making {}", data.display());
     make(data)
+}
+
+fn span_file(plan: &TracePlan, extension: &str, cache: &Path) -> PathBuf {
+    let at = plan.start_ns / 1_000_000_000;
+    cache.join(format!("traces-{}-seed{}-at{at}.{extension}", plan.spans, plan.seed))
+}
+
+/// File of spans as rows of `ClickHouse` in `cache`; made if it is not there.
+pub fn prepared_span_rows(plan: &TracePlan, cache: &Path) -> Result<PathBuf> {
+    let data = span_file(plan, "rowbinary", cache);
+    made(&data, |data| traces::write_row_binary(plan, data))?;
+    Ok(data)
 }
 
 /// File of log lines in `cache`; made if it is not there.

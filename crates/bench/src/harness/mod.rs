@@ -7,6 +7,7 @@
 //! | ask each question in turn, many rounds | median and p95, each answer compared with the truth |
 //! | steady load at half the highest rate | push → visible p50 and p99, new streams included |
 
+pub mod join;
 pub mod kind;
 pub mod load;
 pub mod process;

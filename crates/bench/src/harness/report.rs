@@ -15,11 +15,31 @@ pub struct Timing {
     pub median_ms: f64,
     /// 95th percentile, milliseconds.
     pub p95_ms: f64,
+    /// 99th percentile, milliseconds.
+    #[serde(default)]
+    pub p99_ms: f64,
     /// All answers were right.
     pub ok: bool,
     /// The first wrong answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrong: Option<String>,
+}
+
+impl Timing {
+    /// Without the median.
+    fn rest(&self) -> String {
+        let verdict = match &self.wrong {
+            Some(wrong) => format!("WRONG: {wrong}"),
+            None if self.ok => "right".to_owned(),
+            None => "WRONG".to_owned(),
+        };
+        format!("p95 {} p99 {}  {verdict}", short(self.p95_ms), short(self.p99_ms))
+    }
+
+    /// All of it for people.
+    pub fn line(&self) -> String {
+        format!("{:>10} ms    {}", short(self.median_ms), self.rest())
+    }
 }
 
 /// One run. Absent values were not measured.
@@ -154,11 +174,7 @@ impl Report {
                     name: format!("{text}{language}"),
                     unit: "ms",
                     value: Some(timing.median_ms),
-                    more: match (&timing.wrong, timing.ok) {
-                        (Some(wrong), _) => format!("p95 {}  WRONG: {wrong}", short(timing.p95_ms)),
-                        (None, false) => format!("p95 {}  WRONG", short(timing.p95_ms)),
-                        (None, true) => format!("p95 {}  right", short(timing.p95_ms)),
-                    },
+                    more: timing.rest(),
                 });
             }
         }

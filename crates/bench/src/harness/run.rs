@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use reqwest::Client;
 
 use super::kind::{Kind, Protocol};
@@ -15,12 +15,14 @@ use super::questions::{Language, Server, ask_all};
 use super::report::{Report, quantile};
 use super::send::{Target, full_speed, steady};
 use super::signal::Signal;
-use super::visible::{Probe, now_ns};
+use super::visible::{MAX_WAIT, Probe, now_ns};
 
 /// Time a spawned server gets to answer.
 const MAX_START: Duration = Duration::from_mins(1);
 /// Time a spawned server gets to stop after it was asked to.
 const MAX_STOP: Duration = Duration::from_mins(1);
+/// A push or question that takes longer fails.
+pub(super) const MAX_REQUEST: Duration = Duration::from_mins(5);
 const MIB: f64 = 1024.0 * 1024.0;
 
 /// What to measure.
@@ -50,6 +52,8 @@ pub struct Options {
     pub repeats: usize,
     /// Languages to ask Trine in; all it speaks when empty.
     pub languages: Vec<Language>,
+    /// Names of the questions to ask; all when empty.
+    pub only: Vec<String>,
     /// Length of the steady phase; zero leaves it out.
     pub steady: Duration,
     /// Rate of the steady phase, lines per second; half the highest when not given.
@@ -59,10 +63,10 @@ pub struct Options {
 }
 
 /// A server this run started; stopped when dropped.
-struct Spawned(Child);
+pub(super) struct Spawned(Child);
 
 impl Spawned {
-    fn start(command: &str) -> Result<Self> {
+    pub(super) fn start(command: &str) -> Result<Self> {
         let mut words = command.split_ascii_whitespace();
         let program = words.next().context("--spawn needs a command")?;
         let child = Command::new(program)
@@ -72,6 +76,10 @@ impl Spawned {
             .spawn()
             .with_context(|| format!("start {program}"))?;
         Ok(Self(child))
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
     }
 
     fn alive(&mut self) -> Result<()> {
@@ -103,10 +111,11 @@ async fn prepare(load: &Load, options: &Options) -> Result<Prepared> {
 
 /// Runs all steps.
 pub async fn run(options: &Options) -> Result<Report> {
-    let prepared = prepare(&options.load, options).await?;
+    let mut prepared = prepare(&options.load, options).await?;
     let signal = options.load.signal();
 
-    let http = Client::builder().pool_max_idle_per_host(options.connections + 2).build()?;
+    let http =
+        Client::builder().pool_max_idle_per_host(options.connections + 2).timeout(MAX_REQUEST).build()?;
     let mut spawned = options.spawn.as_deref().map(Spawned::start).transpose()?;
     if let Some(server) = &mut spawned {
         wait_ready(&http, &options.base, server).await?;
@@ -115,7 +124,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         Some(kind) => kind,
         None => Kind::of(&http, &options.base).await?,
     };
-    let process = options.pid.or(spawned.as_ref().map(|s| s.0.id())).map(Process);
+    let process = options.pid.or(spawned.as_ref().map(Spawned::pid)).map(Process);
     let path = kind.push_path(signal, options.protocol).with_context(|| {
         format!("{} takes no {signal:?} by {:?}; choose another --protocol", kind.name(), options.protocol)
     })?;
@@ -128,15 +137,14 @@ pub async fn run(options: &Options) -> Result<Report> {
         ordered: signal == Signal::Metrics,
     };
     let server = Server { http: http.clone(), base: options.base.clone(), tenant: options.tenant.clone() };
+    let describe = |prepared: &Prepared| {
+        let load = options.load.describe(prepared);
+        format!("{load}, by {:?}, {} connections", options.protocol, options.connections)
+    };
     let mut report = Report {
         name: kind.name().to_owned(),
         signal,
-        load: format!(
-            "{}, by {:?}, {} connections",
-            options.load.describe(&prepared),
-            options.protocol,
-            options.connections
-        ),
+        load: describe(&prepared),
         lines: prepared.items,
         ..Report::default()
     };
@@ -147,6 +155,9 @@ pub async fn run(options: &Options) -> Result<Report> {
     if !options.skip_ingest {
         eprintln!("sending {} {} to {}", prepared.items, signal.items(), target.url);
         let sent = full_speed(&target, &prepared.data, process).await?;
+        prepared = prepare(&options.load, options).await?;
+        report.load = describe(&prepared);
+        report.lines = prepared.items;
         report.lines_per_s = Some(sent.lines as f64 / sent.wall.as_secs_f64());
         report.retries = sent.retries;
         report.set_cpu_taking_in(cpu()?.zip(cpu_before).map(|(now, then)| now - then), prepared.raw_bytes);
@@ -166,7 +177,11 @@ pub async fn run(options: &Options) -> Result<Report> {
     for (key, count) in ask_all(&server, &prepared.counts(kind), 0).await {
         report.lost.extend(count.wrong.map(|wrong| format!("{key}: {wrong}")));
     }
-    let questions = prepared.questions(kind, options.protocol, &options.languages);
+    let mut questions = prepared.questions(kind, options.protocol, &options.languages);
+    if !options.only.is_empty() {
+        questions.retain(|q| options.only.iter().any(|name| q.key.split(' ').next() == Some(name)));
+        ensure!(!questions.is_empty(), "no question is named {}", options.only.join(" or "));
+    }
     report.queries = ask_all(&server, &questions, options.repeats).await;
     if !options.steady.is_zero() {
         let rate = options.rate.or(report.lines_per_s.map(|r| r / 2.0));
@@ -183,7 +198,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-async fn wait_ready(http: &Client, base: &str, server: &mut Spawned) -> Result<()> {
+pub(super) async fn wait_ready(http: &Client, base: &str, server: &mut Spawned) -> Result<()> {
     let begun = Instant::now();
     while http.get(format!("{base}/metrics")).send().await.is_err() {
         server.alive()?;
@@ -223,5 +238,9 @@ async fn watch_visibility(
     report.visible_p99_ms = quantile(&found.all, 0.99);
     report.visible_new_stream_p99_ms = quantile(&found.new_streams, 0.99);
     report.acknowledged_p99_ms = quantile(&found.acknowledged, 0.99);
+    if found.unseen > 0 {
+        let (unseen, all, seconds) = (found.unseen, found.all.len(), MAX_WAIT.as_secs());
+        bail!("{unseen} of {all} pushes did not show within {seconds} s");
+    }
     Ok(())
 }

@@ -1,26 +1,28 @@
-//! Sending a file of frames over several connections.
+//! Sending frames, of a file or as they are made, over several connections.
 //!
 //! Where order matters, frame `n` of `c` connections goes over connection `n mod c`, one after the other;
 //! else each goes over the next that is free.
 //!
-//! A thread reads ahead, so that the file is in memory before it is wanted; a push that is refused
+//! A thread reads ahead, so that what is sent is in memory before it is wanted; a push that is refused
 //! with 429 or 503 is sent again after a pause and counted.
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, TryStreamExt};
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use tokio::sync::{Mutex, mpsc};
 
 use super::kind::Protocol;
 use super::process::{Memory, Process};
+use crate::generate::traces::{self, TracePlan};
+use crate::generate::write_truth;
 
 /// Frames read ahead for each connection.
 const AHEAD: usize = 4;
@@ -65,6 +67,37 @@ pub struct Sent {
     pub rss_anonymous: u64,
 }
 
+/// Where bodies come from.
+#[derive(Debug, Clone)]
+pub enum Data {
+    /// A file of frames.
+    File(PathBuf),
+    /// Spans that are made while they are sent, as their file would be too large; the right answers are
+    /// written beside where the file would be.
+    Traces(TracePlan, PathBuf),
+}
+
+impl Data {
+    /// Hands over all frames in order, until `take` fails.
+    fn frames(&self, mut take: impl FnMut(Frame) -> Result<()>) -> Result<()> {
+        match self {
+            Self::File(path) => {
+                let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+                let mut file = std::io::BufReader::with_capacity(1 << 16, file);
+                while let Some(frame) = read_frame(&mut file)? {
+                    take(frame)?;
+                }
+                Ok(())
+            }
+            Self::Traces(plan, file) => {
+                let frame = |body: &[u8], spans| take((spans as u32, Bytes::copy_from_slice(body)));
+                write_truth(file, &traces::requests(plan, frame)?)
+            }
+        }
+    }
+}
+
+/// Records and the body that holds them.
 type Frame = (u32, Bytes);
 
 /// Reads the next frame; `None` at the end of the file.
@@ -86,24 +119,25 @@ fn read_frame(file: &mut impl Read) -> Result<Option<Frame>> {
 /// Frames that wait for a connection.
 type Queue = Mutex<mpsc::Receiver<Result<Frame>>>;
 
-/// Reads frames of `path` on a thread of its own, into one queue or one for each connection.
-fn read_ahead(path: PathBuf, target: &Target) -> Vec<Queue> {
+/// Reads or makes frames on a thread of its own, into one queue or one for each connection. A queue that is
+/// closed ends it.
+fn read_ahead(data: &Data, target: &Target) -> Vec<Queue> {
     let queues = if target.ordered { target.connections } else { 1 };
     let ahead = target.connections * AHEAD / queues;
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..queues).map(|_| mpsc::channel(ahead)).unzip();
+    let data = data.clone();
     std::thread::spawn(move || {
-        let mut file = match File::open(&path).with_context(|| format!("open {}", path.display())) {
-            Ok(file) => std::io::BufReader::with_capacity(1 << 16, file),
-            Err(error) => {
-                _ = senders[0].blocking_send(Err(error));
-                return;
-            }
-        };
         let mut turn = senders.iter().cycle();
-        while let (Some(frame), Some(sender)) = (read_frame(&mut file).transpose(), turn.next()) {
-            if sender.blocking_send(frame).is_err() {
-                break;
-            }
+        let mut wanted = true;
+        let made = data.frames(|frame| {
+            wanted = turn.next().is_some_and(|sender| sender.blocking_send(Ok(frame)).is_ok());
+            ensure!(wanted, "nobody takes frames any more");
+            Ok(())
+        });
+        if let Err(error) = made
+            && wanted
+        {
+            _ = senders[0].blocking_send(Err(error));
         }
     });
     receivers.into_iter().map(Mutex::new).collect()
@@ -121,13 +155,20 @@ async fn next_frame(queue: &Queue) -> Result<Option<Frame>> {
 
 /// Sends one body, again and again while the server is busy; counts the repeats.
 pub async fn push(target: &Target, body: Bytes, retries: &AtomicU64) -> Result<()> {
-    for _ in 0..MAX_RETRIES {
-        let mut request = target.protocol.headers(target.http.post(&target.url));
-        if let Some(tenant) = &target.tenant {
-            request = request.header("x-scope-orgid", tenant);
+    let request = || {
+        let request = target.protocol.headers(target.http.post(&target.url)).body(body.clone());
+        match &target.tenant {
+            Some(tenant) => request.header("x-scope-orgid", tenant),
+            None => request,
         }
-        let answer = request.body(body.clone()).send().await;
-        let answer = answer.with_context(|| format!("push to {}", target.url))?;
+    };
+    post(&target.url, request, retries).await
+}
+
+/// Sends a request, again and again while the server is busy; counts the repeats.
+pub async fn post(url: &str, request: impl Fn() -> RequestBuilder, retries: &AtomicU64) -> Result<()> {
+    for _ in 0..MAX_RETRIES {
+        let answer = request().send().await.with_context(|| format!("push to {url}"))?;
         let status = answer.status();
         if status.is_success() {
             answer.bytes().await?;
@@ -135,17 +176,17 @@ pub async fn push(target: &Target, body: Bytes, retries: &AtomicU64) -> Result<(
         }
         let text = answer.text().await.unwrap_or_default();
         if status != StatusCode::TOO_MANY_REQUESTS && status != StatusCode::SERVICE_UNAVAILABLE {
-            bail!("{} refused a push with {status}: {}", target.url, text.trim());
+            bail!("{url} refused a push with {status}: {}", text.trim());
         }
         retries.fetch_add(1, Relaxed);
         tokio::time::sleep(RETRY_PAUSE).await;
     }
-    bail!("{} was busy {MAX_RETRIES} times in a row", target.url)
+    bail!("{url} was busy {MAX_RETRIES} times in a row")
 }
 
 /// Sends all of `data` as fast as the server takes it.
-pub async fn full_speed(target: &Target, data: &Path, process: Option<Process>) -> Result<Sent> {
-    let frames = read_ahead(data.to_owned(), target);
+pub async fn full_speed(target: &Target, data: &Data, process: Option<Process>) -> Result<Sent> {
+    let frames = read_ahead(data, target);
     let (lines, retries) = (AtomicU64::new(0), AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = process.map(|process| {
@@ -191,12 +232,12 @@ fn watch(process: Process, stop: &AtomicBool) -> Vec<Memory> {
 /// reached.
 pub async fn steady(
     target: &Target,
-    data: &Path,
+    data: &Data,
     lines_per_s: f64,
     taken: &AtomicU64,
     stop: &AtomicBool,
 ) -> Result<f64> {
-    let frames = read_ahead(data.to_owned(), target);
+    let frames = read_ahead(data, target);
     let (retries, due) = (&AtomicU64::new(0), &AtomicU64::new(0));
     let begun = Instant::now();
     let send = |queue| async move {
@@ -208,6 +249,8 @@ pub async fn steady(
             push(target, body, retries).await?;
             taken.fetch_add(u64::from(records), Relaxed);
         }
+        // The reader could wait for this queue to have room, and another connection for the reader.
+        queue.lock().await.close();
         anyhow::Ok(())
     };
     let senders: FuturesUnordered<_> = frames.iter().cycle().take(target.connections).map(send).collect();
@@ -232,5 +275,24 @@ mod tests {
         assert_eq!(read_frame(&mut rest).unwrap(), Some((7, Bytes::from_static(b"second"))));
         assert_eq!(read_frame(&mut rest).unwrap(), None);
         assert!(read_frame(&mut &file[..file.len() - 1][13..]).is_err());
+    }
+
+    /// A connection that stops early leaves its queue full; the one that waits for the reader ends all the
+    /// same.
+    #[tokio::test]
+    async fn a_queue_that_is_closed_ends_the_reader_and_the_others() {
+        let target = Target {
+            http: Client::new(),
+            url: String::new(),
+            protocol: Protocol::Otlp,
+            tenant: None,
+            connections: 2,
+            ordered: true,
+        };
+        let plan = TracePlan { spans: 200_000, seed: 1, start_ns: 0 };
+        let queues = read_ahead(&Data::Traces(plan, PathBuf::new()), &target);
+        queues[0].lock().await.close();
+        let drained = async { while next_frame(&queues[1]).await.unwrap().is_some() {} };
+        tokio::time::timeout(Duration::from_mins(1), drained).await.expect("the reader waits for nobody");
     }
 }

@@ -1,5 +1,6 @@
 //! Push → visible: a marked line, span or sample is pushed while the server works under a steady load, then
 //! asked for without pause until an answer holds it. The time runs from before the push to after that answer.
+//! What takes long is waited for beside the next marks, and what never shows is counted.
 
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use reqwest::StatusCode;
-use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use trine_model::{Level, SpanId, TraceId};
 
 use super::kind::{Kind, Protocol};
@@ -22,15 +23,19 @@ use crate::record::{Record, StreamLabels};
 use crate::rng::Rng;
 use crate::span::{Kind as SpanKind, Span};
 
-/// What does not show for so long ends the run.
-const MAX_WAIT: Duration = Duration::from_mins(1);
+/// What does not show for so long is counted as unseen.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// What shows within this time is asked for without pause; the next mark is not pushed before.
+const EAGER: Duration = Duration::from_millis(250);
+/// Later the pause before the next look is so small a part of the time since the push.
+const PAUSE_PART: u32 = 20;
 /// One in so many begins a stream or series of its own.
 const NEW_STREAM_EVERY: u64 = 4;
 /// Pause between two of them, milliseconds, at most.
 const MAX_PAUSE_MS: u64 = 20;
 
 /// Times from push to visible, milliseconds.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Visible {
     /// All of them, new streams included.
     pub all: Vec<f64>,
@@ -38,6 +43,19 @@ pub struct Visible {
     pub new_streams: Vec<f64>,
     /// Of all, the time to the acknowledgement alone.
     pub acknowledged: Vec<f64>,
+    /// How many did not show within [`MAX_WAIT`]; the times above have them with that.
+    pub unseen: u64,
+}
+
+impl Visible {
+    fn add(&mut self, fresh: bool, seen: Option<Duration>) {
+        self.unseen += u64::from(seen.is_none());
+        let ms = seen.unwrap_or(MAX_WAIT).as_secs_f64() * 1000.0;
+        self.all.push(ms);
+        if fresh {
+            self.new_streams.push(ms);
+        }
+    }
 }
 
 /// Something that is pushed, and how to see it.
@@ -69,6 +87,7 @@ impl Probe<'_> {
         let mut rng = Rng::new(now_ns() as u64);
         let run = rng.next_u64() & 0xFFFF_FFFF;
         let retries = AtomicU64::new(0);
+        let mut late = Vec::new();
         for number in 0u64.. {
             if Instant::now() >= end && number > 0 {
                 break;
@@ -77,35 +96,23 @@ impl Probe<'_> {
             let place = if fresh { format!("probe-{run:x}-{number}") } else { format!("probe-{run:x}") };
             // A millisecond apart even where the clock stands still: a series takes one sample at a time.
             let at = clock_ns() + number as i64 * 1_000_000;
-            let mark = match self.signal {
+            let Mark { body, look, sees } = match self.signal {
                 Signal::Logs => self.line(&format!("mark{run:x}n{number}x"), place, at)?,
                 Signal::Traces => span(&mut rng, place, at),
                 Signal::Metrics => self.sample(number, place, at)?,
             };
             let begun = Instant::now();
-            push(self.target, Bytes::from(mark.body), &retries).await?;
-            let acknowledged = begun.elapsed();
-            loop {
-                let answer = self.server.ask(&mark.look).await?;
-                if (mark.sees)(answer.status, &answer.body) {
-                    break;
-                }
-                let missing = answer.status == StatusCode::NOT_FOUND;
-                if !answer.status.is_success() && !missing {
-                    let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
-                    bail!("{}{} answered {}: {text}", self.server.base, mark.look.path, answer.status);
-                }
-                if begun.elapsed() > MAX_WAIT {
-                    bail!("what was pushed did not show within {} s", MAX_WAIT.as_secs());
-                }
-            }
-            let ms = begun.elapsed().as_secs_f64() * 1000.0;
-            found.all.push(ms);
-            found.acknowledged.push(acknowledged.as_secs_f64() * 1000.0);
-            if fresh {
-                found.new_streams.push(ms);
+            push(self.target, Bytes::from(body), &retries).await?;
+            found.acknowledged.push(begun.elapsed().as_secs_f64() * 1000.0);
+            let mut seen = tokio::spawn(wait(self.server.clone(), look, sees, begun));
+            match timeout(EAGER, &mut seen).await {
+                Ok(seen) => found.add(fresh, seen??),
+                Err(_) => late.push((fresh, seen)),
             }
             tokio::time::sleep(Duration::from_millis(1 + rng.below(MAX_PAUSE_MS))).await;
+        }
+        for (fresh, seen) in late {
+            found.add(fresh, seen.await??);
         }
         Ok(found)
     }
@@ -157,6 +164,27 @@ impl Probe<'_> {
     }
 }
 
+/// Looks until it sees; the time from `begun`, or nothing after [`MAX_WAIT`].
+async fn wait(server: Server, look: Request, sees: Sees, begun: Instant) -> Result<Option<Duration>> {
+    let until_seen = async {
+        loop {
+            let answer = server.ask(&look).await?;
+            let waited = begun.elapsed();
+            if sees(answer.status, &answer.body) {
+                return Ok(waited);
+            }
+            if !answer.status.is_success() && answer.status != StatusCode::NOT_FOUND {
+                let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
+                bail!("{}{} answered {}: {text}", server.base, look.path, answer.status);
+            }
+            if waited > EAGER {
+                tokio::time::sleep(waited / PAUSE_PART).await;
+            }
+        }
+    };
+    timeout(MAX_WAIT.saturating_sub(begun.elapsed()), until_seen).await.ok().transpose()
+}
+
 /// A trace of one span.
 fn span(rng: &mut Rng, pod: String, at: i64) -> Mark {
     let trace_id = TraceId(rng.id());
@@ -187,4 +215,17 @@ fn labels(pod: String) -> StreamLabels {
 /// The time of day, Unix nanoseconds.
 pub fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_shows_is_counted_and_lies_at_the_far_end() {
+        let mut found = Visible::default();
+        found.add(true, Some(Duration::from_millis(7)));
+        found.add(false, None);
+        assert_eq!((found.all, found.new_streams, found.unseen), (vec![7.0, 30_000.0], vec![7.0], 1));
+    }
 }

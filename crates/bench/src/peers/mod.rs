@@ -7,29 +7,38 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::encode::Format;
-use crate::generate::{Plan, truth_path};
-use crate::harness::load::prepared_logs;
+use crate::generate::truth_path;
+use crate::harness::load::{Load, prepared_logs, prepared_span_rows};
 use crate::harness::report::Report;
 
 const SCRIPT: &str = include_str!("clickhouse.py");
 
-/// Measures ClickHouse on the load of `plan`. Makes a virtual environment in `cache` and installs
+/// Measures ClickHouse on lines or spans. Makes a virtual environment in `cache` and installs
 /// `chdb` there unless `python` names an interpreter that has it.
 pub fn clickhouse(
-    plan: &Plan,
+    load: &Load,
     cache: &Path,
     python: Option<&Path>,
     repeats: usize,
     text_index: bool,
 ) -> Result<Report> {
     let python = python.map_or_else(|| venv(&cache.join("venv")), |p| Ok(p.to_owned()))?;
-    let data = prepared_logs(plan, Format::RowBinary, cache)?;
+    let (signal, data, described) = match load {
+        Load::Logs(plan) => {
+            let described = format!("{:?} of {} bytes, seed {}", plan.corpus, plan.raw_bytes, plan.seed);
+            ("logs", prepared_logs(plan, Format::RowBinary, cache)?, described)
+        }
+        Load::Traces(plan) => {
+            ("traces", prepared_span_rows(plan, cache)?, format!("spans, seed {}", plan.seed))
+        }
+        Load::Metrics(_) => bail!("ClickHouse is measured on logs and traces; choose one as --signal"),
+    };
     let script = cache.join("clickhouse.py");
     std::fs::write(&script, SCRIPT)?;
     let work = cache.join(format!("clickhouse-{}", std::process::id()));
     let output = Command::new(&python)
         .arg(&script)
-        .args([&data, &truth_path(&data), &work])
+        .args([Path::new(signal), &data, &truth_path(&data), &work])
         .args([repeats.to_string(), u8::from(text_index).to_string()])
         .output()
         .with_context(|| format!("run {}", python.display()))?;
@@ -37,10 +46,8 @@ pub fn clickhouse(
     if !output.status.success() {
         bail!("the script for ClickHouse failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    let mut report: Report =
-        serde_json::from_slice(&output.stdout).context("the script printed no report")?;
-    report.load = format!("{:?} of {} bytes, seed {}, bulk insert", plan.corpus, plan.raw_bytes, plan.seed);
-    Ok(report)
+    let report: Report = serde_json::from_slice(&output.stdout).context("the script printed no report")?;
+    Ok(Report { signal: load.signal(), load: format!("{described}, bulk insert"), ..report })
 }
 
 /// A virtual environment with `chdb`; made on first use.

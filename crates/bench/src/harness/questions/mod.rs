@@ -182,6 +182,7 @@ pub async fn ask_all(server: &Server, asked: &[Question], repeats: usize) -> BTr
         let timing = Timing {
             median_ms: quantile(&times, 0.5).unwrap_or(f64::NAN),
             p95_ms: quantile(&times, 0.95).unwrap_or(f64::NAN),
+            p99_ms: quantile(&times, 0.99).unwrap_or(f64::NAN),
             ok: wrong.is_none(),
             wrong,
         };
