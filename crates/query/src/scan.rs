@@ -46,10 +46,7 @@ pub(crate) struct QueryContext {
 impl QueryContext {
     /// Fails once the deadline has passed.
     pub(crate) fn check_deadline(&self) -> Result<(), ScanError> {
-        if Instant::now() < self.deadline {
-            return Ok(());
-        }
-        Err(ScanError::Deadline(self.stats.started.elapsed().as_millis() as u64))
+        self.stats.check_deadline(Some(self.deadline))
     }
 }
 

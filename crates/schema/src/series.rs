@@ -40,6 +40,11 @@ impl MetricScan {
     pub fn matches(&self, labels: &Labels) -> bool {
         self.matchers.iter().all(|matcher| matcher.matches_exactly(labels))
     }
+
+    /// Fails once the deadline has passed.
+    pub fn check_deadline(&self) -> Result<(), ScanError> {
+        self.stats.check_deadline(self.deadline)
+    }
 }
 
 /// Samples of one series, each list sorted by time (milliseconds since 1970) and with one sample a time.

@@ -276,12 +276,7 @@ impl SpanScan {
 
     /// Fails once the deadline has passed.
     pub fn check_deadline(&self) -> Result<(), ScanError> {
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => {
-                Err(ScanError::Deadline(self.stats.started.elapsed().as_millis() as u64))
-            }
-            _ => Ok(()),
-        }
+        self.stats.check_deadline(self.deadline)
     }
 }
 

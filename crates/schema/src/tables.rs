@@ -216,12 +216,7 @@ impl LogScan {
 
     /// Fails once the deadline has passed.
     pub fn check_deadline(&self) -> Result<(), ScanError> {
-        match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => {
-                Err(ScanError::Deadline(self.stats.started.elapsed().as_millis() as u64))
-            }
-            _ => Ok(()),
-        }
+        self.stats.check_deadline(self.deadline)
     }
 }
 
@@ -280,6 +275,16 @@ pub struct ScanStatsSnapshot {
 }
 
 impl ScanStats {
+    /// Fails once the deadline has passed.
+    pub fn check_deadline(&self, deadline: Option<Instant>) -> Result<(), ScanError> {
+        match deadline {
+            Some(deadline) if Instant::now() >= deadline => {
+                Err(ScanError::Deadline(self.started.elapsed().as_millis() as u64))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The counters now.
     pub fn snapshot(&self) -> ScanStatsSnapshot {
         ScanStatsSnapshot {

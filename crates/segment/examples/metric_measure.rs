@@ -167,8 +167,8 @@ fn main() {
     let options = WriteOptions::default();
     let cache = IndexCache::new(usize::MAX);
     let open = |name: &str, meta: &SegmentMeta| {
-        let opened = MetricSegment::open(store.clone(), Path::from(name), &registry, Some(meta));
-        Arc::new(block_on(opened).expect("the segment opens").cached(&cache))
+        let opened = MetricSegment::open(store.clone(), Path::from(name), Some(meta), &cache);
+        block_on(opened).expect("the segment opens")
     };
 
     let mut segments = Vec::new();

@@ -19,11 +19,11 @@ use parquet::{
     errors::ParquetError,
     file::reader::{ChunkReader, Length},
 };
-
 use rustix::{
     buffer::spare_capacity,
     io::{Errno, pread},
 };
+use trine_schema::LabelsError;
 
 use crate::{
     SegmentError,
@@ -188,6 +188,11 @@ impl SegmentFile {
     /// An error that names this file.
     pub fn corrupt(&self, offset: u64, what: String) -> SegmentError {
         SegmentError::Corrupt { file: self.name.clone(), offset, what }
+    }
+
+    /// The streams that its index names are refused by the registry.
+    pub fn refused(&self, source: LabelsError) -> SegmentError {
+        SegmentError::Streams { file: self.name.clone(), source }
     }
 
     fn short(&self, source: io::Error, at: u64) -> SegmentError {

@@ -1,4 +1,4 @@
-//! A segment that can be asked, with its index in memory or not.
+//! A segment of any signal that can be asked, with its index in memory or not.
 
 use std::{
     sync::{
@@ -11,107 +11,95 @@ use std::{
 use object_store::path::Path;
 use parking_lot::Mutex;
 use trine_model::TenantId;
-use trine_schema::{LogScan, StreamRef};
+use trine_schema::{Labels, ScanError, ScanStats, StreamRef, StreamRegistry};
 
-use crate::{
-    IndexCache, Segment, SegmentError, SegmentMeta, StreamMatcher, file::SegmentFile, read::last_instant,
-};
+use crate::{CachedIndex, IndexCache, SegmentError, SegmentHandle, SegmentMeta, file::SegmentFile};
 
-/// What stays in memory of a segment while nobody asks: enough to pass it by, to name its streams and
-/// attributes, and to read its index again. Its file stays open, so that it can be read after it was deleted.
-pub struct SegmentHandle {
+/// The index of a segment of one signal.
+pub trait SegmentIndex: CachedIndex + Sized + 'static {
+    /// What stays in memory of it while nobody asks: enough to pass the segment by.
+    type Digest: Send + Sync;
+
+    /// Reads the index of a file again; blocks the thread.
+    fn read_again(handle: &Handle<Self>) -> Result<Self, SegmentError>;
+}
+
+/// What stays in memory of a segment while nobody asks: its digest and what it takes to read its index again.
+/// Its file stays open, so that it can be read after it was deleted.
+pub struct Handle<I: SegmentIndex> {
     path: Path,
-    meta: Arc<SegmentMeta>,
+    pub(crate) meta: Arc<SegmentMeta>,
     file: Arc<SegmentFile>,
-    runs: usize,
-    granules: usize,
-    /// Each stream once, in the order of the file.
-    streams: Arc<[StreamRef]>,
-    /// When they have rows.
-    spans: Box<[Span]>,
-    /// Attribute names: position of the tenant in the meta, name, rows.
-    attributes: Box<[(u32, Box<str>, u64)]>,
+    pub(crate) digest: I::Digest,
     damaged: AtomicBool,
     /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
-    index: Mutex<Weak<Segment>>,
+    index: Mutex<Weak<I>>,
     cache: Arc<IndexCache>,
     /// Its number in the cache.
     number: u64,
 }
 
-/// First and last time of a stream in a segment.
-#[derive(Clone, Copy)]
-struct Span {
-    min: i64,
-    max: i64,
-}
+/// Called once when a segment turns out to be damaged; the store puts it into quarantine.
+pub type OnCorrupt<S = SegmentHandle> = Arc<dyn Fn(&Arc<S>, &SegmentError) + Send + Sync>;
 
-impl std::fmt::Debug for SegmentHandle {
+impl<I: SegmentIndex> std::fmt::Debug for Handle<I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SegmentHandle").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Handle").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-impl SegmentHandle {
-    /// The handle of an opened segment. It does not keep the index in memory; [`SegmentHandle::load`] does.
-    pub fn new(segment: &Arc<Segment>, cache: &Arc<IndexCache>) -> Arc<Self> {
-        let index = &segment.index;
-        let mut spans = vec![Span { min: i64::MAX, max: i64::MIN }; index.names.len()];
-        // A stream has an entry in each run.
-        for entry in &index.streams {
-            let span = &mut spans[entry.name as usize];
-            (span.min, span.max) = (span.min.min(entry.min), span.max.max(entry.max));
-        }
-        let attributes = index.attributes.iter();
-        let attributes = attributes.map(|(tenant, name, rows)| (*tenant, name.as_str().into(), *rows));
+impl<I: SegmentIndex> Handle<I> {
+    /// The handle of an opened file. `index` may still be in memory; [`Handle::load`] keeps it there.
+    pub(crate) fn of(
+        path: Path,
+        meta: Arc<SegmentMeta>,
+        file: Arc<SegmentFile>,
+        digest: I::Digest,
+        index: Weak<I>,
+        cache: &Arc<IndexCache>,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            path: segment.path().clone(),
-            meta: segment.meta.clone(),
-            file: segment.file.clone(),
-            runs: index.runs.len(),
-            granules: index.granules.len(),
-            streams: segment.names.clone(),
-            spans: spans.into_boxed_slice(),
-            attributes: attributes.collect(),
+            path,
+            meta,
+            file,
+            digest,
             damaged: AtomicBool::new(false),
-            index: Mutex::new(Arc::downgrade(segment)),
+            index: Mutex::new(index),
             number: cache.number(),
             cache: cache.clone(),
         })
     }
 
-    /// The segment with its index, which stays in memory for a while for the next one who asks. Blocks the
-    /// thread while the index is read.
-    pub fn load(&self) -> Result<Arc<Segment>, SegmentError> {
-        let segment = self.open()?;
-        self.keep(&segment);
-        Ok(segment)
+    /// The index, which stays in memory for a while for the next one who asks. Blocks the thread while it is
+    /// read.
+    pub fn load(&self) -> Result<Arc<I>, SegmentError> {
+        let index = self.load_once()?;
+        self.cache.keep(self.number, index.clone());
+        Ok(index)
     }
 
-    /// Keeps its index in memory for a while, as if somebody had asked for it now.
-    pub fn keep(&self, segment: &Arc<Segment>) {
-        self.cache.keep(self.number, segment.clone());
-    }
-
-    /// [`SegmentHandle::load`] for one who works through the whole segment and will not come back: the index
-    /// goes with the last that holds it.
-    pub fn open(&self) -> Result<Arc<Segment>, SegmentError> {
-        let mut index = self.index.lock();
-        if let Some(segment) = index.upgrade() {
-            return Ok(segment);
+    /// [`Handle::load`] for one who works through the whole segment and will not come back: the index goes
+    /// with the last that holds it.
+    pub fn load_once(&self) -> Result<Arc<I>, SegmentError> {
+        let mut known = self.index.lock();
+        if let Some(index) = known.upgrade() {
+            return Ok(index);
         }
         let begun = Instant::now();
-        let (path, streams) = (self.path.clone(), self.streams.clone());
-        let segment = Segment::open_again(path, self.meta.clone(), self.file.clone(), streams)?;
-        let segment = Arc::new(segment);
-        *index = Arc::downgrade(&segment);
+        let index = Arc::new(I::read_again(self)?);
+        *known = Arc::downgrade(&index);
         self.cache.loaded(begun.elapsed());
-        Ok(segment)
+        Ok(index)
     }
 
     /// Whether its index is kept in memory because somebody asked for it.
     pub fn is_loaded(&self) -> bool {
         self.cache.keeps(self.number)
+    }
+
+    /// Whether its index is in memory now, for whatever reason.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.index.lock().strong_count() > 0
     }
 
     /// Where it lies in the object store.
@@ -124,50 +112,63 @@ impl SegmentHandle {
         &self.meta
     }
 
-    /// Number of its sorted runs.
-    pub fn runs(&self) -> usize {
-        self.runs
+    pub(crate) fn file(&self) -> &Arc<SegmentFile> {
+        &self.file
     }
 
-    /// Number of its granules.
-    pub(crate) fn granules(&self) -> usize {
-        self.granules
-    }
-
-    /// Whether a scan has met damage in it; scans leave it out from then on.
+    /// Whether a question has met damage in it; later ones leave it out.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Relaxed)
     }
 
-    pub(crate) fn set_damaged(&self) {
-        self.damaged.store(true, Relaxed);
+    /// [`Handle::is_damaged`] for a question, whose statistics then name it.
+    pub(crate) fn is_left_out(&self, stats: &ScanStats) -> bool {
+        let damaged = self.is_damaged();
+        if damaged {
+            stats.partial.lock().push(format!("segment {} is damaged and left out", self.path));
+        }
+        damaged
     }
 
-    /// Streams of the scan's tenant that match and have rows in its range, each once.
-    pub fn streams<'a>(
-        &'a self,
-        scan: &LogScan,
-        matcher: &'a StreamMatcher,
-    ) -> impl Iterator<Item = StreamRef> + 'a {
-        let (start, last) = (scan.start, last_instant(scan));
-        let in_range = move |span: &Span| last.is_some_and(|last| span.min <= last && span.max >= start);
-        let streams = self.streams.iter().zip(&self.spans).filter(move |(_, span)| in_range(span));
-        streams.map(|(stream, _)| *stream).filter(|stream| matcher.matches(*stream))
-    }
-
-    /// Attribute names of a tenant's rows with the number of rows that have them, most frequent first.
-    pub fn attribute_names<'a>(
-        &'a self,
-        tenant: &TenantId,
-    ) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
-        let position = self.meta.tenants.iter().position(|name| name == tenant);
-        let named = self.attributes.iter().filter(move |(whose, _, _)| Some(*whose as usize) == position);
-        named.map(|(_, name, rows)| (&**name, *rows))
+    /// Takes a failure of a question in it: damage is noted and the question goes on, anything else ends it.
+    pub(crate) fn failed(
+        self: &Arc<Self>,
+        error: SegmentError,
+        stats: &ScanStats,
+        on_corrupt: &OnCorrupt<Self>,
+    ) -> Result<(), ScanError> {
+        match error {
+            SegmentError::Scan(error) => Err(error),
+            error if error.is_corrupt() => {
+                stats.partial.lock().push(format!(
+                    "{error}; this answer may hold some of its rows, later ones are without the file"
+                ));
+                // Another step or question may have met it before.
+                if !self.damaged.swap(true, Relaxed) {
+                    on_corrupt(self, &error);
+                }
+                Ok(())
+            }
+            error => Err(ScanError::Storage(error.to_string())),
+        }
     }
 }
 
-impl Drop for SegmentHandle {
+impl<I: SegmentIndex> Drop for Handle<I> {
     fn drop(&mut self) {
         self.cache.forget(self.number);
     }
+}
+
+/// Registers a stream that an index names.
+pub(crate) fn register(
+    file: &SegmentFile,
+    registry: &StreamRegistry,
+    tenant: &str,
+    labels: &str,
+) -> Result<StreamRef, SegmentError> {
+    let malformed = |what: &str| file.corrupt(file.index().start, format!("{what} cannot be read"));
+    let tenant = TenantId::new(tenant).map_err(|_| malformed("tenant"))?;
+    let labels = Labels::from_json(labels).ok_or_else(|| malformed("labels"))?;
+    registry.intern(&tenant, labels).map_err(|source| file.refused(source))
 }

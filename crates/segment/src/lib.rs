@@ -11,6 +11,7 @@ mod codec;
 mod columns;
 mod compaction;
 mod count;
+mod digest;
 mod error;
 mod file;
 mod filter;
@@ -36,10 +37,11 @@ mod write;
 
 pub use cache::{CachedIndex, IndexCache};
 pub use compaction::SortedBatches;
+pub use digest::SegmentHandle;
 pub use error::SegmentError;
 pub use file::block_on;
 pub use filter::{StreamMatcher, filter_batch};
-pub use handle::SegmentHandle;
+pub use handle::{Handle, OnCorrupt, SegmentIndex};
 pub use join::Join;
 pub use merge::merge_sorted;
 pub use metrics::{
@@ -47,7 +49,7 @@ pub use metrics::{
     sort_samples, write_samples,
 };
 pub use read::Segment;
-pub use scan::{OnCorrupt, Snapshot, count, scan, streams};
+pub use scan::{Snapshot, count, scan, streams};
 pub use sort::{SortedRows, StreamOrder, sort_batches};
 pub use spans::{
     SPAN_GRANULE_ROWS, SortedSpans, SpanSegment, SpanSnapshot, can_join_spans, join_spans, merge_spans,

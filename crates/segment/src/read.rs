@@ -9,12 +9,13 @@ use parquet::{
 };
 use trine_body::Dictionary;
 use trine_model::TenantId;
-use trine_schema::{Labels, LogScan, StreamRef, StreamRegistry};
+use trine_schema::{LogScan, StreamRef, StreamRegistry};
 
 use crate::{
     CachedIndex, SegmentError, SegmentMeta,
     columns::stored_schema,
     file::{CheckedReader, SegmentFile, Tail},
+    handle::register,
     index::Index,
 };
 
@@ -117,17 +118,11 @@ impl Segment {
         let (file, tail) = SegmentFile::open(store, &path, expect.as_ref()).await?;
         let encoded = file.read(file.index()).await?;
         let Parts { index, templates, parquet, memory } = decode(&file, &tail, &encoded)?;
-        let malformed = |what: &str| file.corrupt(file.index().start, format!("{what} cannot be read"));
         let mut names = Vec::with_capacity(index.names.len());
         for name in &index.names {
-            let tenant =
-                TenantId::new(&index.tenants[name.tenant as usize]).map_err(|_| malformed("tenant"))?;
-            let labels = Labels::from_json(&name.labels).ok_or_else(|| malformed("labels"))?;
-            let reference = registry
-                .intern(&tenant, labels)
-                .map_err(|source| SegmentError::Streams { file: path.to_string(), source })?;
+            let reference = register(&file, registry, &index.tenants[name.tenant as usize], &name.labels)?;
             if registry.get(reference).id.0 != name.id {
-                return Err(malformed("stream id"));
+                return Err(file.corrupt(file.index().start, "stream id cannot be read".into()));
             }
             names.push(reference);
         }

@@ -21,7 +21,7 @@ use trine_schema::{
 };
 
 use crate::{
-    Segment, SegmentError, SegmentHandle, StreamMatcher,
+    OnCorrupt, Segment, SegmentError, SegmentHandle, StreamMatcher,
     filter::{filter_batch, projected_schema},
     granule::GranuleReader,
     plan::{LineQueries, SegmentPlan, plan},
@@ -46,9 +46,6 @@ pub struct Snapshot {
     pub segments: Vec<Arc<SegmentHandle>>,
 }
 
-/// Called when a segment turns out to be damaged; the store puts it into quarantine.
-pub type OnCorrupt<S = SegmentHandle> = Arc<dyn Fn(&Arc<S>, &SegmentError) + Send + Sync>;
-
 /// What the steps of one scan share.
 pub(crate) struct Shared {
     pub scan: LogScan,
@@ -67,7 +64,7 @@ impl Shared {
 
     /// Takes a failure of a segment: damage is noted and the scan goes on, anything else ends it.
     pub fn failed(&self, segment: &Arc<SegmentHandle>, error: SegmentError) -> Result<(), ScanError> {
-        note_failure(&self.scan, &self.on_corrupt, segment, error)
+        segment.failed(error, &self.scan.stats, &self.on_corrupt)
     }
 
     /// Segments that are worth planning; damaged ones are named.
@@ -101,8 +98,7 @@ pub(crate) fn count_skipped(scan: &LogScan, segment: &SegmentHandle) {
 }
 
 fn is_usable(scan: &LogScan, segment: &SegmentHandle) -> bool {
-    if segment.is_damaged() {
-        scan.stats.partial.lock().push(format!("segment {} is damaged and left out", segment.path()));
+    if segment.is_left_out(&scan.stats) {
         return false;
     }
     let meta = segment.meta();
@@ -113,26 +109,6 @@ fn is_usable(scan: &LogScan, segment: &SegmentHandle) -> bool {
         count_skipped(scan, segment);
     }
     found
-}
-
-fn note_failure(
-    scan: &LogScan,
-    on_corrupt: &OnCorrupt,
-    segment: &Arc<SegmentHandle>,
-    error: SegmentError,
-) -> Result<(), ScanError> {
-    match error {
-        SegmentError::Scan(error) => Err(error),
-        error if error.is_corrupt() => {
-            segment.set_damaged();
-            scan.stats.partial.lock().push(format!(
-                "{error}; this answer may hold some of its rows, later ones are without the file"
-            ));
-            on_corrupt(segment, &error);
-            Ok(())
-        }
-        error => Err(ScanError::Storage(error.to_string())),
-    }
 }
 
 /// Runs a scan. Reading happens on a small pool of threads, a bounded number of steps ahead of the
@@ -323,7 +299,7 @@ pub fn count(
         });
         if let Err(error) = counted {
             rows.truncate(before);
-            note_failure(scan, on_corrupt, segment, error)?;
+            segment.failed(error, &scan.stats, on_corrupt)?;
         }
     }
     Ok(Some(rows))

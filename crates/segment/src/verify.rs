@@ -62,7 +62,7 @@ impl SegmentHandle {
     /// [`Segment::verify`], the index read for it where it is not in memory.
     pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
         let handle = self.clone();
-        on_pool(move || handle.open()?.check()).await
+        on_pool(move || handle.load_once()?.check()).await
     }
 }
 

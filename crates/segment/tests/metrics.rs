@@ -183,10 +183,10 @@ impl Shelf {
         let path = Path::from(format!("segment-{}", self.next));
         assert_eq!(meta.file_bytes, bytes.len() as u64);
         block_on(self.store.put(&path, bytes.into())).unwrap();
-        let found = block_on(MetricSegment::open(self.store.clone(), path.clone(), &self.registry, None));
+        let found = block_on(MetricSegment::open(self.store.clone(), path.clone(), None, &self.cache));
         assert_eq!(found.unwrap().meta(), meta, "the file tells what the catalog keeps");
-        let opened = block_on(MetricSegment::open(self.store.clone(), path, &self.registry, Some(meta)));
-        let segment = Arc::new(opened.unwrap().cached(&self.cache));
+        let opened = block_on(MetricSegment::open(self.store.clone(), path, Some(meta), &self.cache));
+        let segment = opened.unwrap();
         block_on(segment.verify()).unwrap();
         segment
     }
@@ -560,10 +560,9 @@ fn damage_never_panics_and_is_found_and_the_rest_is_answered() {
         let path = Path::from(format!("bad-{round}"));
         block_on(shelf.store.put(&path, bad.into())).unwrap();
         let expect = (round % 2 == 0).then_some(&meta);
-        let opened = block_on(MetricSegment::open(shelf.store.clone(), path, &registry, expect));
+        let opened = block_on(MetricSegment::open(shelf.store.clone(), path, expect, &shelf.cache));
         let Ok(opened) = opened else { continue };
         found_late += 1;
-        let opened = Arc::new(opened);
         assert!(matches!(block_on(opened.verify()), Err(SegmentError::Corrupt { .. })), "byte {at}");
         let merged = merge_samples(
             &[good.clone(), opened.clone()],

@@ -178,9 +178,12 @@ fn compact(engine: &Arc<Engine>, inputs: &[Arc<Live>], join: bool) -> Result<(),
         Ok(Some(meta)) => {
             let SegmentName { id, signal, level, sources } = name;
             let row = SegmentRow { id, signal, path, level, sources, meta };
-            // Whether somebody asks about these rows.
-            let asked = inputs.iter().any(|live| live.segment.is_loaded());
-            Some(Arc::new(open(engine, row, asked)?))
+            let live = open(engine, row)?;
+            // Who asks about these rows finds the index in memory. A failure to read it is met again there.
+            if inputs.iter().any(|live| live.segment.is_loaded()) {
+                let _ = live.segment.load();
+            }
+            Some(Arc::new(live))
         }
         Ok(None) => None,
         Err(_) if engine.is_closed() => return Err(StoreError::Closed),
@@ -266,7 +269,7 @@ fn open_all(engine: &Engine, inputs: &[Arc<Live>]) -> Result<Option<Opened>, Sto
 fn open_logs(engine: &Engine, inputs: &[Arc<Live>]) -> Result<Option<Vec<Arc<Segment>>>, StoreError> {
     let mut segments = Vec::with_capacity(inputs.len());
     for (live, handle) in inputs.iter().filter_map(|live| Some((live, live.segment.logs()?))) {
-        match handle.open() {
+        match handle.load_once() {
             Ok(segment) => segments.push(segment),
             Err(e) if e.is_corrupt() => {
                 engine.quarantine(&live.row.path, &e.to_string());

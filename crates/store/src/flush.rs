@@ -174,13 +174,12 @@ fn write(
         .files
         .write(&path, |file| segment::write(signal, &batches, &engine.registry, &options, file))?;
     let row = SegmentRow { id: name.id, signal, path, level: 0, sources: name.sources, meta };
-    open(engine, row, false).map(Some)
+    open(engine, row).map(Some)
 }
 
-/// Opens what was just written; a file that cannot be opened is removed again. Its index stays in memory for
-/// the next question if `keep`.
-pub(crate) fn open(engine: &Engine, row: SegmentRow, keep: bool) -> Result<Live, StoreError> {
-    match engine.opener().open(row.signal, &row.path, Some(&row.meta), keep) {
+/// Opens what was just written; a file that cannot be opened is removed again.
+pub(crate) fn open(engine: &Engine, row: SegmentRow) -> Result<Live, StoreError> {
+    match engine.opener().open(row.signal, &row.path, Some(&row.meta)) {
         Ok(segment) => Ok(Live { row, segment }),
         Err(e) => {
             let _ = engine.files.remove(&row.path);

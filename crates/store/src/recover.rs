@@ -221,7 +221,7 @@ impl Rebuilder<'_> {
         for path in self.files.list()? {
             let Some(name) = SegmentName::parse(&path) else { continue };
             let SegmentName { id, signal, level, sources } = name;
-            match self.opener.open(signal, &path, None, false) {
+            match self.opener.open(signal, &path, None) {
                 Ok(segment) => {
                     let meta = segment.meta().clone();
                     found.push(SegmentRow { id, signal, path, level, sources, meta });
@@ -341,7 +341,7 @@ fn sweep(
 fn open_segments(engine: &Engine, rows: Vec<SegmentRow>) -> Result<(), StoreError> {
     let mut live = Vec::with_capacity(rows.len());
     for row in rows {
-        match engine.opener().open(row.signal, &row.path, Some(&row.meta), false) {
+        match engine.opener().open(row.signal, &row.path, Some(&row.meta)) {
             Ok(segment) => live.push(Arc::new(Live { row, segment })),
             Err(e) if e.is_corrupt() => engine.quarantine_row(&row, &e.to_string()),
             Err(e) if is_missing(&e) => engine.quarantine_row(&row, "the file is missing"),

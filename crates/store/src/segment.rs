@@ -43,9 +43,22 @@ impl LiveSegment {
         if let Self::Metrics(segment) = self { Some(segment.clone()) } else { None }
     }
 
-    /// Whether its index is in memory because somebody asked for it.
+    /// Whether its index is kept in memory because somebody asked for it.
     pub fn is_loaded(&self) -> bool {
-        self.logs().is_some_and(|segment| segment.is_loaded())
+        match self {
+            Self::Logs(segment) => segment.is_loaded(),
+            Self::Spans(segment) => segment.is_loaded(),
+            Self::Metrics(segment) => segment.is_loaded(),
+        }
+    }
+
+    /// Keeps its index in memory for a while, as if somebody had asked for it now.
+    pub fn load(&self) -> Result<(), SegmentError> {
+        match self {
+            Self::Logs(segment) => segment.load().map(drop),
+            Self::Spans(segment) => segment.load().map(drop),
+            Self::Metrics(segment) => segment.load().map(drop),
+        }
     }
 
     /// Whether no query holds it besides the one list that this is in.
@@ -76,34 +89,25 @@ pub(crate) struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    /// Opens a segment and registers its streams. Its index stays in memory for the next question if `keep`.
+    /// Opens a segment and registers its streams.
     pub fn open(
         &self,
         signal: Signal,
         path: &str,
         expect: Option<&SegmentMeta>,
-        keep: bool,
     ) -> Result<LiveSegment, SegmentError> {
         let (objects, path, registry) = (self.objects.clone(), ObjectPath::from(path), self.registry);
         Ok(match signal {
             Signal::Logs => {
                 let segment = Arc::new(block_on(Segment::open(objects, path, registry, expect.cloned()))?);
-                let handle = SegmentHandle::new(&segment, self.indexes);
-                if keep {
-                    handle.keep(&segment);
-                }
-                LiveSegment::Logs(handle)
+                LiveSegment::Logs(SegmentHandle::new(&segment, self.indexes))
             }
-            Signal::Spans => LiveSegment::Spans(block_on(SpanSegment::open(
-                objects,
-                path,
-                registry,
-                expect,
-                self.indexes,
-            ))?),
+            Signal::Spans => {
+                let opened = SpanSegment::open(objects, path, registry, expect, self.indexes);
+                LiveSegment::Spans(block_on(opened)?)
+            }
             Signal::Metrics => {
-                let segment = block_on(MetricSegment::open(objects, path, registry, expect))?;
-                LiveSegment::Metrics(Arc::new(segment.cached(self.indexes)))
+                LiveSegment::Metrics(block_on(MetricSegment::open(objects, path, expect, self.indexes))?)
             }
         })
     }

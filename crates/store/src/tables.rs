@@ -6,7 +6,6 @@ use arrow::{array::AsArray, datatypes::UInt32Type};
 use async_trait::async_trait;
 use futures::Stream as FuturesStream;
 use hashbrown::HashMap;
-use object_store::path::Path as ObjectPath;
 use trine_model::TenantId;
 use trine_schema::{
     Exemplar, LogBatch, LogCount, LogCountRow, LogScan, Metadata, MetricScan, MetricSeries,
@@ -14,8 +13,8 @@ use trine_schema::{
     TraceSummary, signal::STREAM,
 };
 use trine_segment::{
-    MetricSegment, MetricSnapshot, OnCorrupt, SegmentError, SegmentHandle, Snapshot, SpanSegment,
-    SpanSnapshot, exemplars, metric_metadata, scan_spans, search_traces, select_series,
+    Handle, MetricSnapshot, OnCorrupt, SegmentError, SegmentIndex, Snapshot, SpanSnapshot, exemplars,
+    metric_metadata, scan_spans, search_traces, select_series,
 };
 
 use crate::{
@@ -59,12 +58,10 @@ impl Engine {
 }
 
 impl Store {
-    fn on_corrupt<S: 'static>(&self, path: fn(&S) -> &ObjectPath) -> OnCorrupt<S> {
+    fn on_corrupt<I: SegmentIndex>(&self) -> OnCorrupt<Handle<I>> {
         let engine = self.engine.clone();
-        Arc::new(move |segment: &Arc<S>, e: &SegmentError| {
-            if e.is_corrupt() {
-                engine.quarantine(path(segment).as_ref(), &e.to_string());
-            }
+        Arc::new(move |segment: &Arc<Handle<I>>, e: &SegmentError| {
+            engine.quarantine(segment.path().as_ref(), &e.to_string());
         })
     }
 }
@@ -77,12 +74,12 @@ impl Tables for Store {
 
     fn scan_logs(&self, mut scan: LogScan) -> RecordBatchStream {
         let snapshot = self.engine.logs(&mut scan);
-        let on_corrupt = self.on_corrupt(SegmentHandle::path);
+        let on_corrupt = self.on_corrupt();
         trine_segment::scan(snapshot, self.engine.registry.clone(), scan, on_corrupt)
     }
 
     async fn count_logs(&self, mut count: LogCount) -> Result<Option<Vec<LogCountRow>>, ScanError> {
-        let (engine, on_corrupt) = (self.engine.clone(), self.on_corrupt(SegmentHandle::path));
+        let (engine, on_corrupt) = (self.engine.clone(), self.on_corrupt());
         let work = move || {
             let snapshot = engine.logs(&mut count.scan);
             trine_segment::count(&snapshot, &engine.registry, &count, &on_corrupt)
@@ -126,12 +123,12 @@ impl Tables for Store {
 
     fn scan_spans(&self, mut scan: SpanScan) -> RecordBatchStream {
         let snapshot = self.engine.spans(&mut scan);
-        scan_spans(snapshot, self.engine.registry.clone(), scan, self.on_corrupt(SpanSegment::path))
+        scan_spans(snapshot, self.engine.registry.clone(), scan, self.on_corrupt())
     }
 
     fn search_traces(&self, mut scan: SpanScan) -> Result<Vec<TraceSummary>, ScanError> {
         let snapshot = self.engine.spans(&mut scan);
-        search_traces(&snapshot, &self.engine.registry, &scan, &self.on_corrupt(SpanSegment::path))
+        search_traces(&snapshot, &self.engine.registry, &scan, &self.on_corrupt())
     }
 
     fn span_names(&self, tenant: &TenantId) -> Result<(Vec<String>, Vec<String>), ScanError> {
@@ -165,19 +162,19 @@ impl Tables for Store {
     fn select_series(&self, scan: &MetricScan) -> Result<Vec<MetricSeries>, ScanError> {
         let mut scan = scan.clone();
         let snapshot = self.engine.metrics(&mut scan);
-        select_series(snapshot, &self.engine.registry, &scan, &self.on_corrupt(MetricSegment::path))
+        select_series(snapshot, &self.engine.registry, &scan, &self.on_corrupt())
     }
 
     fn exemplars(&self, scan: &MetricScan) -> Result<Vec<Exemplar>, ScanError> {
         let mut scan = scan.clone();
         let snapshot = self.engine.metrics(&mut scan);
-        exemplars(snapshot, &self.engine.registry, &scan, &self.on_corrupt(MetricSegment::path))
+        exemplars(snapshot, &self.engine.registry, &scan, &self.on_corrupt())
     }
 
     fn metric_metadata(&self, tenant: &TenantId) -> Result<Vec<(String, Metadata)>, ScanError> {
         let mut scan = MetricScan::all(tenant.clone());
         let snapshot = self.engine.metrics(&mut scan);
-        metric_metadata(snapshot, &self.engine.registry, tenant, &self.on_corrupt(MetricSegment::path))
+        metric_metadata(snapshot, &self.engine.registry, tenant, &self.on_corrupt())
     }
 
     fn tail_logs(

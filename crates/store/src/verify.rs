@@ -63,7 +63,7 @@ pub fn verify_directory(dir: &Path) -> Result<VerifyReport, StoreError> {
         Err(other) => return Err(other),
     };
     for row in &loaded.segments {
-        let opened = opener.open(row.signal, &row.path, Some(&row.meta), false);
+        let opened = opener.open(row.signal, &row.path, Some(&row.meta));
         let verdict = opened.and_then(|segment| block_on(segment.verify()));
         // The report has the line; offline nothing is moved.
         let _ = note(&mut report, row, verdict);

@@ -248,7 +248,7 @@ mod tests {
     use trine_schema::{Labels, MetricBatchBuilder, Samples, StreamRegistry};
 
     use super::*;
-    use crate::{MetricSegment, WriteOptions, block_on, sort_samples, write_samples};
+    use crate::{IndexCache, MetricSegment, WriteOptions, block_on, sort_samples, write_samples};
 
     #[test]
     fn series_of_groups_that_had_to_go_are_read_alone() {
@@ -265,9 +265,9 @@ mod tests {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let path = Path::from("segment");
         block_on(store.put(&path, bytes.into())).unwrap();
-        let opened = block_on(MetricSegment::open(store, path, &registry, Some(&meta)));
-        let segment = Arc::new(opened.unwrap());
-        let index = segment.index_once().unwrap();
+        let opened = block_on(MetricSegment::open(store, path, Some(&meta), &IndexCache::new(0)));
+        let segment = opened.unwrap();
+        let index = segment.load_once().unwrap();
         let series: Vec<u32> = (0..index.series).collect();
         let source = Source { segment, index, series: series.clone() };
         let mut selection = Selection::new(vec![source], 2..=5);

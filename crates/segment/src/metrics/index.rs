@@ -127,21 +127,21 @@ pub(super) struct Label {
 }
 
 /// The index in memory.
-pub(super) struct MetricIndex {
-    pub totals: Totals,
-    pub labels: Vec<Label>,
+pub struct MetricIndex {
+    pub(super) totals: Totals,
+    pub(super) labels: Vec<Label>,
     /// All values one behind the other.
-    pub text: String,
-    pub families: Vec<Family>,
-    pub columns: Vec<Column>,
+    pub(super) text: String,
+    pub(super) families: Vec<Family>,
+    pub(super) columns: Vec<Column>,
     /// What the columns point into.
-    pub bytes: Vec<u8>,
-    pub blocks: Vec<Block>,
-    pub frames: Vec<FramePlace>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) blocks: Vec<Block>,
+    pub(super) frames: Vec<FramePlace>,
     /// Number of series.
-    pub series: u32,
+    pub(super) series: u32,
     /// References of series in the process's registry, as far as they are known.
-    pub references: Box<[AtomicU32]>,
+    pub(super) references: Box<[AtomicU32]>,
 }
 
 impl MetricIndex {

@@ -34,7 +34,7 @@ pub fn merge_samples<W: Write + Send>(
 ) -> Result<Option<SegmentMeta>, SegmentError> {
     let mut sources = Vec::with_capacity(segments.len());
     for segment in segments {
-        let index = segment.index_once()?;
+        let index = segment.load_once()?;
         let series = (0..index.series).collect();
         sources.push(Source { segment: segment.clone(), index, series });
     }

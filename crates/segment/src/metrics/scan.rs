@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::Instant,
 };
 
 use arrow::array::RecordBatch;
@@ -36,41 +35,12 @@ pub struct MetricSnapshot {
 /// Sorted runs of an answer that are merged by comparing labels; with more it is quicker to number them first.
 const FEW_RUNS: usize = 50;
 
-fn check_deadline(scan: &MetricScan) -> Result<(), ScanError> {
-    match scan.deadline {
-        Some(deadline) if Instant::now() >= deadline => {
-            Err(ScanError::Deadline(scan.stats.started.elapsed().as_millis() as u64))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn storage(error: &SegmentError) -> ScanError {
     ScanError::Storage(error.to_string())
 }
 
-/// Takes a failure of a segment: damage is noted and the question goes on, anything else ends it.
-fn note_failure(
-    scan: &MetricScan,
-    on_corrupt: &OnCorrupt<MetricSegment>,
-    segment: &Arc<MetricSegment>,
-    error: &SegmentError,
-) -> Result<(), ScanError> {
-    if !error.is_corrupt() {
-        return Err(storage(error));
-    }
-    let text = format!("{error}; this answer may hold some of its samples, later ones are without the file");
-    scan.stats.partial.lock().push(text);
-    // Another question may have met it before.
-    if segment.set_damaged() {
-        on_corrupt(segment, error);
-    }
-    Ok(())
-}
-
 fn is_usable(scan: &MetricScan, segment: &MetricSegment) -> bool {
-    if segment.is_damaged() {
-        scan.stats.partial.lock().push(format!("segment {} is damaged and left out", segment.path()));
+    if segment.is_left_out(&scan.stats) {
         return false;
     }
     let meta = segment.meta();
@@ -88,7 +58,7 @@ fn source(
     registry: &StreamRegistry,
     scan: &MetricScan,
 ) -> Result<(Source, Vec<StreamRef>), SegmentError> {
-    let index = segment.index()?;
+    let index = segment.load()?;
     let mut series = index.select(&scan.tenant, &scan.matchers);
     // Exemplars may be all that there is of a series, and a block may have other times.
     let has_samples = |series: u32| {
@@ -104,7 +74,7 @@ fn source(
             })
     };
     series.retain(|series| has_samples(*series));
-    let register = |source| SegmentError::Streams { file: segment.path().to_string(), source };
+    let register = |source| segment.file().refused(source);
     let streams: Result<Vec<StreamRef>, _> =
         series.iter().map(|series| index.reference(*series, registry).map_err(register)).collect();
     let streams = streams?;
@@ -144,16 +114,16 @@ pub fn select_series(
     let mut found = Found::default();
     let (mut sources, mut numbers) = (Vec::new(), Vec::new());
     for segment in snapshot.segments.iter().filter(|segment| is_usable(scan, segment)) {
-        check_deadline(scan)?;
+        scan.check_deadline()?;
         match source(segment, registry, scan) {
             Ok((source, streams)) => {
                 numbers.push(streams.into_iter().map(|stream| found.number(stream)).collect());
                 sources.push(source);
             }
-            Err(error) => note_failure(scan, on_corrupt, segment, &error)?,
+            Err(error) => segment.failed(error, &scan.stats, on_corrupt)?,
         }
     }
-    check_deadline(scan)?;
+    scan.check_deadline()?;
     let memory = MemoryRows::gather(snapshot.memtable, registry, scan).map_err(|error| storage(&error))?;
     let with_samples = memory.streams.iter().enumerate().filter(|(place, _)| memory.has_samples(*place));
     let in_memory: Vec<(usize, u32)> =
@@ -210,7 +180,7 @@ impl LoadSamples for SeriesSamples {
     fn load(&self, samples: &mut Samples) -> Result<(), ScanError> {
         let Question { selection, scan, on_corrupt } = &*self.question;
         loop {
-            check_deadline(scan)?;
+            scan.check_deadline()?;
             match selection.load(self.number as usize, samples) {
                 Ok(rows) => {
                     scan.stats.rows_scanned.fetch_add(rows, Relaxed);
@@ -222,7 +192,7 @@ impl LoadSamples for SeriesSamples {
                 Err(Failure { source: Some(source), error }) => {
                     if !error.is_corrupt() || selection.leave_out(source) {
                         let segment = &selection.sources[source as usize].segment;
-                        note_failure(scan, on_corrupt, segment, &error)?;
+                        segment.failed(error, &scan.stats, on_corrupt)?;
                     }
                 }
             }
@@ -240,11 +210,11 @@ pub fn exemplars(
     let MetricSnapshot { memtable, segments } = snapshot;
     let mut found: Vec<Exemplar> = Vec::new();
     for segment in segments.iter().filter(|segment| is_usable(scan, segment)) {
-        check_deadline(scan)?;
+        scan.check_deadline()?;
         let before = found.len();
         if let Err(error) = exemplars_of(segment, registry, scan, &mut found) {
             found.truncate(before);
-            note_failure(scan, on_corrupt, segment, &error)?;
+            segment.failed(error, &scan.stats, on_corrupt)?;
         }
     }
     let mut streams: HashMap<StreamRef, Option<Arc<Stream>>> = HashMap::new();
@@ -282,7 +252,7 @@ fn exemplars_of(
     scan: &MetricScan,
     found: &mut Vec<Exemplar>,
 ) -> Result<(), SegmentError> {
-    let index = segment.index()?;
+    let index = segment.load()?;
     let in_range = |time: i64| (scan.start_ms..=scan.end_ms).contains(&time);
     let mut frames = index.frames.iter().filter(|frame| frame.kind == FrameKind::Exemplars).peekable();
     if frames.peek().is_none() {
@@ -297,9 +267,8 @@ fn exemplars_of(
         }
         for row in segment.exemplars(frame)? {
             if in_range(row.time) && series.binary_search(&row.series).is_ok() {
-                let reference = index
-                    .reference(row.series, registry)
-                    .map_err(|source| SegmentError::Streams { file: segment.path().to_string(), source })?;
+                let reference =
+                    index.reference(row.series, registry).map_err(|source| segment.file().refused(source))?;
                 let labels = Labels::from_json(&row.labels).unwrap_or_default();
                 let series = registry.get(reference);
                 found.push(Exemplar { series, timestamp: row.time, value: row.value, labels });
@@ -328,7 +297,7 @@ pub fn metric_metadata(
                     }
                 }
             }
-            Err(error) => note_failure(&scan, on_corrupt, segment, &error)?,
+            Err(error) => segment.failed(error, &scan.stats, on_corrupt)?,
         }
     }
     for batch in memtable {

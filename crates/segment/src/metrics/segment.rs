@@ -2,45 +2,34 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-    time::Instant,
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::Bytes;
 use object_store::{ObjectStore, path::Path};
-use parking_lot::Mutex;
 use parquet::file::reader::Length as _;
 use trine_chunks::{ChunkError, Outline};
-use trine_schema::StreamRegistry;
 
 use super::{
     index::{MetricIndex, Totals},
     rows::ns,
     side::{self, ExemplarRow, FrameKind, FramePlace, MetadataRow, OddRow},
 };
-use crate::{BodyEncoding, IndexCache, SegmentError, SegmentMeta, codec::Malformed, file::SegmentFile};
+use crate::{
+    BodyEncoding, IndexCache, SegmentError, SegmentMeta,
+    codec::Malformed,
+    file::SegmentFile,
+    handle::{Handle, SegmentIndex},
+};
 
-/// What stays in memory of a segment while nobody asks: its open file, checksums and [`SegmentMeta`].
-pub struct MetricSegment {
-    path: Path,
-    meta: SegmentMeta,
-    file: SegmentFile,
-    damaged: AtomicBool,
+/// A segment of metrics that can be asked, with its index in memory or not.
+pub type MetricSegment = Handle<MetricIndex>;
+
+/// What stays of an index: little, it is read quickly.
+#[derive(Default)]
+pub struct MetricDigest {
     /// Where its metadata lies, once that is known: what is told of metrics is asked for again and again.
     metadata: OnceLock<Box<[FramePlace]>>,
-    /// The index while it is in memory; the lock is held while it is read, so that two do not read it.
-    index: Mutex<Weak<MetricIndex>>,
-    /// Who keeps the index after a question, and the segment's number there.
-    cache: Option<(Arc<IndexCache>, u64)>,
-}
-
-impl std::fmt::Debug for MetricSegment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MetricSegment").field("path", &self.path).finish_non_exhaustive()
-    }
 }
 
 /// What the catalog keeps about a file with these totals.
@@ -58,15 +47,24 @@ pub(super) fn meta_of(totals: &Totals, file_bytes: u64, tail_offset: u64, root: 
     }
 }
 
+impl SegmentIndex for MetricIndex {
+    type Digest = MetricDigest;
+
+    fn read_again(handle: &MetricSegment) -> Result<Self, SegmentError> {
+        let file = handle.file();
+        decode_index(file, &file.read_now(file.index())?)
+    }
+}
+
 impl MetricSegment {
     /// Opens a segment. With `expect` (from the catalog) the root is checked; without, the file's own
-    /// checksums and its index. Series are registered when a question reaches them, so the registry is as it was.
+    /// checksums and its index. Series are registered when a question reaches them.
     pub async fn open(
         store: Arc<dyn ObjectStore>,
         path: Path,
-        _registry: &StreamRegistry,
         expect: Option<&SegmentMeta>,
-    ) -> Result<Self, SegmentError> {
+        cache: &Arc<IndexCache>,
+    ) -> Result<Arc<Self>, SegmentError> {
         let (file, tail) = SegmentFile::open(store, &path, expect).await?;
         let meta = match expect {
             Some(expect) => expect.clone(),
@@ -75,89 +73,25 @@ impl MetricSegment {
                 meta_of(&index.totals, tail.len(), tail.offset(), tail.root())
             }
         };
-        Ok(Self {
-            path,
-            meta,
-            file,
-            damaged: AtomicBool::new(false),
-            metadata: OnceLock::new(),
-            index: Mutex::new(Weak::new()),
-            cache: None,
-        })
-    }
-
-    /// Lets the index stay in memory for a while after a question. Without this it is read for each one.
-    #[must_use]
-    pub fn cached(mut self, cache: &Arc<IndexCache>) -> Self {
-        self.cache = Some((cache.clone(), cache.number()));
-        self
-    }
-
-    /// Where it lies in the object store.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What the catalog keeps.
-    pub fn meta(&self) -> &SegmentMeta {
-        &self.meta
+        Ok(Self::of(path, Arc::new(meta), Arc::new(file), MetricDigest::default(), Weak::new(), cache))
     }
 
     /// Bytes on disk by part; for measuring.
     pub fn bytes_by_part(&self) -> Result<Vec<(&'static str, u64)>, SegmentError> {
-        let index = self.index_once()?;
-        let own = self.file.index();
+        let index = self.load_once()?;
+        let own = self.file().index();
         Ok(vec![
             ("blocks", index.blocks.iter().map(|block| block.place.length).sum()),
             ("frames", index.frames.iter().map(|frame| frame.length).sum()),
             ("index", own.end - own.start),
-            ("tail", self.meta.file_bytes - self.meta.tail_offset),
+            ("tail", self.meta().file_bytes - self.meta().tail_offset),
         ])
-    }
-
-    /// Whether a question has met damage in it; later ones leave it out.
-    pub fn is_damaged(&self) -> bool {
-        self.damaged.load(Relaxed)
-    }
-
-    /// Whether it was whole until now.
-    pub(super) fn set_damaged(&self) -> bool {
-        !self.damaged.swap(true, Relaxed)
-    }
-
-    pub(super) fn file(&self) -> &SegmentFile {
-        &self.file
-    }
-
-    /// The index, which stays in memory for a while for the next one who asks. Blocks the thread while it is
-    /// read.
-    pub(super) fn index(&self) -> Result<Arc<MetricIndex>, SegmentError> {
-        let index = self.index_once()?;
-        if let Some((cache, number)) = &self.cache {
-            cache.keep(*number, index.clone());
-        }
-        Ok(index)
-    }
-
-    /// The index for one who works through the whole segment and will not come back.
-    pub(super) fn index_once(&self) -> Result<Arc<MetricIndex>, SegmentError> {
-        let mut known = self.index.lock();
-        if let Some(index) = known.upgrade() {
-            return Ok(index);
-        }
-        let begun = Instant::now();
-        let index = Arc::new(decode_index(&self.file, &self.file.read_now(self.file.index())?)?);
-        *known = Arc::downgrade(&index);
-        if let Some((cache, _)) = &self.cache {
-            cache.loaded(begun.elapsed());
-        }
-        Ok(index)
     }
 
     /// Checked bytes at places of the index; blocks the thread.
     pub(super) fn read(&self, offset: u64, within: Range<usize>) -> Result<Bytes, SegmentError> {
         let place = |at: usize| offset.saturating_add(at as u64);
-        self.file.read_now(place(within.start)..place(within.end))
+        self.file().read_now(place(within.start)..place(within.end))
     }
 
     /// The directory of a block.
@@ -181,11 +115,11 @@ impl MetricSegment {
     pub(super) fn damage(&self, offset: u64, error: ChunkError) -> SegmentError {
         match error {
             ChunkError::Version(found) => SegmentError::Version {
-                file: self.path.to_string(),
+                file: self.path().to_string(),
                 found: u32::from(found),
                 known: u32::from(trine_chunks::VERSION),
             },
-            error => self.file.corrupt(offset, error.to_string()),
+            error => self.file().corrupt(offset, error.to_string()),
         }
     }
 
@@ -196,7 +130,7 @@ impl MetricSegment {
     ) -> Result<Vec<T>, SegmentError> {
         let bytes = self.read(place.offset, 0..place.length as usize)?;
         read(place, &bytes)
-            .map_err(|found| self.file.corrupt(place.offset, format!("{} cannot be read", found.0)))
+            .map_err(|found| self.file().corrupt(place.offset, format!("{} cannot be read", found.0)))
     }
 
     pub(super) fn exemplars(&self, place: &FramePlace) -> Result<Vec<ExemplarRow>, SegmentError> {
@@ -213,12 +147,12 @@ impl MetricSegment {
 
     /// All metadata in it.
     pub(super) fn metadata(&self) -> Result<Vec<MetadataRow>, SegmentError> {
-        let places = match self.metadata.get() {
+        let places = match self.digest.metadata.get() {
             Some(places) => places,
             None => {
-                let index = self.index_once()?;
+                let index = self.load_once()?;
                 let places = index.frames.iter().filter(|place| place.kind == FrameKind::Metadata);
-                self.metadata.get_or_init(|| places.cloned().collect())
+                self.digest.metadata.get_or_init(|| places.cloned().collect())
             }
         };
         let mut rows = Vec::new();
@@ -226,14 +160,6 @@ impl MetricSegment {
             rows.extend(self.metadata_frame(place)?);
         }
         Ok(rows)
-    }
-}
-
-impl Drop for MetricSegment {
-    fn drop(&mut self) {
-        if let Some((cache, number)) = &self.cache {
-            cache.forget(*number);
-        }
     }
 }
 

@@ -37,7 +37,7 @@ impl MetricSegment {
 
     fn check(&self) -> Result<(), SegmentError> {
         verify_blocks(self.file(), self.meta())?;
-        let index = self.index_once()?;
+        let index = self.load_once()?;
         let meta = self.meta();
         if meta_of(&index.totals, meta.file_bytes, meta.tail_offset, meta.root) != *meta {
             return Err(self.differs("rows, times or tenants of the catalog"));

@@ -158,7 +158,7 @@ impl<W: Write + Send> Joined<W> {
         let (index, own) = (&mut self.index, &spans.index);
         let place = |name: &String| index.attributes.binary_search(name).expect("BUG: it has all names");
         let input = Input {
-            metadata: page_indexes(&segment.file, segment.meta())?,
+            metadata: page_indexes(segment.file(), segment.meta())?,
             reader: spans.reader(),
             first_trace: self.summaries.hashes.len() as u32,
             attributes: own.attributes.iter().map(place).collect(),

@@ -6,10 +6,10 @@
 //! are columns of their own.
 
 mod columns;
+mod digest;
 mod directory;
 mod encode;
 mod filter;
-mod handle;
 mod index;
 mod join;
 mod merge;
@@ -28,8 +28,8 @@ mod values;
 mod verify;
 mod write;
 
+pub use digest::SpanSegment;
 pub(crate) use filter::Ids;
-pub use handle::SpanSegment;
 pub use join::{can_join_spans, join_spans};
 pub use merge::merge_spans;
 pub use order::{SortedSpans, sort_spans};

@@ -70,18 +70,7 @@ impl Shared {
 
     /// Takes a failure of a segment: damage is noted and the scan goes on, anything else ends it.
     pub fn failed(&self, segment: &Arc<SpanSegment>, error: SegmentError) -> Result<(), ScanError> {
-        match error {
-            SegmentError::Scan(error) => Err(error),
-            error if error.is_corrupt() => {
-                segment.set_damaged();
-                self.scan.stats.partial.lock().push(format!(
-                    "{error}; this answer may hold some of its rows, later ones are without the file"
-                ));
-                (self.on_corrupt)(segment, &error);
-                Ok(())
-            }
-            error => Err(ScanError::Storage(error.to_string())),
-        }
+        segment.failed(error, &self.scan.stats, &self.on_corrupt)
     }
 
     /// Segments that are worth a look; damaged ones are named. Without `in_time` those of any time.
@@ -91,9 +80,7 @@ impl Shared {
 
     fn is_usable(&self, segment: &SpanSegment, in_time: bool) -> bool {
         let scan = &self.scan;
-        if segment.is_damaged() {
-            let named = format!("segment {} is damaged and left out", segment.path());
-            scan.stats.partial.lock().push(named);
+        if segment.is_left_out(&scan.stats) {
             return false;
         }
         let meta = segment.meta();

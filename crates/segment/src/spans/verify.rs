@@ -31,7 +31,7 @@ impl SpanSegment {
     pub async fn verify(self: &Arc<Self>) -> Result<(), SegmentError> {
         let segment = self.clone();
         on_pool(move || {
-            verify_blocks(&segment.file, segment.meta())?;
+            verify_blocks(segment.file(), segment.meta())?;
             segment.load_once()?.check()
         })
         .await

@@ -26,11 +26,11 @@ use trine_schema::{Stream, StreamRegistry, spans::column};
 use super::{
     ROW_GROUP_ROWS, SPAN_GRANULE_ROWS, SortedSpans,
     columns::{stored, stored_of, stored_schema},
+    digest::meta_of,
     directory,
     encode::{
         Chunk, DICTIONARY_BYTES, EncodedLeaf, decoded, distinct, is_empty, nulls, numbers, recoded, texts,
     },
-    handle::meta_of,
     index::{Granule, MAX_OTHERS, SpanIndex, StreamName, holds},
     numbers::NumberSet,
     prepare::{Prepared, Values, prepare, prepare_plain},

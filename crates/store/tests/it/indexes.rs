@@ -47,21 +47,6 @@ async fn taking_rows_in_and_opening_keep_no_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_about_stays_in_memory_through_a_merge() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
-    segments(&store, 0..4).await;
-    expect(&store, &[(1, 0..4000)]).await;
-    let loads = store.status().index_loads;
-    assert_eq!(loads, 4);
-    store.compact().await.unwrap();
-    assert_eq!(segment_files(dir.path()).len(), 1);
-    assert!(index_bytes(&store) > 0);
-    expect(&store, &[(1, 0..4000)]).await;
-    assert_eq!(store.status().index_loads, loads, "the merged segment was read again");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn indexes_beyond_the_bound_and_idle_ones_go() {
     let dir = tempfile::tempdir().unwrap();
     let all = open(dir.path());

@@ -126,6 +126,26 @@ async fn rows_of_every_signal_stay_the_same_through_flush_merge_and_reopen() {
     assert!(verify_directory(dir.path()).unwrap().is_ok());
 }
 
+/// An index that is asked for is in memory after a merge too: the next question reads none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_about_stays_in_memory_through_a_merge() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for part in 0..4 {
+        append_all(&store, part * 1000..part * 1000 + 1000).await;
+        store.flush().await.unwrap();
+    }
+    expect_all(&store, 0..4000).await;
+    assert_eq!(store.status().index_loads, 12);
+    store.compact().await.unwrap();
+    assert_eq!(segment_files(dir.path()).len(), 3);
+    let status = store.status();
+    assert!(status.index_bytes > 0);
+    expect_all(&store, 0..4000).await;
+    assert_eq!(store.status().index_loads, status.index_loads, "a merged segment was read again");
+    assert_eq!(store.status().index_bytes, status.index_bytes);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_labels_and_attributes_of_spans_are_known_in_memory_and_in_segments() {
     let dir = tempfile::tempdir().unwrap();
