@@ -10,7 +10,7 @@ use crate::{
     jaeger::KINDS,
     parameters::{ParameterError, Parameters, Unit, parse_duration},
     parse_trace_id,
-    search::{Condition, Search, TagPlace},
+    search::{Condition, MAX_CONDITIONS, Search, TagPlace},
     status,
 };
 
@@ -77,6 +77,11 @@ impl JaegerQuery {
                 .split_once(':')
                 .ok_or_else(|| ParameterError::new("tag", text, "is no pair; write key:value"))?;
             conditions.push(condition(key, value));
+        }
+        if conditions.len() > MAX_CONDITIONS {
+            let problem = format!("is one of more than {MAX_CONDITIONS} conditions; give fewer tags");
+            let tag = parameters.get("tag").or(parameters.get("tags")).unwrap_or_default();
+            return Err(ParameterError::new("tag", tag, problem));
         }
         Ok(Self::Search(Search {
             range: range(parameters, now)?,

@@ -10,7 +10,7 @@ use crate::{
     api::ordered,
     logfmt,
     parameters::{ParameterError, Parameters, Unit, parse_duration},
-    search::{Condition, Search, TagPlace},
+    search::{Condition, MAX_CONDITIONS, Search, TagPlace},
     status, traceql,
 };
 
@@ -62,6 +62,10 @@ impl TempoSearch {
                 let pairs = logfmt::parse(tags).map_err(|(position, problem)| {
                     ParameterError::new("tags", tags, format!("is no logfmt: at byte {position}: {problem}"))
                 })?;
+                if pairs.len() > MAX_CONDITIONS {
+                    let problem = format!("has more than {MAX_CONDITIONS} pairs; give fewer");
+                    return Err(ParameterError::new("tags", tags, problem));
+                }
                 for (key, value) in pairs {
                     conditions.push(
                         of_tag(&key, value).map_err(|problem| ParameterError::new("tags", tags, problem))?,

@@ -7,7 +7,7 @@ use crate::{
     kind,
     logfmt::quoted_text,
     parameters::parse_duration,
-    search::{Condition, TagPlace},
+    search::{Condition, MAX_CONDITIONS, TagPlace},
     status,
 };
 
@@ -35,9 +35,6 @@ pub struct TraceQlError {
 
 /// Longest query in bytes.
 const MAX_BYTES: usize = 16 << 10;
-
-/// Most conditions of a query.
-const MAX_CONDITIONS: usize = 64;
 
 /// Reads a query.
 pub fn parse(text: &str) -> Result<Selection, TraceQlError> {

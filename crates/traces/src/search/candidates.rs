@@ -27,11 +27,15 @@ pub(super) struct Candidate {
 /// Searches for candidates.
 pub(super) struct Candidates<'a> {
     tables: &'a dyn Tables,
-    /// A span fits when it satisfies one of these...
+    /// A span that fits satisfies one of these...
     scans: Vec<SpanScan>,
     /// ... and is of this kind, which scans know nothing of.
     kind: Option<u8>,
 }
+
+/// Most scans of one search. A tag that is looked for in two places doubles them; what would be more is left
+/// to be decided when the spans are read.
+const MAX_SCANS: usize = 16;
 
 /// Traces and the start of the last fitting span seen.
 type LastStarts = HashMap<TraceId, i64>;
@@ -53,7 +57,7 @@ impl<'a> Candidates<'a> {
         candidates
     }
 
-    /// Adds a condition; what contradicts another one leaves no scan.
+    /// Adds a condition; one that contradicts another leaves no scan.
     fn narrow(&mut self, condition: &Condition, tenant: &TenantId, registry: &StreamRegistry) {
         match condition {
             Condition::Service(service) => {
@@ -77,9 +81,13 @@ impl<'a> Candidates<'a> {
             }
             Condition::Tag { place, key, value } => {
                 let mut scans = Vec::new();
-                if *place != TagPlace::Span
-                    && (*place == TagPlace::Resource || is_label(registry, tenant, key, value))
-                {
+                let in_resource = match place {
+                    TagPlace::Resource => true,
+                    TagPlace::Span => false,
+                    TagPlace::Any if 2 * self.scans.len() > MAX_SCANS => return,
+                    TagPlace::Any => is_label(registry, tenant, key, value),
+                };
+                if in_resource {
                     scans.extend(self.scans.iter().cloned().map(|mut scan| {
                         scan.streams.push(label(key, value));
                         scan

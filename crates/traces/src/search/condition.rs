@@ -6,6 +6,9 @@ use trine_schema::{LabelMatch, LabelMatcher};
 
 use crate::Span;
 
+/// Most conditions of one search.
+pub(crate) const MAX_CONDITIONS: usize = 64;
+
 /// Where a tag is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TagPlace {

@@ -14,6 +14,7 @@ use trine_model::{TenantId, TraceId};
 use trine_schema::{Tables, spans::column};
 
 use self::candidates::Candidates;
+pub(crate) use self::condition::MAX_CONDITIONS;
 pub use self::condition::{Condition, TagPlace};
 use crate::{Budget, FindError, Span, Trace, assemble, find};
 

@@ -217,6 +217,23 @@ fn tempos_search_takes_conditions_on_one_span_and_on_the_trace() {
     assert_eq!(found(&[("q", "{ name = \"a\" && name = \"b\" }")]), [0u64; 0]);
 }
 
+/// A tag that is looked for among labels and attributes makes two questions of one; many tags stay bounded.
+#[test]
+fn many_tags_are_a_bounded_search() {
+    let pod = ".k8s.pod.name = \"pod-1\"";
+    let query = |fields: usize, last: &str| format!("{{ {} && {last} }}", vec![pod; fields].join(" && "));
+    assert_eq!(found(&[("q", &query(60, ".user = 8"))]), [3, 2]);
+    assert_eq!(found(&[("q", &query(60, ".user = 9"))]), [0u64; 0]);
+    assert_eq!(ask(Question::TempoSearch, &[("q", &query(64, ".user = 8"))]).status, 400);
+    let tag = ("tag", "k8s.pod.name:pod-1");
+    let jaeger = |tags: usize| [vec![("service", "frontend")], vec![tag; tags]].concat();
+    assert_eq!(jaeger_found(&jaeger(63)), [3, 2, 1]);
+    assert_eq!(ask(Question::JaegerTraces, &jaeger(64)).status, 400);
+    let tempo = |tags: usize| vec!["k8s.pod.name=pod-1"; tags].join(" ");
+    assert_eq!(found(&[("tags", &tempo(64))]), [3, 2, 1]);
+    assert_eq!(ask(Question::TempoSearch, &[("tags", &tempo(65))]).status, 400);
+}
+
 #[test]
 fn tempos_search_answers_with_the_spans_that_fit() {
     check(
