@@ -201,6 +201,9 @@ impl<'a> OpenMetrics<'a> {
     fn exemplar(&mut self) -> Result<Option<ExpositionExemplar>, Bad> {
         let begin = self.at;
         let Some(rest) = self.body[begin..].strip_prefix(b" # ") else { return Ok(None) };
+        if rest.first() != Some(&b'{') {
+            return bad(begin + 3, "the exemplar's labels in braces are expected");
+        }
         let mut labels = Vec::new();
         let mut name = false;
         let length = series::braces(rest, 0, Dialect::OpenMetrics, &mut |part| match part {

@@ -315,6 +315,8 @@ fn openmetrics_is_strict() {
             "line 1: the exemplar's timestamp is not a number of seconds: \"a 1 # {} 1 x\"",
         ),
         ("a 1 # 2\n# EOF\n", "line 1: the timestamp is not a number of seconds: \"a 1 # 2\""),
+        ("a 1 2 # ", "line 1: the exemplar's labels in braces are expected: \"a 1 2 # \""),
+        ("a 1 2 # x}\n# EOF\n", "line 1: the exemplar's labels in braces are expected: \"a 1 2 # x}\""),
         (
             "a{b=\"c\"} 1 2 3\n# EOF\n",
             "line 1: a line ends behind value, timestamp and exemplar: \"a{b=\\\"c\\\"} 1 2 3\"",
