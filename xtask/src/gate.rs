@@ -24,6 +24,7 @@ const LICENCES: &[&str] = &[
     "Unlicense",
     "CDLA-Permissive-2.0",
     "bzip2-1.0.6",
+    "NCSA",
 ];
 
 /// Format, lints, walls, licences.
