@@ -6,6 +6,8 @@ use futures::future::BoxFuture;
 use reqwest::{Client, ClientBuilder, Response, StatusCode, Url, header, redirect};
 use trine_protocols::{Compression, DecodeError, Limits, decompress, exposition::Format};
 
+#[cfg(feature = "tls")]
+use crate::config::TlsVersion;
 use crate::config::{Credentials, Job, Protocol, Tls};
 
 /// Longest body after decompression of a job without a `body_size_limit`, in bytes.
@@ -55,11 +57,15 @@ fn failed(reason: impl Into<String>) -> FetchError {
     FetchError::Failed(reason.into())
 }
 
-/// An error with its causes, since reqwest's alone says little, and without the URL.
+/// An error with its causes, without the URL.
 fn told(error: reqwest::Error) -> FetchError {
-    let error = error.without_url();
+    failed(causes(&error.without_url()))
+}
+
+/// An error with its causes, since reqwest's alone says little.
+fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let more = error.to_string();
         if !text.contains(&more) {
@@ -68,7 +74,7 @@ fn told(error: reqwest::Error) -> FetchError {
         }
         cause = error.source();
     }
-    failed(text)
+    text
 }
 
 /// The header by which a job asks for its formats, the first with the most weight.
@@ -82,12 +88,22 @@ fn accept(protocols: &[Protocol], escaping: &str) -> String {
 }
 
 #[cfg(feature = "tls")]
-fn with_tls(builder: ClientBuilder, tls: &Tls) -> Result<ClientBuilder, String> {
-    use reqwest::{Certificate, Identity};
-    let mut builder = builder.tls_danger_accept_invalid_certs(tls.insecure_skip_verify);
+fn with_tls(builder: ClientBuilder, tls: &Tls) -> Result<Client, String> {
+    use reqwest::{Certificate, Identity, tls::Version};
+    let version = |version| match version {
+        TlsVersion::Tls12 => Version::TLS_1_2,
+        TlsVersion::Tls13 => Version::TLS_1_3,
+    };
+    let mut builder = builder
+        .tls_danger_accept_invalid_certs(tls.insecure_skip_verify)
+        .tls_version_min(version(tls.min_version))
+        .tls_version_max(version(tls.max_version));
     if let Some(ca) = &tls.ca {
         let certificates = Certificate::from_pem_bundle(ca);
         let certificates = certificates.map_err(|error| format!("tls_config.ca cannot be used: {error}"))?;
+        if certificates.is_empty() {
+            return Err("tls_config.ca holds no certificate in PEM".into());
+        }
         builder = builder.tls_certs_only(certificates);
     }
     if let Some((certificate, key)) = &tls.identity {
@@ -96,34 +112,50 @@ fn with_tls(builder: ClientBuilder, tls: &Tls) -> Result<ClientBuilder, String> 
             identity.map_err(|error| format!("tls_config.cert and key cannot be used: {error}"))?;
         builder = builder.identity(identity);
     }
-    Ok(builder)
+    builder.build().map_err(|error| {
+        let remedy = "check tls_config, or name certificates in its ca_file if the system has none";
+        format!("TLS cannot be set up, {remedy}: {}", causes(&error))
+    })
+}
+
+/// A client that trusts nobody, for targets without TLS on a system without certificates.
+#[cfg(feature = "tls")]
+fn without_trust(builder: ClientBuilder) -> Option<Client> {
+    builder.tls_certs_only([]).build().ok()
 }
 
 #[cfg(not(feature = "tls"))]
-fn with_tls(builder: ClientBuilder, tls: &Tls) -> Result<ClientBuilder, String> {
-    if *tls == Tls::default() {
-        return Ok(builder);
+fn with_tls(builder: ClientBuilder, tls: &Tls) -> Result<Client, String> {
+    if *tls != Tls::default() {
+        return Err("this build has no TLS (feature `tls`); leave tls_config out".into());
     }
-    Err("this build has no TLS (feature `tls`); leave tls_config out".into())
+    builder.build().map_err(|error| causes(&error))
+}
+
+#[cfg(not(feature = "tls"))]
+fn without_trust(_: ClientBuilder) -> Option<Client> {
+    None
 }
 
 impl HttpFetch {
     /// The error says which of the certificates cannot be used.
     pub(crate) fn new(job: Arc<Job>) -> Result<Self, String> {
-        let redirects =
-            if job.http.follow_redirects { redirect::Policy::default() } else { redirect::Policy::none() };
-        let builder = Client::builder()
-            .user_agent(concat!("Trine/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(redirects);
+        let builder = || {
+            let follow = job.http.follow_redirects;
+            let redirects = if follow { redirect::Policy::default() } else { redirect::Policy::none() };
+            let agent = concat!("Trine/", env!("CARGO_PKG_VERSION"));
+            Client::builder().user_agent(agent).no_proxy().redirect(redirects)
+        };
         if cfg!(not(feature = "tls")) && job.scheme == "https" {
             return Err(format!(
                 "job {:?}: scheme https needs a build with TLS (feature `tls`)",
                 job.job_name
             ));
         }
-        let client = with_tls(builder, &job.http.tls).and_then(|builder| {
-            builder.build().map_err(|error| format!("tls_config cannot be used: {error}"))
+        let client = with_tls(builder(), &job.http.tls).or_else(|reason| {
+            // Without certificates on the system nobody can be trusted, and here nobody has to be.
+            let plain = job.scheme == "http" && job.http.tls == Tls::default();
+            plain.then(|| without_trust(builder())).flatten().ok_or(reason)
         });
         let client = client.map_err(|reason| format!("job {:?}: {reason}", job.job_name))?;
         let accept = accept(&job.protocols, &job.escaping);

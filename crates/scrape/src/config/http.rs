@@ -45,7 +45,7 @@ pub struct Authorization {
 }
 
 /// `tls_config`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Certificates in PEM that are trusted instead of the system's.
     pub ca: Option<Vec<u8>>,
@@ -53,6 +53,43 @@ pub struct Tls {
     pub identity: Option<(Vec<u8>, SecretBytes)>,
     /// Whether any certificate is trusted.
     pub insecure_skip_verify: bool,
+    /// Oldest version to speak; 1.2 unless 1.3 is asked for.
+    pub min_version: TlsVersion,
+    /// Newest version to speak.
+    pub max_version: TlsVersion,
+}
+
+/// Versions of TLS that are spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// `TLS12`.
+    Tls12,
+    /// `TLS13`.
+    Tls13,
+}
+
+impl TlsVersion {
+    /// Older versions than those that are spoken are `None`.
+    fn read(text: &str) -> Result<Option<Self>, String> {
+        match text {
+            "TLS10" | "TLS11" => Ok(None),
+            "TLS12" => Ok(Some(Self::Tls12)),
+            "TLS13" => Ok(Some(Self::Tls13)),
+            _ => Err(format!("{text:?} is none of TLS10, TLS11, TLS12, TLS13")),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            identity: None,
+            insecure_skip_verify: false,
+            min_version: TlsVersion::Tls12,
+            max_version: TlsVersion::Tls13,
+        }
+    }
 }
 
 /// Bytes that are shown nowhere.
@@ -149,32 +186,48 @@ impl Http {
 
 impl Tls {
     fn read(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Self {
+        // `None` where it cannot be read, which is told.
         let mut pem = |name: &'static str, file: &'static str, fields: &mut Fields<'_>| {
             let text = fields.text(name, notes).map(String::into_bytes);
-            let Some(path) = fields.text(file, notes) else { return text };
+            let Some(path) = fields.text(file, notes) else { return Some(text) };
+            let place = fields.place_of(file).unwrap_or(fields.place);
+            if text.is_some() {
+                notes.error(place, format!("{name} and {file} are both given; leave one out"));
+            }
             let path = notes.path(&path);
-            super::read_file(&path, MAX_PEM_BYTES)
-                .map_err(|error| {
-                    let place = fields.place_of(file).unwrap_or(fields.place);
+            match super::read_file(&path, MAX_PEM_BYTES) {
+                Ok(bytes) => Some(Some(bytes)),
+                Err(error) => {
                     notes.error(place, format!("{file} {} cannot be read: {error}", path.display()));
-                })
-                .ok()
+                    None
+                }
+            }
         };
-        let ca = pem("ca", "ca_file", fields);
+        let ca = pem("ca", "ca_file", fields).flatten();
         let certificate = pem("cert", "cert_file", fields);
         let key = pem("key", "key_file", fields);
         let identity = match (certificate, key) {
-            (Some(certificate), Some(key)) => Some((certificate, SecretBytes(key))),
-            (None, None) => None,
-            _ => {
+            (Some(Some(certificate)), Some(Some(key))) => Some((certificate, SecretBytes(key))),
+            (Some(Some(_)), Some(None)) | (Some(None), Some(Some(_))) => {
                 notes.error(
                     fields.place,
                     "tls_config has a certificate or a key without the other; give both",
                 );
                 None
             }
+            _ => None,
         };
         let insecure_skip_verify = fields.truth("insecure_skip_verify", notes).unwrap_or(false);
-        Self { ca, identity, insecure_skip_verify }
+        let min_version = fields.read("min_version", notes, TlsVersion::read).flatten();
+        let max_version = fields.read("max_version", notes, |text| {
+            let too_old = || format!("{text} is older than what is spoken, TLS12 and TLS13");
+            TlsVersion::read(text)?.ok_or_else(too_old)
+        });
+        let (min_version, max_version) =
+            (min_version.unwrap_or(TlsVersion::Tls12), max_version.unwrap_or(TlsVersion::Tls13));
+        if min_version > max_version {
+            notes.error(fields.place, "min_version is newer than max_version; swap them");
+        }
+        Self { ca, identity, insecure_skip_verify, min_version, max_version }
     }
 }

@@ -24,7 +24,7 @@ pub use fields::ConfigError;
 pub(crate) use fields::{Fields, Notes};
 pub use groups::TargetGroup;
 pub(crate) use groups::read_groups;
-pub use http::{Authorization, BasicAuth, Credentials, Http, Secret, SecretBytes, Tls};
+pub use http::{Authorization, BasicAuth, Credentials, Http, Secret, SecretBytes, Tls, TlsVersion};
 
 /// Everything that is scraped.
 #[derive(Debug, Clone, PartialEq, Default)]

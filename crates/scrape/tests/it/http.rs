@@ -38,16 +38,16 @@ async fn server(answer: Vec<u8>) -> (String, Arc<Mutex<Vec<String>>>) {
     (address, asked)
 }
 
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n");
     [head.as_bytes(), body].concat()
 }
 
 /// The rows of the first scrape, without reports, and the error of the target.
-async fn scraped(address: &str, fields: &str) -> (Vec<String>, String) {
+pub(crate) async fn scraped(address: &str, fields: &str) -> (Vec<String>, String) {
     let yaml = format!(
-        "scrape_configs: [{{job_name: j, scrape_interval: 50ms, scrape_timeout: 50ms, {fields} static_configs: \
+        "scrape_configs: [{{job_name: j, scrape_interval: 250ms, scrape_timeout: 250ms, {fields} static_configs: \
          [{{targets: ['{address}']}}]}}]"
     );
     let config = ScrapeConfig::parse(&yaml, Path::new("p.yml")).unwrap();
@@ -95,7 +95,7 @@ async fn values_come_over_http_with_and_without_gzip() {
                 "\r\naccept: application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
             )
         );
-        assert!(asked.contains("\r\nx-prometheus-scrape-timeout-seconds: 0.05\r\n"), "{asked}");
+        assert!(asked.contains("\r\nx-prometheus-scrape-timeout-seconds: 0.25\r\n"), "{asked}");
         let encoding = if fields.is_empty() { "gzip" } else { "identity" };
         assert!(asked.contains(&format!("\r\naccept-encoding: {encoding}\r\n")), "{asked}");
     }

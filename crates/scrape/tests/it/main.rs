@@ -5,3 +5,5 @@ mod http;
 #[cfg(feature = "test-clock")]
 mod loops;
 mod rows;
+#[cfg(feature = "tls")]
+mod tls;
