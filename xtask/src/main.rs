@@ -12,7 +12,8 @@ use anyhow::{Context, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   check     format, lints, walls between crates, licences
-  install   what the tests need besides Rust (Python packages and a Prometheus, in a cache directory)
+  install   what the tests need besides Rust (packages of Python, Node and Java, a Prometheus; in a cache
+            directory) and print the variables by which they find it
   test      install, check, then every test of the workspace
 ";
 
@@ -20,7 +21,9 @@ fn main() -> ExitCode {
     let command = std::env::args().nth(1);
     let done = match command.as_deref() {
         Some("check") => gate::check(),
-        Some("install") => install::python().and_then(|_| install::prometheus()).map(drop),
+        Some("install") => install::all().map(|all| {
+            all.iter().for_each(|(name, path)| println!("export {name}={}", path.display()));
+        }),
         Some("test") => test(),
         _ => {
             eprint!("{USAGE}");
@@ -37,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn test() -> anyhow::Result<()> {
-    let (python, prometheus) = (install::python()?, install::prometheus()?);
+    let installed = install::all()?;
     gate::check()?;
     run(cargo().args([
         "test",
@@ -50,8 +53,7 @@ fn test() -> anyhow::Result<()> {
     ]))?;
     run(cargo()
         .args(["test", "--release", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"])
-        .env("TRINE_TEST_PYTHON", python)
-        .envs(prometheus.map(|binary| ("TRINE_PROMETHEUS", binary))))
+        .envs(installed))
 }
 
 fn cargo() -> Command {

@@ -1,13 +1,12 @@
 //! Clients that others wrote deliver to Trine.
 
-use crate::site::{Site, python, run_python};
+use crate::site::{Site, run_python};
 
 #[test]
 fn pythons_opentelemetry_sdk_delivers_over_grpc_and_http() {
-    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let site = Site::start(dir.path());
-    run_python(&python, "otel.py", &[&site.otlp_grpc, &site.otlp_http]);
+    run_python("otel.py", &[&site.otlp_grpc, &site.otlp_http]);
     for protocol in ["grpc", "http"] {
         let lines = site
             .count(&format!("SELECT count(*) FROM logs WHERE service = 'py-{protocol}' AND level = 'WARN'"));
@@ -21,10 +20,9 @@ fn pythons_opentelemetry_sdk_delivers_over_grpc_and_http() {
 
 #[test]
 fn pythons_opentelemetry_sdk_delivers_spans_and_metrics() {
-    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let site = Site::start(dir.path());
-    let traces = run_python(&python, "otel_signals.py", &[&site.otlp_grpc, &site.otlp_http]);
+    let traces = run_python("otel_signals.py", &[&site.otlp_grpc, &site.otlp_http]);
     assert_eq!(traces.lines().count(), 2, "{traces}");
     for (protocol, trace) in ["grpc", "http"].into_iter().zip(traces.lines()) {
         let service = format!("service_name = 'py-{protocol}'");
@@ -49,10 +47,9 @@ fn pythons_opentelemetry_sdk_delivers_spans_and_metrics() {
 
 #[test]
 fn a_loki_client_delivers() {
-    let Some(python) = python() else { return };
     let dir = tempfile::tempdir().unwrap();
     let site = Site::start(dir.path());
-    run_python(&python, "loki.py", &[&site.http]);
+    run_python("loki.py", &[&site.http]);
     let found = site.ok(&["logql", "{app=\"py\"} |= \"loki\"", "--output", "jsonl"]);
     assert_eq!(found.lines().count(), 50, "{found}");
 }

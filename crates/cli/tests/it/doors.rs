@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::site::{Site, now_s, trine};
+use crate::site::{Site, eventually, now_s, trine};
 
 fn otlp(service: &str, bodies: &[&str]) -> String {
     let now = format!("{}000000000", now_s());
@@ -143,6 +143,24 @@ async fn tenants_do_not_see_each_other() {
     assert_eq!(other(&["logql", "{}", "--output", "jsonl"]), "");
     let bad = trine().args(["sql", "SELECT 1", "--server", &site.http, "--tenant", "a/b"]).output().unwrap();
     assert!(String::from_utf8_lossy(&bad.stderr).contains("\"a/b\""));
+}
+
+#[test]
+fn a_server_scrapes_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = Site::start(&dir.path().join("target"));
+    let address = target.http.strip_prefix("http://").unwrap();
+    let file = dir.path().join("prometheus.yml");
+    let job =
+        json!({"job_name": "trine", "scrape_interval": "1s", "static_configs": [{"targets": [address]}]});
+    // JSON is YAML.
+    std::fs::write(&file, json!({"scrape_configs": [job]}).to_string()).unwrap();
+    let site = Site::start_with(&dir.path().join("data"), &["--scrape-config", file.to_str().unwrap()]);
+    eventually("the target is up", || {
+        let answer = site.json("/prometheus/api/v1/query", &[("query", "up{job=\"trine\"}")]);
+        answer["data"]["result"][0]["value"][1] == "1"
+    });
+    assert!(site.count("SELECT count(*) FROM metrics WHERE metric = 'trine_store_appended_rows_total'") >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ mod command_line;
 mod doors;
 mod prometheus;
 mod readers;
+mod sdks;
 mod site;
 mod survive;
 mod trainticket;

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::site::{Site, eventually};
+use crate::site::{Site, client, eventually};
 
 /// A Prometheus server; killed when dropped.
 struct Prometheus {
@@ -23,11 +23,8 @@ impl Drop for Prometheus {
 }
 
 /// Scrapes Trine's own `/metrics`, writes them to Trine and reads what it does not have itself from there.
-fn prometheus(site: &Site, dir: &std::path::Path) -> Option<Prometheus> {
-    let Some(binary) = std::env::var_os("TRINE_PROMETHEUS") else {
-        println!("skipped: TRINE_PROMETHEUS is not set; run `cargo xtask test`");
-        return None;
-    };
+fn prometheus(site: &Site, dir: &std::path::Path) -> Prometheus {
+    let binary = client("TRINE_PROMETHEUS");
     let target = site.http.strip_prefix("http://").unwrap();
     let api = format!("{}/prometheus/api/v1", site.http);
     let config = json!({
@@ -46,7 +43,7 @@ fn prometheus(site: &Site, dir: &std::path::Path) -> Option<Prometheus> {
         .stderr(Stdio::null())
         .spawn()
         .expect("Prometheus starts");
-    Some(Prometheus { process, url: format!("http://127.0.0.1:{port}") })
+    Prometheus { process, url: format!("http://127.0.0.1:{port}") }
 }
 
 /// The value of the one series a query gives, asked of Trine or of Prometheus.
@@ -72,7 +69,7 @@ fn prometheus_writes_to_trine_and_reads_from_it() {
         .body(body);
     assert!(runtime.block_on(async { sent.send().await.unwrap().status() }).is_success());
 
-    let Some(server) = prometheus(&site, dir.path()) else { return };
+    let server = prometheus(&site, dir.path());
     let trine = format!("{}/prometheus", site.http);
     let now = || crate::site::now_s().to_string();
     eventually("what Prometheus scrapes is in Trine", || {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::site::{Site, python, run_python};
+use crate::site::{Site, run_python};
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -18,7 +18,6 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duckdb_and_pyarrow_read_segments() {
-    let Some(python) = python() else { return };
     for bodies in ["plain", "templates"] {
         let dir = tempfile::tempdir().unwrap();
         let site = Site::start_with(dir.path(), &["--bodies", bodies]);
@@ -33,7 +32,7 @@ async fn duckdb_and_pyarrow_read_segments() {
             let files = segments(dir.path());
             assert!(!files.is_empty());
             let files: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
-            let out = run_python(&python, "read_segments.py", &[&[body], files.as_slice()].concat());
+            let out = run_python("read_segments.py", &[&[body], files.as_slice()].concat());
             assert_eq!(out.trim(), "duckdb 10000 7, pyarrow 10000 7");
         };
         let body = if bodies == "plain" { "body" } else { "no body" };

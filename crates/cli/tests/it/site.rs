@@ -12,10 +12,11 @@ use serde_json::Value;
 /// Longest wait for anything that is expected to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program under test.
+/// The program under test, on a system without certificates, as small containers are.
 pub fn trine() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trine"));
     command.env_remove("TRINE_SERVER").env_remove("TRINE_TENANT").env("NO_COLOR", "1");
+    command.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
     command
 }
 
@@ -141,25 +142,27 @@ impl Drop for Site {
     }
 }
 
-/// Python with the packages `cargo xtask install` brings; a test that needs it passes with a message
-/// where it is missing, except in CI.
-pub fn python() -> Option<PathBuf> {
-    match std::env::var_os("TRINE_TEST_PYTHON") {
-        Some(path) => Some(path.into()),
-        None => {
-            assert!(std::env::var_os("CI").is_none(), "TRINE_TEST_PYTHON is not set; run `cargo xtask test`");
-            println!("skipped: TRINE_TEST_PYTHON is not set; run `cargo xtask test`");
-            None
-        }
-    }
+/// Where `cargo xtask install` put what a test needs.
+pub fn client(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable).unwrap_or_else(|| {
+        panic!(
+            "{variable} is not set; run `cargo xtask test`, or `cargo xtask install` and set what it prints"
+        )
+    });
+    path.into()
 }
 
-/// Runs one of the scripts beside this file; its standard output.
-pub fn run_python(python: &Path, script: &str, args: &[&str]) -> String {
+/// Runs one of the Python scripts beside this file; its standard output.
+pub fn run_python(script: &str, args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/python").join(script);
-    let output = Command::new(python).arg(&script).args(args).output().expect("Python starts");
+    run_client(Command::new(client("TRINE_TEST_PYTHON")).arg(script).args(args))
+}
+
+/// Runs a client that has to succeed; its standard output.
+pub fn run_client(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} ended with {}: {errors}", script.display(), output.status);
+    assert!(output.status.success(), "{command:?} ended with {}: {errors}", output.status);
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
