@@ -137,6 +137,22 @@ pub fn print_stats(response: &Response, wanted: bool) {
     }
 }
 
+/// The JSON of a query's answer; `None` when it was wanted as it is and has been printed.
+pub async fn read_json(
+    response: Response,
+    output: Output,
+    stats: bool,
+) -> anyhow::Result<Option<serde_json::Value>> {
+    warn_partial(&response);
+    print_stats(&response, stats);
+    let text = response.text().await.context("the answer broke off")?;
+    if output == Output::Json {
+        println!("{text}");
+        return Ok(None);
+    }
+    serde_json::from_str(&text).map(Some).context("the server's answer is no JSON")
+}
+
 /// `2023-01-29 08:48:42.406289933` in UTC; raw nanoseconds when the calendar has no such day.
 pub fn show_time(ns: i64) -> String {
     match Timestamp::from_nanosecond(i128::from(ns)) {

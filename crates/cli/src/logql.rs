@@ -2,13 +2,11 @@
 
 use std::{io::Write, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::client::{
-    BOLD, Client, Output, PLAIN, RangeOptions, ServerOptions, csv_field, print_stats, show_line, show_time,
-    warn_partial,
+    BOLD, Client, Output, PLAIN, RangeOptions, ServerOptions, csv_field, read_json, show_line, show_time,
 };
 
 /// Order of lines.
@@ -71,14 +69,9 @@ pub async fn run(args: LogqlArgs) -> anyhow::Result<ExitCode> {
         parameters.extend(args.step.clone().map(|step| ("step", step)));
         client.send(client.get("/loki/api/v1/query_range").query(&parameters)).await?
     };
-    warn_partial(&response);
-    print_stats(&response, args.stats);
-    let text = response.text().await.context("the answer broke off")?;
-    if args.output == Output::Json {
-        println!("{text}");
+    let Some(answer) = read_json(response, args.output, args.stats).await? else {
         return Ok(ExitCode::SUCCESS);
-    }
-    let answer: Value = serde_json::from_str(&text).context("the server's answer is no JSON")?;
+    };
     print(&answer["data"], args.output, args.direction)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -151,7 +144,7 @@ fn print_series(out: &mut impl Write, results: &[Value], output: Output) -> anyh
         for point in many.chain(one) {
             let seconds = point[0].as_f64().unwrap_or(0.0);
             let value = point[1].as_str().map_or_else(|| point[1].to_string(), str::to_owned);
-            let time = show_time((seconds * 1e3).round() as i64 * 1_000_000);
+            let time = show_time(((seconds * 1e3).round() as i64).saturating_mul(1_000_000));
             match output {
                 Output::Csv => writeln!(out, "{time},{},{value}", csv_field(&labels.to_string()))?,
                 Output::Jsonl => {

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::{
-    client::{Client, Output, RangeOptions, ServerOptions, print_stats, warn_partial},
+    client::{Client, Output, RangeOptions, ServerOptions, read_json},
     logql,
     server::parse_duration,
 };
@@ -58,14 +57,9 @@ pub async fn run(args: PromqlArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let response = client.send(client.get(path).query(&parameters)).await?;
-    warn_partial(&response);
-    print_stats(&response, args.stats);
-    let text = response.text().await.context("the answer broke off")?;
-    if args.output == Output::Json {
-        println!("{text}");
+    let Some(answer) = read_json(response, args.output, args.stats).await? else {
         return Ok(ExitCode::SUCCESS);
-    }
-    let answer: Value = serde_json::from_str(&text).context("the server's answer is no JSON")?;
+    };
     for remark in ["warnings", "infos"].iter().filter_map(|name| answer[name].as_array()).flatten() {
         anstream::eprintln!("{}", remark.as_str().unwrap_or_default());
     }
