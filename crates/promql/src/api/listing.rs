@@ -28,13 +28,16 @@ impl Api {
             selectors.push(Vec::new());
         }
         let source = self.source(request, request.deadline);
-        let mut all = Vec::new();
-        for matchers in &selectors {
+        let (mut all, mut once) = (Vec::new(), 0);
+        for (number, matchers) in selectors.iter().enumerate() {
             all.extend(source.find(matchers, start, end)?.1);
-        }
-        if selectors.len() > 1 {
-            all.sort_unstable();
-            all.dedup();
+            // Not only at the end: many selectors may find the same series again and again.
+            let is_last = number + 1 == selectors.len();
+            if number > 0 && (is_last || all.len() > 2 * once) {
+                all.sort_unstable();
+                all.dedup();
+                once = all.len();
+            }
         }
         Ok(all)
     }
