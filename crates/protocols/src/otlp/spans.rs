@@ -7,7 +7,7 @@ use trine_schema::SpanBatchBuilder;
 
 use super::DROPPED_COUNT;
 use crate::{
-    intake::{Fault, Intake},
+    intake::{Fault, Intake, timestamp},
     span_intake::{Staged, kind, status},
 };
 
@@ -54,10 +54,41 @@ pub(super) fn parent<T>(
     read(id).map(Some).map_err(|error| wrong(format_args!("the parent's id: {error}")))
 }
 
-/// Ids of a link; one that is not valid is kept as all zero, since a link may tell something without them
-/// (OpenTelemetry tracing API, "Link").
-pub(super) fn linked(trace_id: Option<TraceId>, span_id: Option<SpanId>) -> (TraceId, SpanId) {
-    (trace_id.unwrap_or(TraceId([0; TraceId::LEN])), span_id.unwrap_or(SpanId([0; SpanId::LEN])))
+/// Ends an event whose `attributes` are staged; the sender left out `dropped` more.
+#[inline]
+pub(super) fn end_event(
+    intake: &mut Intake<'_, SpanBatchBuilder>,
+    staged: &mut Staged,
+    time: u64,
+    name: &str,
+    mut attributes: usize,
+    dropped: u32,
+) -> Result<(), Fault> {
+    if dropped != 0 {
+        attributes += 1;
+        intake.builder.event_attribute_display(DROPPED_COUNT, dropped);
+    }
+    intake.event(staged, timestamp(time)?, name, attributes)
+}
+
+/// Ends a link in the same way. An id that is not valid is kept as all zero, since a link may tell something
+/// without them (OpenTelemetry tracing API, "Link").
+#[inline]
+pub(super) fn end_link(
+    intake: &mut Intake<'_, SpanBatchBuilder>,
+    staged: &mut Staged,
+    (trace_id, span_id): (Option<TraceId>, Option<SpanId>),
+    trace_state: &str,
+    mut attributes: usize,
+    dropped: u32,
+) -> Result<(), Fault> {
+    if dropped != 0 {
+        attributes += 1;
+        intake.builder.link_attribute_display(DROPPED_COUNT, dropped);
+    }
+    let trace_id = trace_id.unwrap_or(TraceId([0; TraceId::LEN]));
+    let span_id = span_id.unwrap_or(SpanId([0; SpanId::LEN]));
+    intake.link(staged, (trace_id, span_id), trace_state, attributes)
 }
 
 #[cold]

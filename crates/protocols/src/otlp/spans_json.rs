@@ -4,7 +4,6 @@ use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{Span, SpanBatch, SpanBatchBuilder, StreamRef, StreamRegistry};
 
 use super::{
-    DROPPED_COUNT,
     json::{self, FLAGS, Object, TIME, each_attribute, string, unsigned},
     json_value,
     scope::Scope,
@@ -179,11 +178,7 @@ fn event(
             _ => json.skip()?,
         }
     }
-    if dropped != 0 {
-        attributes += 1;
-        intake.builder.event_attribute_display(DROPPED_COUNT, dropped);
-    }
-    intake.event(staged, timestamp(time)?, event_name.text(buffer), attributes)
+    spans::end_event(intake, staged, time, event_name.text(buffer), attributes, dropped)
 }
 
 fn link(
@@ -211,11 +206,7 @@ fn link(
             _ => json.skip()?,
         }
     }
-    if dropped != 0 {
-        attributes += 1;
-        intake.builder.link_attribute_display(DROPPED_COUNT, dropped);
-    }
-    intake.link(staged, spans::linked(trace_id, span_id), trace_state.text(buffer), attributes)
+    spans::end_link(intake, staged, (trace_id, span_id), trace_state.text(buffer), attributes, dropped)
 }
 
 fn count(value: Value<'_>) -> Result<u32, Fault> {

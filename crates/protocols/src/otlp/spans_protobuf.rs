@@ -4,7 +4,6 @@ use trine_model::{SpanId, TenantId, TraceId};
 use trine_schema::{Span, SpanBatch, SpanBatchBuilder, StreamRef, StreamRegistry};
 
 use super::{
-    DROPPED_COUNT,
     protobuf::{self, Decoder, Message},
     scope::Scope,
     spans::{self, Dropped},
@@ -164,11 +163,7 @@ fn event(
             _ => wire.skip(tag)?,
         }
     }
-    if dropped != 0 {
-        attributes += 1;
-        intake.builder.event_attribute_display(DROPPED_COUNT, dropped);
-    }
-    intake.event(staged, timestamp(time)?, name, attributes)
+    spans::end_event(intake, staged, time, name, attributes, dropped)
 }
 
 fn link(
@@ -194,10 +189,5 @@ fn link(
             _ => wire.skip(tag)?,
         }
     }
-    if dropped != 0 {
-        attributes += 1;
-        intake.builder.link_attribute_display(DROPPED_COUNT, dropped);
-    }
-    let ids = spans::linked(trace_id, span_id);
-    intake.link(staged, ids, trace_state, attributes)
+    spans::end_link(intake, staged, (trace_id, span_id), trace_state, attributes, dropped)
 }
