@@ -3,17 +3,7 @@
 //! The server is `$TRINE_PROMETHEUS` or `prometheus` on the path; without one of version 3 the test says so and
 //! passes.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::AsArray as _,
@@ -39,6 +29,7 @@ use prost::Message as _;
 use serde_json::Value as Json;
 use trine_protocols::otlp::decode_metrics_protobuf;
 use trine_schema::{MetricBatch, NativeHistogram, RowKind, StreamRegistry, metrics::column};
+use trine_testing::Prometheus;
 
 use crate::{
     otlp_metrics::pairs,
@@ -47,66 +38,13 @@ use crate::{
 
 const REQUESTS: u64 = 200;
 
-struct Server {
-    process: Child,
-    address: String,
-    folder: PathBuf,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// Starts a Prometheus of version 3, if there is one, that promotes what Trine promotes.
-fn start() -> Option<Server> {
-    let binary = env::var("TRINE_PROMETHEUS").unwrap_or_else(|_| "prometheus".to_owned());
-    let help = Command::new(&binary).arg("--help").output().ok()?;
-    let help = [help.stdout, help.stderr].concat();
-    if !String::from_utf8_lossy(&help).contains("otlp-deltatocumulative") {
-        return None;
-    }
-    let folder = env::temp_dir().join(format!("trine-otlp-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
-    let config = folder.join("prometheus.yml");
+/// Starts a Prometheus that promotes what Trine promotes.
+fn start() -> Option<Prometheus> {
     let promoted = "[service.name, service.namespace, deployment.environment.name, k8s.namespace.name, \
                     k8s.pod.name, k8s.container.name]";
-    fs::write(&config, format!("otlp:\n  promote_resource_attributes: {promoted}\n")).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let address = format!("127.0.0.1:{port}");
-    let process = Command::new(binary)
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
-        .arg(format!("--web.listen-address={address}"))
-        .arg("--web.enable-otlp-receiver")
-        .arg("--enable-feature=native-histograms")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Server { process, address, folder };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !server.send("GET /-/ready", "", b"").is_some_and(|answer| answer.starts_with("HTTP/1.0 200")) {
-        assert!(Instant::now() < deadline, "prometheus does not get ready");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Some(server)
-}
-
-impl Server {
-    fn send(&self, what: &str, headers: &str, body: &[u8]) -> Option<String> {
-        let mut stream = TcpStream::connect(&self.address).ok()?;
-        let head =
-            format!("{what} HTTP/1.0\r\nHost: prometheus\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
-        stream.write_all(head.as_bytes()).ok()?;
-        stream.write_all(body).ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
-        Some(String::from_utf8_lossy(&answer).into_owned())
-    }
+    let config = format!("otlp:\n  promote_resource_attributes: {promoted}\n");
+    let arguments = ["--web.enable-otlp-receiver", "--enable-feature=native-histograms"];
+    Prometheus::start("otlp", &config, &arguments)
 }
 
 /// Sample as text by labels and time, in milliseconds.
@@ -337,16 +275,15 @@ fn series_are_those_of_prometheus() {
         assert_eq!(decoded.error_message(), "");
         ours(&decoded.batch.unwrap(), &registry, &mut mine);
         let headers = "Content-Type: application/x-protobuf\r\n";
-        let answer = server.send("POST /api/v1/otlp/v1/metrics", headers, &bytes).unwrap();
-        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+        let (status, answer) = server.send("POST /api/v1/otlp/v1/metrics", headers, &bytes).unwrap();
+        assert_eq!(status, 200, "{answer}");
     }
     let query = format!(
         "GET /api/v1/query?query=%7B__name__=~%22.%2B%22%7D%5B1h%5D&time={}",
         NOW / 1_000_000_000 + 1000
     );
-    let answer = server.send(&query, "", b"").unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    let theirs = theirs(&serde_json::from_str(body).unwrap());
+    let (_, body) = server.send(&query, "", b"").unwrap();
+    let theirs = theirs(&serde_json::from_str(&body).unwrap());
     assert!(theirs.len() > 500, "only {} samples", theirs.len());
     let missing = |from: &Samples, of: &Samples| {
         let rows = of.iter().filter(|(key, value)| from.get(key) != Some(value));
