@@ -1,11 +1,14 @@
 //! Bounds the bytes of request bodies that are in memory at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, http::StatusCode};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::error::ApiError;
 
@@ -19,10 +22,20 @@ const UNKNOWN_LENGTH: usize = 64 * 1024;
 /// for a moment (wire, unpacked, columns).
 const COPIES: usize = 3;
 
+/// A sender that is silent for so long in the middle of a body gives up its room: others wait for it.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The slowest a body may come, in bytes a second.
+const SLOWEST: u64 = 64 << 10;
+
+/// How long a request waits for room before its sender is told to come again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Grants room for bodies.
 pub struct Admission {
     room: Arc<Semaphore>,
     permits: usize,
+    silence: Duration,
 }
 
 /// A body and the room it holds until it is dropped.
@@ -34,7 +47,7 @@ pub struct Admitted {
 impl Admission {
     pub fn new(max_bytes: usize) -> Self {
         let permits = (max_bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(permits)), permits }
+        Self { room: Arc::new(Semaphore::new(permits)), permits, silence: SILENCE }
     }
 
     /// Bytes that are free now.
@@ -55,11 +68,20 @@ impl Admission {
         {
             return Err(too_large(length));
         }
-        let mut room = self.acquire(length.unwrap_or(UNKNOWN_LENGTH)).await;
+        let mut room = self.acquire(length.unwrap_or(UNKNOWN_LENGTH)).await?;
+        let deadline = Instant::now() + self.silence + Duration::from_secs(limit as u64 / SLOWEST);
         let mut held = length.unwrap_or(UNKNOWN_LENGTH);
         let mut bytes = BytesMut::with_capacity(length.unwrap_or(0));
         let mut chunks = body.into_data_stream();
-        while let Some(chunk) = chunks.next().await {
+        loop {
+            let silence = deadline.min(Instant::now() + self.silence);
+            let Ok(chunk) = timeout_at(silence, chunks.next()).await else {
+                return Err(ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    format!("only {} bytes of the body came in time; send it again", bytes.len()),
+                ));
+            };
+            let Some(chunk) = chunk else { break };
             let chunk =
                 chunk.map_err(|error| ApiError::bad_request(format!("the body ended early: {error}")))?;
             if bytes.len() + chunk.len() > limit {
@@ -85,9 +107,16 @@ impl Admission {
         Ok(Admitted { body: bytes.freeze(), _room: room })
     }
 
-    async fn acquire(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let permits = self.permits_for(bytes);
-        self.room.clone().acquire_many_owned(permits).await.expect("BUG: the semaphore is never closed")
+    async fn acquire(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+        let room = self.room.clone().acquire_many_owned(self.permits_for(bytes));
+        match timeout(PATIENCE, room).await {
+            Ok(permit) => Ok(permit.expect("BUG: the semaphore is never closed")),
+            Err(_) => Err(ApiError {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                message: "no room for the body; send again later".into(),
+                retry_after: Some(1),
+            }),
+        }
     }
 
     fn permits_for(&self, bytes: usize) -> u32 {
@@ -109,6 +138,21 @@ mod tests {
         assert_eq!(held.body.len(), 900);
         assert!(admission.free_bytes() < free);
         drop(held);
+        assert_eq!(admission.free_bytes(), free);
+    }
+
+    #[tokio::test]
+    async fn a_silent_sender_gives_up_its_room() {
+        let admission = Admission { silence: Duration::from_millis(50), ..Admission::new(1 << 20) };
+        let free = admission.free_bytes();
+        let begun = futures::stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"abc")) });
+        let silent = Body::from_stream(begun.chain(futures::stream::pending()));
+        let (silent, other) = tokio::join!(
+            admission.read(silent, Some(1 << 20), 1 << 20),
+            admission.read(Body::from(vec![7; 900]), Some(900), 1000)
+        );
+        assert_eq!(silent.err().map(|error| error.status), Some(StatusCode::REQUEST_TIMEOUT));
+        assert_eq!(other.ok().map(|admitted| admitted.body.len()), Some(900));
         assert_eq!(admission.free_bytes(), free);
     }
 }

@@ -154,19 +154,19 @@ pub async fn ingest_bytes<O: Outcome>(
         move || {
             let decoded = UNPACKED.with_borrow_mut(|buffer| {
                 let decoded = decompress(head.compression, &body, &app.limits, buffer).and_then(|plain| {
-                    decode(plain, &head.tenant, app.store.registry(), now_ns(), &app.limits)
+                    // Of the unpacked bytes: a sender that packs anew for every try packs otherwise.
+                    let key = app.store.batch_key(head.idempotency_key.as_deref(), &head.tenant, plain);
+                    Ok((decode(plain, &head.tenant, app.store.registry(), now_ns(), &app.limits)?, key))
                 });
                 if buffer.capacity() > KEPT_BUFFER_BYTES {
                     *buffer = Vec::new();
                 }
                 decoded
             })?;
+            let (decoded, key) = decoded;
             let (decoded, deltas) = decoded.into_parts();
-            let key = match head.idempotency_key.as_deref() {
-                // The same words at another time are other records.
-                None if !decoded.own_times => None,
-                header => app.store.batch_key(header, &head.tenant, &body),
-            };
+            // Without a key of the sender the same words at another time are other records.
+            let key = key.filter(|_| decoded.own_times || head.idempotency_key.is_some());
             Ok::<_, DecodeError>((key, decoded, deltas))
         }
     };

@@ -1,10 +1,11 @@
 //! Batch keys: how a batch that is sent again is recognised.
 
 use trine_model::TenantId;
+use trine_schema::Signal;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128_with_seed};
 
-/// Identity of a batch, 128 bits. The store mixes the tenant in, so equal keys of different tenants
-/// are apart.
+/// Identity of a batch, 128 bits. The store mixes tenant and signal in: senders number the batches of
+/// each signal from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BatchKey(pub u128);
 
@@ -27,8 +28,9 @@ impl BatchKey {
     }
 
     /// The key under which the store remembers it.
-    pub(crate) fn of_tenant(self, tenant: &TenantId) -> u128 {
+    pub(crate) fn of_table(self, tenant: &TenantId, signal: Signal) -> u128 {
         let mut hasher = Xxh3::new();
+        hasher.update(&[signal as u8]);
         hasher.update(&self.0.to_le_bytes());
         hasher.update(tenant.as_str().as_bytes());
         hasher.digest128()
@@ -45,7 +47,8 @@ mod tests {
         assert_eq!(BatchKey::from_content(&a, b"x"), BatchKey::from_content(&a, b"x"));
         assert_ne!(BatchKey::from_content(&a, b"x"), BatchKey::from_content(&b, b"x"));
         let key = BatchKey::from_header("x");
-        assert_ne!(key.of_tenant(&a), key.of_tenant(&b));
+        assert_ne!(key.of_table(&a, Signal::Logs), key.of_table(&b, Signal::Logs));
+        assert_ne!(key.of_table(&a, Signal::Logs), key.of_table(&a, Signal::Spans));
         assert_ne!(key, BatchKey::from_content(&a, b"x"));
     }
 }

@@ -208,7 +208,8 @@ impl Store {
         }
         let streams = distinct_streams(&batch.records, engine.registry.len())?;
         let at_ms = engine.now_ms();
-        let key = key.filter(|_| engine.dedup_window_ms() > 0).map(|key| key.of_tenant(&batch.tenant));
+        let key = key.filter(|_| engine.dedup_window_ms() > 0);
+        let key = key.map(|key| key.of_table(&batch.tenant, batch.signal));
         let encoded = encode_batch(&batch, key, at_ms);
         if encoded.len() as u64 > MAX_ENTRY_BYTES {
             return Err(StoreError::TooLarge { bytes: encoded.len(), limit: MAX_ENTRY_BYTES as usize });
