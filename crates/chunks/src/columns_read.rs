@@ -292,6 +292,9 @@ impl<'a> Columns<'a> {
             }
         }
         let Scratch { residuals, jobs, .. } = &mut self.scratch;
+        for job in jobs.iter() {
+            self.tables[usize::from(job.model)].expect(job.shift, job.to.len());
+        }
         let room = jobs.last().map_or(0, |job| job.to.end + SLACK);
         if residuals.len() < room {
             residuals.resize(room, 0);

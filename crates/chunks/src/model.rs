@@ -101,17 +101,34 @@ fn depths(weights: &[(u64, u16)]) -> Vec<u32> {
     depths
 }
 
-/// The canonical codes, lowest bit first, of code lengths.
+/// Calls `each` with the tokens that have a code, their lengths and canonical codes, lowest bit first; shorter
+/// ones come first.
+fn each_code(lengths: &[u8; TOKENS], mut each: impl FnMut(usize, u32, u16)) {
+    // Where the tokens of each length begin among all of them by length.
+    let mut places = [0usize; MAX_CODE as usize + 2];
+    lengths.iter().for_each(|length| places[usize::from(*length) + 1] += 1);
+    (1..places.len()).for_each(|length| places[length] += places[length - 1]);
+    let mut order = [0u8; TOKENS];
+    let first = places[1];
+    for (token, length) in lengths.iter().enumerate() {
+        let place = &mut places[usize::from(*length)];
+        order[*place] = token as u8;
+        *place += 1;
+    }
+    let (mut next, mut last) = (0u32, 0u32);
+    for token in &order[first..] {
+        let length = u32::from(lengths[usize::from(*token)]);
+        next <<= length - last;
+        last = length;
+        each(usize::from(*token), length, (next.reverse_bits() >> (32 - length)) as u16);
+        next += 1;
+    }
+}
+
+/// The canonical codes of code lengths, for writing.
 pub(crate) fn codes(lengths: &[u8; TOKENS]) -> [u16; TOKENS] {
     let mut codes = [0; TOKENS];
-    let mut next = 0u32;
-    for length in 1..=MAX_CODE {
-        for token in (0..TOKENS).filter(|&token| u32::from(lengths[token]) == length) {
-            codes[token] = (next.reverse_bits() >> (32 - length)) as u16;
-            next += 1;
-        }
-        next <<= 1;
-    }
+    each_code(lengths, |token, _, code| codes[token] = code);
     codes
 }
 
@@ -152,8 +169,40 @@ pub(crate) struct Entry {
 /// A residual takes fewer bits after its code.
 pub(crate) const LONG: u8 = 64;
 
+/// Most codes of a table.
+const ENTRIES: usize = 1 << MAX_CODE;
+
 /// Codes of one model for reading: what the next [`MAX_CODE`] bits of a stream begin with.
-pub(crate) struct Table(Box<[Entry; 1 << MAX_CODE]>);
+pub(crate) struct Table {
+    entries: Box<[Entry; ENTRIES]>,
+    pairs: Vec<Pairs>,
+}
+
+/// Pairs of codes of residuals with so many low bits.
+struct Pairs {
+    shift: u8,
+    /// Residuals that were read so far.
+    read: usize,
+    found: Option<Box<[Pair; ENTRIES]>>,
+}
+
+/// Residuals after which pairs are worth to be found: that takes as long as reading about so many.
+const PAIRS_FROM: usize = 4096;
+/// With more low bits the bits of a table seldom hold two codes.
+const MOST_LOW_BITS: u8 = 5;
+
+/// One or two codes that follow one another, of residuals that are known with them: small values and short runs
+/// of zeros.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pair {
+    /// Bits of both, low bits included.
+    pub length: u8,
+    /// Residuals, up to [`SHORT_RUN`]; 0 where the first code is of another kind.
+    pub count: u8,
+    pub first: i16,
+    /// All residuals after the first.
+    pub others: i16,
+}
 
 impl Table {
     /// Reads what [`put_lengths`] wrote.
@@ -183,23 +232,69 @@ impl Table {
         if lengths.iter().map(room).sum::<u32>() > 1 << width {
             return Err(corrupt("a model has more codes than bits"));
         }
-        let mut entries = Box::new([Entry { extra: LONG, ..Entry::default() }; 1 << MAX_CODE]);
-        let codes = codes(lengths);
-        for token in (0..TOKENS).filter(|&token| lengths[token] > 0) {
-            let entry = entry(token, lengths[token]);
-            for at in (usize::from(codes[token])..1 << width).step_by(1 << lengths[token]) {
-                entries[at] = entry;
-            }
-        }
-        for filled in width..MAX_CODE {
-            entries.copy_within(..1 << filled, 1 << filled);
-        }
-        Ok(Self(entries))
+        let mut entries = Box::new([Entry { extra: LONG, ..Entry::default() }; ENTRIES]);
+        let mut filled = 0;
+        let mut fill_to = |entries: &mut [Entry; ENTRIES], length| {
+            (filled..length).for_each(|bits| entries.copy_within(..1 << bits, 1 << bits));
+            filled = length;
+        };
+        each_code(lengths, |token, length, code| {
+            fill_to(&mut entries, length);
+            entries[usize::from(code)] = entry(token, length as u8);
+        });
+        fill_to(&mut entries, MAX_CODE);
+        Ok(Self { entries, pairs: Vec::new() })
     }
 
     #[inline]
     pub(crate) fn entry(&self, bits: u64) -> Entry {
-        self.0[bits as usize & ((1 << MAX_CODE) - 1)]
+        self.entries[bits as usize & (ENTRIES - 1)]
+    }
+
+    /// Says that so many residuals with so many low bits are to be read.
+    pub(crate) fn expect(&mut self, shift: u8, residuals: usize) {
+        if shift > MOST_LOW_BITS {
+            return;
+        }
+        let known = self.pairs.iter().position(|pairs| pairs.shift == shift);
+        let at = known.unwrap_or_else(|| {
+            self.pairs.push(Pairs { shift, read: 0, found: None });
+            self.pairs.len() - 1
+        });
+        self.pairs[at].read += residuals;
+        if self.pairs[at].read > PAIRS_FROM && self.pairs[at].found.is_none() {
+            self.pairs[at].found = Some(self.find_pairs(shift));
+        }
+    }
+
+    /// The pairs by the next bits, if they were worth it.
+    pub(crate) fn pairs(&self, shift: u8) -> Option<&[Pair; ENTRIES]> {
+        self.pairs.iter().find(|pairs| pairs.shift == shift)?.found.as_deref()
+    }
+
+    fn find_pairs(&self, shift: u8) -> Box<[Pair; ENTRIES]> {
+        // Of some bits, so many of them known: length and number of the residuals that they begin with.
+        let known = |bits: usize, count: u32| {
+            let entry = &self.entries[bits];
+            let low_bits = shift & entry.low_bits;
+            let length = entry.length + low_bits;
+            let low = bits >> entry.length & ((1 << low_bits) - 1);
+            let residual = (i16::from(entry.base) << low_bits) + low as i16;
+            let is_known = entry.length > 0 && entry.extra == 0 && u32::from(length) <= count;
+            is_known.then_some((length, entry.count, residual))
+        };
+        let mut pairs = Box::new([Pair::default(); ENTRIES]);
+        for (bits, pair) in pairs.iter_mut().enumerate() {
+            let Some((length, count, first)) = known(bits, MAX_CODE) else { continue };
+            *pair = Pair { length, count, first, others: 0 };
+            let next = known(bits >> length, MAX_CODE - u32::from(length)).filter(|_| count == 1);
+            if let Some((more, further, others)) = next
+                && usize::from(count + further) <= SHORT_RUN
+            {
+                *pair = Pair { length: length + more, count: count + further, first, others };
+            }
+        }
+        pairs
     }
 }
 

@@ -6,7 +6,9 @@ use crate::{
     ChunkError,
     bits::{BitWriter, word_at},
     error::corrupt,
-    model::{Counts, Entry, LONG, LONGEST_RUN, SHORT_RUN, TOKENS, Table, token_of, token_of_run},
+    model::{
+        Counts, Entry, LONG, LONGEST_RUN, MAX_CODE, Pair, SHORT_RUN, TOKENS, Table, token_of, token_of_run,
+    },
 };
 
 /// Room that [`read`] needs behind the residuals.
@@ -82,13 +84,23 @@ pub(crate) struct Job {
 }
 
 /// Reads the residuals of all jobs. Finding a code waits for the one before it, so that several pieces are
-/// read at once, a code of each in turn.
+/// read at once, some codes of each in turn.
 pub(crate) fn read(tables: &[Table], data: &[u8], jobs: &[Job], out: &mut [i64]) -> Result<(), ChunkError> {
     let mut jobs = jobs.iter();
     let mut next = || jobs.next().map(|job| Lane::new(tables, data, job));
     let mut lanes: [Option<Lane<'_>>; LANES] = [const { None }; LANES];
     lanes.iter_mut().for_each(|lane| *lane = next());
     while let [Some(a), Some(b), Some(c), Some(d)] = &mut lanes {
+        if let (Some(pairs_a), Some(pairs_b), Some(pairs_c), Some(pairs_d)) =
+            (a.pairs, b.pairs, c.pairs, d.pairs)
+        {
+            while a.has_room() && b.has_room() && c.has_room() && d.has_room() {
+                a.step_pairs(pairs_a, out)?;
+                b.step_pairs(pairs_b, out)?;
+                c.step_pairs(pairs_c, out)?;
+                d.step_pairs(pairs_d, out)?;
+            }
+        }
         while a.at < a.end && b.at < b.end && c.at < c.end && d.at < d.end {
             a.step(out)?;
             b.step(out)?;
@@ -105,19 +117,19 @@ pub(crate) fn read(tables: &[Table], data: &[u8], jobs: &[Job], out: &mut [i64])
         }
     }
     for lane in lanes.iter_mut().flatten() {
-        while lane.at < lane.end {
-            lane.step(out)?;
-        }
-        lane.check()?;
+        lane.finish(out)?;
     }
     Ok(())
 }
 
 const LANES: usize = 4;
+/// Pairs of codes that are read of one piece before the next has its turn: their bits are loaded once.
+const CODES: usize = 2;
 
 /// A piece that is being read.
 struct Lane<'a> {
     table: &'a Table,
+    pairs: Option<&'a [Pair; 1 << MAX_CODE]>,
     shift: u32,
     /// From the piece on to the end of the data: what a damaged piece reads behind its own bits is found out
     /// by [`Self::check`].
@@ -130,8 +142,10 @@ struct Lane<'a> {
 
 impl<'a> Lane<'a> {
     fn new(tables: &'a [Table], data: &'a [u8], job: &Job) -> Self {
+        let table = &tables[usize::from(job.model)];
         Self {
-            table: &tables[usize::from(job.model)],
+            table,
+            pairs: table.pairs(job.shift),
             shift: u32::from(job.shift),
             bytes: &data[job.bytes.start..],
             bit: 0,
@@ -150,6 +164,44 @@ impl<'a> Lane<'a> {
 
     fn word(&self) -> u64 {
         word_at(self.bytes, self.bit >> 3) >> (self.bit & 7)
+    }
+
+    /// Whether [`Self::step_pairs`] stays within the piece.
+    fn has_room(&self) -> bool {
+        self.at + CODES * SHORT_RUN <= self.end
+    }
+
+    /// Reads some pairs of codes.
+    #[allow(clippy::inline_always)] // its state lives in registers
+    #[inline(always)]
+    fn step_pairs(&mut self, pairs: &[Pair; 1 << MAX_CODE], out: &mut [i64]) -> Result<(), ChunkError> {
+        let mut word = self.word();
+        for _ in 0..CODES {
+            let pair = pairs[word as usize & ((1 << MAX_CODE) - 1)];
+            if pair.count == 0 {
+                return self.step(out);
+            }
+            let [first, others @ ..] = &mut out[self.at..self.at + SHORT_RUN] else { return Ok(()) };
+            *first = i64::from(pair.first);
+            others.fill(i64::from(pair.others));
+            self.at += usize::from(pair.count);
+            self.bit += usize::from(pair.length);
+            word >>= pair.length;
+        }
+        Ok(())
+    }
+
+    /// Reads all that is left.
+    fn finish(&mut self, out: &mut [i64]) -> Result<(), ChunkError> {
+        if let Some(pairs) = self.pairs {
+            while self.has_room() {
+                self.step_pairs(pairs, out)?;
+            }
+        }
+        while self.at < self.end {
+            self.step(out)?;
+        }
+        self.check()
     }
 
     /// Reads one token.

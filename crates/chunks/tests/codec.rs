@@ -368,6 +368,42 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(Block::parse(&bytes).unwrap_err(), ChunkError::Version(9));
 }
 
+/// Long columns of one form: noise of every size, around zero or rising, with zeros between.
+fn long_columns(power: u32, random: &mut Random) -> Vec<Series> {
+    let times = scraped(2000, random);
+    let column = |zeros: u64, rising: bool, random: &mut Random| {
+        let mut total = 0i64;
+        let number = |_: &i64| {
+            let noise = (random.next() % (1 << power)) as i64 + (random.next() % (1 << power)) as i64;
+            let noise = if random.next() % 8 < zeros { 0 } else { noise - (1 << power) / 2 };
+            total = if rising { total + noise } else { noise };
+            total as f64
+        };
+        times.iter().map(number).collect::<Vec<f64>>()
+    };
+    let columns = (0..24).map(|at| column(at % 6, at % 2 == 0, random)).collect::<Vec<_>>();
+    columns.into_iter().map(|values| (times.clone(), values)).collect()
+}
+
+/// What is read much of is read by pairs of codes.
+#[test]
+fn long_columns_come_back_and_damage_to_them_never_panics() {
+    let mut random = Random(17);
+    let mut refused = 0;
+    for power in 0..12 {
+        let series = long_columns(power, &mut random);
+        let whole = write(&series);
+        check(&whole, &series, &mut random);
+        for round in 0..60 {
+            let mut bytes = whole.clone();
+            damage(&mut bytes, round, &mut random);
+            let read = Block::parse(&bytes).and_then(|block| block.reader().all(&ALL, |_| ()));
+            refused += usize::from(read.is_err());
+        }
+    }
+    assert!(refused > 100, "only {refused} of 720 damaged blocks were refused");
+}
+
 #[test]
 fn damaged_bytes_are_errors_and_never_panics() {
     let mut random = Random(9);
