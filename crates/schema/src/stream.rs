@@ -165,6 +165,12 @@ impl Stream {
             .find_map(|name| self.labels.iter().find(|(key, _)| key == name))
             .map_or("", |(_, value)| value)
     }
+
+    /// Bytes of memory it takes, about: 16 are the allocator's per text.
+    pub fn memory(&self) -> usize {
+        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len() + 64);
+        size_of::<Self>() + 32 + labels.sum::<usize>()
+    }
 }
 
 /// Most streams one process holds; a stream costs about 500 bytes.
@@ -310,6 +316,17 @@ impl StreamRegistry {
         inner.streams.push(Arc::new(Stream { id: StreamId(id), tenant: tenant.clone(), labels }));
         inner.by_id.insert(id, stream_ref);
         Ok(stream_ref)
+    }
+
+    /// The stream with these labels: the registered one, or else one that stays unregistered, so that whoever
+    /// only reads takes no room from those who write.
+    pub fn resolve(&self, tenant: &TenantId, labels: Labels) -> Arc<Stream> {
+        let id = stream_id(tenant, &labels);
+        let inner = self.inner.read();
+        match inner.by_id.get(&id) {
+            Some(known) => inner.streams[*known as usize].clone(),
+            None => Arc::new(Stream { id: StreamId(id), tenant: tenant.clone(), labels }),
+        }
     }
 
     /// The stream whose labels the wire spelled as `raw`; `parse` runs only when this spelling is new.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    mem::take,
     ops::Range,
     sync::{
         Arc,
@@ -53,9 +54,9 @@ struct HeldGroups {
 
 /// The runs of a group that were asked for.
 pub(super) struct Decoded {
-    pub runs: Vec<Run>,
-    pub values: Vec<f64>,
+    runs: Vec<Run>,
     pub layouts: Vec<Box<[u8]>>,
+    bytes: usize,
     /// Series that are still to be loaded.
     left: AtomicUsize,
 }
@@ -75,7 +76,15 @@ pub(super) struct Run {
     pub times: TimesKey,
     pub layout: u32,
     pub columns: u32,
-    pub values: Range<usize>,
+    /// One column behind the other. Who loads the series takes them away, so that they are not copied.
+    values: Mutex<Vec<f64>>,
+}
+
+impl Run {
+    /// Hands the values out; a second time there are none.
+    pub(super) fn take_values(&self) -> Option<Vec<f64>> {
+        Some(take(&mut *self.values.lock())).filter(|values| !values.is_empty())
+    }
 }
 
 /// The groups that may hold a series.
@@ -102,13 +111,13 @@ impl Groups {
         if let Some(known) = held.decoded.get(&key) {
             return known.clone();
         }
-        held.bytes += decoded.bytes();
+        held.bytes += decoded.bytes;
         held.decoded.insert(key, decoded.clone());
         held.order.push_back(key);
         while held.bytes > self.most_bytes && held.decoded.len() > 1 {
             let Some(oldest) = held.order.pop_front() else { break };
             if let Some(gone) = held.decoded.remove(&oldest) {
-                held.bytes -= gone.bytes();
+                held.bytes -= gone.bytes;
                 held.gone.insert(oldest);
             }
         }
@@ -120,7 +129,7 @@ impl Groups {
         if decoded.left.fetch_sub(1, Relaxed) == 1 {
             let mut held = self.held.lock();
             if let Some(gone) = held.decoded.remove(&key) {
-                held.bytes -= gone.bytes();
+                held.bytes -= gone.bytes;
                 if let Some(at) = held.order.iter().position(|other| *other == key) {
                     held.order.remove(at);
                 }
@@ -130,8 +139,11 @@ impl Groups {
 }
 
 impl Decoded {
-    fn bytes(&self) -> usize {
-        self.values.capacity() * 8 + self.runs.len() * size_of::<Run>() + 256
+    /// The runs of a series.
+    pub(super) fn runs_of(&self, local: u32) -> &[Run] {
+        let from = self.runs.partition_point(|run| run.series < local);
+        let count = self.runs[from..].iter().take_while(|run| run.series == local).count();
+        &self.runs[from..from + count]
     }
 }
 
@@ -155,7 +167,8 @@ impl Selection {
         Ok(if alone { decoded } else { self.groups.hold(key, decoded) })
     }
 
-    fn decode(
+    /// Decodes a group, or what it has of one series.
+    pub(super) fn decode(
         &self,
         (number, block, group): GroupKey,
         source: &Source,
@@ -209,20 +222,20 @@ impl Selection {
         }
         let mut decoded = Decoded {
             runs: Vec::with_capacity(wanted.len()),
-            values: Vec::with_capacity(values),
             layouts: Vec::new(),
+            bytes: values * 8 + wanted.len() * size_of::<Run>() + 256,
             left: left.into(),
         };
         for Wanted { entry, times, samples } in wanted.into_iter().filter(|wanted| !wanted.samples.is_empty())
         {
-            let first = decoded.values.len();
             let layout = open.layout(entry);
             let known = decoded.layouts.iter().rposition(|known| **known == *layout);
             let layout = known.unwrap_or_else(|| {
                 decoded.layouts.push(layout.into());
                 decoded.layouts.len() - 1
             });
-            open.values(entry, samples.clone(), &mut decoded.values).map_err(damage)?;
+            let mut values = Vec::with_capacity(samples.len() * open.columns(entry));
+            open.values(entry, samples.clone(), &mut values).map_err(damage)?;
             decoded.runs.push(Run {
                 series: open.series(entry),
                 times: TimesKey {
@@ -234,7 +247,7 @@ impl Selection {
                 },
                 layout: layout as u32,
                 columns: open.columns(entry) as u32,
-                values: first..decoded.values.len(),
+                values: values.into(),
             });
         }
         Ok(decoded)

@@ -5,23 +5,21 @@
 //! decompressed the columns are used as they lie there, so that reading an index costs little more than zstd.
 
 use std::{
+    mem::size_of_val,
     ops::{Range, RangeInclusive},
     sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
 use trine_chunks::Outline;
 use trine_model::TenantId;
-use trine_schema::{Labels, LabelsError, StreamRef, StreamRegistry};
+use trine_schema::{Labels, LabelsError, Stream, StreamRegistry};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::side::FramePlace;
+use super::{labels::lies_as_answered, side::FramePlace};
 use crate::cache::CachedIndex;
-
-/// Not registered yet.
-pub(super) const UNKNOWN: u32 = u32::MAX;
 
 /// Where a block lies and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,8 +138,16 @@ pub struct MetricIndex {
     pub(super) frames: Vec<FramePlace>,
     /// Number of series.
     pub(super) series: u32,
-    /// References of series in the process's registry, as far as they are known.
-    pub(super) references: Box<[AtomicU32]>,
+    /// Series that questions have found.
+    pub(super) found: Found,
+}
+
+/// Series as answers name them. They are not registered: a registry's bound is for those who write.
+#[derive(Default)]
+pub(super) struct Found {
+    streams: OnceLock<Box<[OnceLock<Arc<Stream>>]>>,
+    /// Memory of them all.
+    bytes: AtomicUsize,
 }
 
 impl MetricIndex {
@@ -207,6 +213,18 @@ impl MetricIndex {
         Labels::new(self.pairs_of(series).map(|(name, value)| (name.into(), value.into())).collect())
     }
 
+    /// Whether these series, ascending and of one tenant, lie in the order of their labels.
+    pub(super) fn lie_as_answered(&self, series: &[u32]) -> bool {
+        let mut rest = series;
+        self.families.iter().all(|family| {
+            let (own, others) = rest.split_at(rest.partition_point(|series| *series < family.series.end));
+            rest = others;
+            let mut names =
+                self.columns(family).iter().map(|column| &self.labels[column.label as usize].name);
+            own.is_empty() || names.all(|name| lies_as_answered(name))
+        })
+    }
+
     /// A hash that tells series of all segments apart.
     pub(super) fn identity(&self, series: u32) -> u128 {
         let mut hasher = Xxh3::new();
@@ -227,16 +245,21 @@ impl MetricIndex {
         &self.totals.tenants[self.family_of(series).tenant as usize]
     }
 
-    /// The series in the process's registry, registered when it is new there. There is one registry in a
-    /// process.
-    pub(super) fn reference(&self, series: u32, registry: &StreamRegistry) -> Result<StreamRef, LabelsError> {
-        let known = self.references[series as usize].load(Relaxed);
-        if known != UNKNOWN {
+    /// The series as an answer names it; where it is registered too, all share one.
+    pub(super) fn stream(&self, series: u32, registry: &StreamRegistry) -> Result<&Arc<Stream>, LabelsError> {
+        let Found { streams, bytes } = &self.found;
+        let streams = streams.get_or_init(|| {
+            let room: Box<[_]> = (0..self.series).map(|_| OnceLock::new()).collect();
+            bytes.fetch_add(size_of_val(&*room), Relaxed);
+            room
+        });
+        let place = &streams[series as usize];
+        if let Some(known) = place.get() {
             return Ok(known);
         }
-        let reference = registry.intern(self.tenant_of(series), self.labels_of(series)?)?;
-        self.references[series as usize].store(reference, Relaxed);
-        Ok(reference)
+        let stream = registry.resolve(self.tenant_of(series), self.labels_of(series)?);
+        bytes.fetch_add(stream.memory(), Relaxed);
+        Ok(place.get_or_init(|| stream))
     }
 }
 
@@ -262,7 +285,7 @@ impl CachedIndex for MetricIndex {
             + self.bytes.len()
             + self.families.len() * size_of::<Family>()
             + self.columns.len() * size_of::<Column>()
-            + self.references.len() * 4
+            + self.found.bytes.load(Relaxed)
             + self.frames.len() * size_of::<FramePlace>()
             + blocks as usize
     }

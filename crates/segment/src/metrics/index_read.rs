@@ -1,14 +1,11 @@
 //! Reading the index of a segment of metrics. What it says is checked here, so that nobody who uses it has to.
 
-use std::{
-    ops::RangeInclusive,
-    sync::{OnceLock, atomic::AtomicU32},
-};
+use std::{ops::RangeInclusive, sync::OnceLock};
 
 use trine_model::TenantId;
 
 use super::{
-    index::{Block, BlockPlace, Codes, Column, Family, Label, MetricIndex, Totals, UNKNOWN, read_code},
+    index::{Block, BlockPlace, Codes, Column, Family, Found, Label, MetricIndex, Totals, read_code},
     index_write::{MARK, MAX_BYTES, VERSION},
     side::{FrameKind, FramePlace},
 };
@@ -40,8 +37,18 @@ impl MetricIndex {
             return Err(Malformed("end of the index"));
         }
         let blocks = blocks.into_iter().map(|place| Block { place, outline: OnceLock::new() }).collect();
-        let references = (0..series).map(|_| AtomicU32::new(UNKNOWN)).collect();
-        Ok(Self { totals, labels, text, families, columns, bytes, blocks, frames, series, references })
+        Ok(Self {
+            totals,
+            labels,
+            text,
+            families,
+            columns,
+            bytes,
+            blocks,
+            frames,
+            series,
+            found: Found::default(),
+        })
     }
 }
 
@@ -104,7 +111,7 @@ fn read_families(
         let series = reader.varint32("series of a metric")?;
         let start = next;
         next =
-            next.checked_add(series).filter(|end| *end < UNKNOWN).ok_or(Malformed("series of a metric"))?;
+            next.checked_add(series).filter(|end| *end < u32::MAX).ok_or(Malformed("series of a metric"))?;
         let last = families.last().map_or(0, |family: &Family| family.tenant);
         if tenant as usize >= tenants || tenant < last || series == 0 {
             return Err(Malformed("tenant of a metric"));

@@ -18,6 +18,11 @@ fn is_bound(name: &str) -> bool {
     BOUNDS.contains(&name)
 }
 
+/// Whether series that differ in this label only lie as answers have them.
+pub(super) fn lies_as_answered(name: &str) -> bool {
+    !is_bound(name) && name >= METRIC_NAME
+}
+
 /// A label name and its distinct values, both in the order of series.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct LabelValues {

@@ -153,9 +153,17 @@ impl Selection {
                 }
                 let key = (part.source, number as u32, group as u32);
                 let decoded = self.group(key, source, outline, local)?;
-                let from = decoded.runs.partition_point(|run| run.series < local);
-                for run in decoded.runs[from..].iter().take_while(|run| run.series == local) {
-                    self.run(run, &decoded, loading)?;
+                for (at, run) in decoded.runs_of(local).iter().enumerate() {
+                    if let Some(values) = run.take_values() {
+                        self.run(run, values, &decoded, loading)?;
+                        continue;
+                    }
+                    // Somebody loads the series once more.
+                    let again = self.decode(key, source, outline, Some(local))?;
+                    let found = again.runs_of(local).get(at);
+                    if let Some((run, values)) = found.and_then(|run| Some((run, run.take_values()?))) {
+                        self.run(run, values, &again, loading)?;
+                    }
                 }
                 self.groups.used(key, &decoded);
             }
@@ -213,11 +221,17 @@ impl Selection {
         Ok(())
     }
 
-    fn run(&self, run: &Run, decoded: &Decoded, loading: &mut Loading<'_>) -> Result<(), SegmentError> {
+    fn run(
+        &self,
+        run: &Run,
+        values: Vec<f64>,
+        decoded: &Decoded,
+        loading: &mut Loading<'_>,
+    ) -> Result<(), SegmentError> {
         let layout = &*decoded.layouts[run.layout as usize];
-        let (values, len) = (&decoded.values[run.values.clone()], run.times.len());
+        let len = run.times.len();
         if layout.is_empty() && run.columns == 1 {
-            loading.floats(run.times, values, std::iter::empty());
+            loading.taken(run.times, values);
             return Ok(());
         }
         if layout == FLOATS_WITH_STARTS && run.columns == 2 {
@@ -225,7 +239,7 @@ impl Selection {
             loading.floats(run.times, values, starts.iter().map(|start| *start as i64));
             return Ok(());
         }
-        let Some((histograms, starts)) = histogram::read(layout, len, values) else {
+        let Some((histograms, starts)) = histogram::read(layout, len, &values) else {
             let source = &self.sources[run.times.source as usize];
             let at = source.index.blocks[run.times.block as usize].place.offset;
             let what = "the layout of a histogram does not fit it".into();
@@ -303,6 +317,18 @@ impl Loading<'_> {
             self.samples.start_timestamps.extend(starts);
         }
         self.keys.push(times);
+    }
+
+    /// Floats that may be kept as they are; where series come in several parts, the room for all of them is kept
+    /// instead.
+    fn taken(&mut self, times: TimesKey, values: Vec<f64>) {
+        let own = &mut self.samples.values;
+        if own.is_empty() && own.capacity() < 2 * values.len() {
+            *own = values;
+            self.keys.push(times);
+        } else {
+            self.floats(times, &values, std::iter::empty());
+        }
     }
 
     fn histogram(&mut self, time: i64, start: i64, histogram: Arc<NativeHistogram>) {

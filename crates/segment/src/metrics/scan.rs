@@ -10,11 +10,12 @@ use hashbrown::HashMap;
 use trine_model::TenantId;
 use trine_schema::{
     Exemplar, Labels, LoadSamples, Metadata, MetricScan, MetricSeries, RowKind, Samples, ScanError, Stream,
-    StreamRef, StreamRegistry, metrics::METRIC_NAME,
+    StreamId, StreamRef, StreamRegistry, metrics::METRIC_NAME,
 };
 
 use super::{
     MetricSegment,
+    index::MetricIndex,
     labels::{Order, rank},
     load::{Failure, Selection, Source},
     memory::MemoryRows,
@@ -57,8 +58,8 @@ fn source(
     segment: &Arc<MetricSegment>,
     registry: &StreamRegistry,
     scan: &MetricScan,
-) -> Result<(Source, Vec<StreamRef>), SegmentError> {
-    let index = segment.load()?;
+) -> Result<(Source, Vec<Arc<Stream>>), SegmentError> {
+    let index = segment.load_once()?;
     let mut series = index.select(&scan.tenant, &scan.matchers);
     // Exemplars may be all that there is of a series, and a block may have other times.
     let has_samples = |series: u32| {
@@ -74,32 +75,47 @@ fn source(
             })
     };
     series.retain(|series| has_samples(*series));
-    let register = |source| segment.file().refused(source);
-    let streams: Result<Vec<StreamRef>, _> =
-        series.iter().map(|series| index.reference(*series, registry).map_err(register)).collect();
-    let streams = streams?;
+    let named = series.iter().map(|series| stream(segment, &index, *series, registry).cloned());
+    let streams = named.collect::<Result<Vec<_>, _>>()?;
+    // What was found belongs to the index now.
+    segment.load()?;
     Ok((Source { segment: segment.clone(), index, series }, streams))
 }
 
-/// Series by the references of their streams.
+fn stream<'i>(
+    segment: &MetricSegment,
+    index: &'i MetricIndex,
+    series: u32,
+    registry: &StreamRegistry,
+) -> Result<&'i Arc<Stream>, SegmentError> {
+    index.stream(series, registry).map_err(|source| segment.file().refused(source))
+}
+
+/// Series of an answer, each once.
 #[derive(Default)]
 struct Found {
-    /// Number + 1 by reference.
-    by_reference: Vec<u32>,
-    streams: Vec<StreamRef>,
+    streams: Vec<Arc<Stream>>,
+    /// Their numbers; those of the last ones may be missing, as they are not needed for one source.
+    numbers: HashMap<StreamId, u32>,
 }
 
 impl Found {
-    fn number(&mut self, stream: StreamRef) -> u32 {
-        if self.by_reference.len() <= stream as usize {
-            self.by_reference.resize(stream as usize + 1, 0);
+    /// Takes the series of one source, of which no two are the same, and tells their numbers.
+    fn add(&mut self, streams: Vec<Arc<Stream>>) -> Vec<u32> {
+        if self.streams.is_empty() {
+            self.streams = streams;
+            return (0..self.streams.len() as u32).collect();
         }
-        let number = &mut self.by_reference[stream as usize];
-        if *number == 0 {
-            self.streams.push(stream);
-            *number = self.streams.len() as u32;
+        for number in self.numbers.len()..self.streams.len() {
+            self.numbers.insert(self.streams[number].id, number as u32);
         }
-        *number - 1
+        let number = |stream: Arc<Stream>| {
+            *self.numbers.entry(stream.id).or_insert_with(|| {
+                self.streams.push(stream);
+                self.streams.len() as u32 - 1
+            })
+        };
+        streams.into_iter().map(number).collect()
     }
 }
 
@@ -117,7 +133,7 @@ pub fn select_series(
         scan.check_deadline()?;
         match source(segment, registry, scan) {
             Ok((source, streams)) => {
-                numbers.push(streams.into_iter().map(|stream| found.number(stream)).collect());
+                numbers.push(found.add(streams));
                 sources.push(source);
             }
             Err(error) => segment.failed(error, &scan.stats, on_corrupt)?,
@@ -125,25 +141,30 @@ pub fn select_series(
     }
     scan.check_deadline()?;
     let memory = MemoryRows::gather(snapshot.memtable, registry, scan).map_err(|error| storage(&error))?;
-    let with_samples = memory.streams.iter().enumerate().filter(|(place, _)| memory.has_samples(*place));
-    let in_memory: Vec<(usize, u32)> =
-        with_samples.map(|(place, stream)| (place, found.number(*stream))).collect();
+    let with_samples = (0..memory.streams.len()).filter(|place| memory.has_samples(*place));
+    let in_memory: Vec<usize> = with_samples.collect();
+    let streams = in_memory.iter().map(|place| registry.get(memory.streams[*place]));
+    let of_memory = found.add(streams.collect());
+    let in_order = match sources.as_slice() {
+        [source] if in_memory.is_empty() => source.index.lie_as_answered(&source.series),
+        _ => false,
+    };
     let mut selection = Selection::new(sources, scan.start_ms..=scan.end_ms);
     selection.enter(found.streams.len(), &numbers);
     if !in_memory.is_empty() {
         selection.in_memory = vec![None; found.streams.len()];
-        for (place, number) in in_memory {
+        for (place, number) in in_memory.into_iter().zip(of_memory) {
             selection.in_memory[number as usize] = Some(place as u32);
         }
     }
     selection.memory = memory;
     let question = Arc::new(Question { selection, scan: scan.clone(), on_corrupt: on_corrupt.clone() });
-    let mut series: Vec<MetricSeries> = Vec::with_capacity(found.streams.len());
-    for (number, stream) in found.streams.iter().enumerate() {
+    let series = found.streams.into_iter().enumerate().map(|(number, stream)| {
         let data = Arc::new(SeriesSamples { question: question.clone(), number: number as u32 });
-        series.push(MetricSeries { stream: registry.get(*stream), data });
-    }
-    Ok(sorted(series))
+        MetricSeries { stream, data }
+    });
+    let series = series.collect();
+    Ok(if in_order { series } else { sorted(series) })
 }
 
 /// Sorts an answer by labels.
@@ -258,19 +279,17 @@ fn exemplars_of(
     if frames.peek().is_none() {
         return Ok(());
     }
-    let series = index.select(&scan.tenant, &scan.matchers);
+    let wanted = index.select(&scan.tenant, &scan.matchers);
     for frame in frames {
-        let wanted = series.partition_point(|number| number < frame.series.start());
+        let first = wanted.partition_point(|number| number < frame.series.start());
         let inside = *frame.times.start() <= scan.end_ms && *frame.times.end() >= scan.start_ms;
-        if !inside || series.get(wanted).is_none_or(|number| number > frame.series.end()) {
+        if !inside || wanted.get(first).is_none_or(|number| number > frame.series.end()) {
             continue;
         }
         for row in segment.exemplars(frame)? {
-            if in_range(row.time) && series.binary_search(&row.series).is_ok() {
-                let reference =
-                    index.reference(row.series, registry).map_err(|source| segment.file().refused(source))?;
+            if in_range(row.time) && wanted.binary_search(&row.series).is_ok() {
+                let series = stream(segment, &index, row.series, registry)?.clone();
                 let labels = Labels::from_json(&row.labels).unwrap_or_default();
-                let series = registry.get(reference);
                 found.push(Exemplar { series, timestamp: row.time, value: row.value, labels });
             }
         }

@@ -58,7 +58,7 @@ impl SegmentIndex for MetricIndex {
 
 impl MetricSegment {
     /// Opens a segment. With `expect` (from the catalog) the root is checked; without, the file's own
-    /// checksums and its index. Series are registered when a question reaches them.
+    /// checksums and its index.
     pub async fn open(
         store: Arc<dyn ObjectStore>,
         path: Path,
@@ -150,7 +150,6 @@ impl MetricSegment {
         let places = match self.digest.metadata.get() {
             Some(places) => places,
             None => {
-                let index = self.load_once()?;
                 let places = index.frames.iter().filter(|place| place.kind == FrameKind::Metadata);
                 self.digest.metadata.get_or_init(|| places.cloned().collect())
             }

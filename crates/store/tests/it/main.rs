@@ -8,6 +8,7 @@ mod dedup;
 mod full;
 mod indexes;
 mod kit;
+mod metrics;
 mod poison;
 mod records;
 mod segments;
