@@ -59,6 +59,11 @@ pub(crate) struct SegmentRow {
 }
 
 impl SegmentRow {
+    /// Segments in this order are taken for older first.
+    pub fn arrival(&self) -> (u64, u64) {
+        (self.sources.last(), self.id)
+    }
+
     fn crc(&self) -> u32 {
         crc32c::crc32c(format!("{self:?}").as_bytes())
     }

@@ -140,14 +140,20 @@ fn step_of(engine: &Arc<Engine>, signal: Signal, mood: Mood) -> Result<bool, Sto
             level: live.row.level,
             bytes: size(signal, live.row.meta.rows, live.row.meta.raw_bytes),
             sources: live.row.sources.clone(),
+            times: (signal == Signal::Metrics)
+                .then_some((live.row.meta.min_timestamp, live.row.meta.max_timestamp)),
         })
         .collect();
     let Some(step) = plan(&candidates, engine.config.segment_bytes, mood) else { return Ok(false) };
     let (Step::Merge(ids) | Step::Join(ids)) = &step;
-    let inputs: Vec<Arc<Live>> = ids
+    let mut inputs: Vec<Arc<Live>> = ids
         .iter()
         .map(|id| segments.iter().find(|l| l.row.id == *id).expect("planned from these").clone())
         .collect();
+    if signal == Signal::Metrics {
+        // As questions take them; the plan is by their first rows.
+        inputs.sort_by_key(|live| live.row.arrival());
+    }
     drop(segments);
     compact(engine, &inputs, matches!(step, Step::Join(_)))?;
     drop(inputs);

@@ -196,7 +196,7 @@ impl Engine {
         };
         let mut chosen: Vec<&Arc<Live>> = of_signal().filter(may_hold).collect();
         stats.segments_skipped.fetch_add((of_signal().count() - chosen.len()) as u64, Relaxed);
-        chosen.sort_by_key(|live| (live.row.sources.last(), live.row.id));
+        chosen.sort_by_key(|live| live.row.arrival());
         for file in self.quarantined.lock().iter() {
             // Of a part of the log nobody knows which signals were in it.
             let signal = SegmentName::parse_quarantined(&file.name).map(|name| name.signal);

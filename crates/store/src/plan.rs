@@ -11,6 +11,10 @@
 //!    merged, then everything is joined.
 //!
 //! A flush under load is large, so its rows are encoded once.
+//!
+//! Of two samples of a series with one time the later arrival counts, and of segments the one with the last row
+//! of the log is taken for the later. So segments of metrics do not come together over the head of another that
+//! shares times with an earlier one of them: it would lose to what is older.
 
 use trine_schema::Signal;
 
@@ -55,6 +59,23 @@ pub(crate) struct Candidate {
     /// Its [`size`].
     pub bytes: u64,
     pub sources: Sources,
+    /// First and last time of its rows, if it counts which rows came later.
+    pub times: Option<(i64, i64)>,
+}
+
+impl Candidate {
+    /// Whether its rows and another's may be of one time, of which the later counts.
+    fn contends(&self, other: &Self) -> bool {
+        let both = self.times.zip(other.times);
+        both.is_some_and(|((a_first, a_last), (b_first, b_last))| a_first <= b_last && b_first <= a_last)
+    }
+
+    /// Whether segments that come together would go ahead of this one, which is none of them, with older rows.
+    fn is_passed_by(&self, run: &[&Self]) -> bool {
+        let at = self.sources.last();
+        run.iter().any(|member| member.sources.last() > at)
+            && run.iter().any(|member| member.sources.last() < at && member.contends(self))
+    }
 }
 
 /// Why a plan is asked for.
@@ -85,17 +106,17 @@ pub(crate) fn plan(all: &[Candidate], target: u64, mood: Mood) -> Option<Step> {
     open.chunk_by(|a, b| a.day == b.day).find_map(|day| {
         // A day that is over gets its final shape when there is time.
         let over = mood == Mood::Quiet && day[0].day < last;
-        of_day(day, target, if over { Mood::Forced } else { mood })
+        of_day(all, day, target, if over { Mood::Forced } else { mood })
     })
 }
 
-fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
+fn of_day(all: &[Candidate], day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
     let ids = |run: &[&Candidate]| run.iter().map(|c| c.id).collect();
     let (small, large): (Vec<&Candidate>, Vec<&Candidate>) =
         day.iter().partition(|c| c.bytes < target / SMALL);
     let merge = |wanted: &dyn Fn(&Candidate) -> bool, enough: usize| {
         let some: Vec<&Candidate> = small.iter().copied().filter(|c| wanted(c)).collect();
-        let run = together(&some, target, MAX_MERGED, enough)?;
+        let run = together(all, &some, target, MAX_MERGED, enough)?;
         Some(Step::Merge(ids(&run)))
     };
     let tier = |c: &Candidate| (target / c.bytes.max(1)).ilog2() / 3;
@@ -103,7 +124,7 @@ fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
     tiers.dedup();
     let by_size = || tiers.iter().find_map(|t| merge(&|c| tier(c) == *t, ENOUGH));
     let join = |some: &[&Candidate], enough: usize| {
-        let run = together(some, target, MAX_JOINED, 2)?;
+        let run = together(all, some, target, MAX_JOINED, 2)?;
         let whole: u64 = run.iter().map(|c| c.bytes).sum();
         (run.len() >= enough || whole >= target).then(|| Step::Join(ids(&run)))
     };
@@ -116,8 +137,9 @@ fn of_day(day: &[&Candidate], target: u64, mood: Mood) -> Option<Step> {
 
 /// The first of the candidates up to the target's size and the bounds on inputs and on the length of a name;
 /// `None` when they are fewer than `enough`. Where a candidate's sources go with no other's into a name,
-/// it is passed over.
+/// it is passed over. None of `all` is passed by.
 fn together<'a>(
+    all: &[Candidate],
     some: &[&'a Candidate],
     target: u64,
     most: usize,
@@ -131,8 +153,13 @@ fn together<'a>(
             if run.len() == most || bytes >= target || sources.to_text().len() > MAX_SOURCES_TEXT {
                 break;
             }
-            bytes += candidate.bytes;
             run.push(candidate);
+            let passes = |other: &Candidate| other.is_passed_by(&run) && run.iter().all(|c| c.id != other.id);
+            if all.iter().any(passes) {
+                run.pop();
+                break;
+            }
+            bytes += candidate.bytes;
         }
         run
     };
@@ -147,7 +174,7 @@ mod tests {
 
     fn fresh(id: u64, day: i64, megabytes: u64) -> Candidate {
         let sources = Sources::range(id * 10, id * 10 + 9);
-        Candidate { id, day, level: 0, bytes: megabytes * MB, sources }
+        Candidate { id, day, level: 0, bytes: megabytes * MB, sources, times: None }
     }
 
     /// Plays steps until nothing is left to do; returns the megabytes merged and joined and the final sizes.
@@ -168,6 +195,7 @@ mod tests {
                 level: merged.iter().map(|c| c.level).max().unwrap() + 1,
                 bytes,
                 sources: Sources::union(merged.iter().map(|c| &c.sources)),
+                times: merged.iter().filter_map(|c| c.times).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))),
             });
         }
         (merges, joins, all.iter().map(|c| c.bytes / MB).collect())
@@ -233,6 +261,88 @@ mod tests {
         }
         assert!(all.len() <= 48 && written <= 3 * 300 * 6, "{} segments, {written} MB written", all.len());
         assert_eq!((size(Signal::Logs, 1, 200), size(Signal::Spans, 1, 200)), (200, 264));
+    }
+
+    /// A segment of metrics of these times.
+    fn timed(id: u64, megabytes: u64, times: (i64, i64)) -> Candidate {
+        Candidate { times: Some(times), ..fresh(id, 1, megabytes) }
+    }
+
+    #[test]
+    fn no_segment_is_passed_by_over_times_that_it_shares_with_older_ones() {
+        let day = |large: (i64, i64)| {
+            let small = |id| timed(id, 1, (id as i64 * 10, id as i64 * 10 + 9));
+            (0..4).map(small).chain([timed(4, 600, large)]).chain((5..9).map(small)).collect::<Vec<_>>()
+        };
+        let merged = |all: &[Candidate]| match plan(all, 1024 * MB, Mood::Forced) {
+            Some(Step::Merge(ids)) => ids,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(merged(&day((40, 49))), [0, 1, 2, 3, 5, 6, 7, 8], "it shares no time");
+        assert_eq!(merged(&day((55, 80))), [0, 1, 2, 3, 5, 6, 7, 8], "it shares times with later ones");
+        assert_eq!(merged(&day((15, 49))), [0, 1, 2, 3]);
+        let (_, _, mut sizes) = settle(&mut day((15, 49)), Mood::Forced);
+        sizes.sort_unstable();
+        assert_eq!(sizes, [4, 4, 600]);
+    }
+
+    #[test]
+    fn whatever_comes_together_of_two_samples_the_later_arrival_counts() {
+        let mut random = 0x9e37_79b9_7f4a_7c15u64;
+        let mut below = |most: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % most
+        };
+        for _ in 0..200 {
+            let mut all = Vec::new();
+            // What each segment was written from, in the order in which samples win.
+            let mut parts: Vec<(u64, Vec<Candidate>)> = Vec::new();
+            for id in 0..60 {
+                let first = below(100) as i64;
+                let megabytes = if below(10) == 0 { 600 } else { 1 + below(40) };
+                let mood = [Mood::Busy, Mood::Quiet, Mood::Forced][below(3) as usize];
+                let candidate = timed(id, megabytes, (first, first + below(20) as i64));
+                parts.push((id, vec![candidate.clone()]));
+                all.push(candidate);
+                while let Some(Step::Merge(ids) | Step::Join(ids)) = plan(&all, 1024 * MB, mood) {
+                    let (mut merged, rest): (Vec<_>, Vec<_>) =
+                        std::mem::take(&mut all).into_iter().partition(|c| ids.contains(&c.id));
+                    merged.sort_by_key(|c| (c.sources.last(), c.id));
+                    let times =
+                        |of: fn(&(i64, i64)) -> i64| merged.iter().filter_map(|c| c.times.as_ref()).map(of);
+                    let (first, last) = (times(|t| t.0).min().unwrap(), times(|t| t.1).max().unwrap());
+                    let id = 1000 * (1 + merged.iter().map(|c| c.id).max().unwrap());
+                    let own = merged.iter().flat_map(|c| {
+                        parts.iter().find(|(of, _)| *of == c.id).map(|(_, parts)| parts.clone()).unwrap()
+                    });
+                    parts.push((id, own.collect()));
+                    all = rest;
+                    all.push(Candidate {
+                        id,
+                        bytes: merged.iter().map(|c| c.bytes).sum(),
+                        level: 1,
+                        sources: Sources::union(merged.iter().map(|c| &c.sources)),
+                        times: Some((first, last)),
+                        day: 1,
+                    });
+                }
+            }
+            all.sort_by_key(|c| (c.sources.last(), c.id));
+            let order: Vec<Candidate> = all
+                .iter()
+                .flat_map(|c| {
+                    parts.iter().find(|(of, _)| *of == c.id).map(|(_, parts)| parts.clone()).unwrap()
+                })
+                .collect();
+            assert_eq!(order.len(), 60);
+            for (at, earlier) in order.iter().enumerate() {
+                let wrong =
+                    order[at + 1..].iter().find(|later| later.id < earlier.id && later.contends(earlier));
+                assert_eq!(wrong.map(|later| later.id), None, "against {}", earlier.id);
+            }
+        }
     }
 
     #[test]
