@@ -40,10 +40,12 @@ impl Error {
 }
 
 /// What a query has touched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Samples that went into the evaluation, a histogram as several.
+    /// Samples that went into the evaluation, at each step anew; a histogram counts as several.
     pub samples: u64,
+    /// The same by step; empty without [`Engine::per_step_statistics`].
+    pub samples_per_step: Vec<u64>,
     /// Most samples held at one time.
     pub peak_samples: u64,
     /// Series read.
@@ -79,6 +81,8 @@ pub struct Engine {
     pub delayed_name_removal: bool,
     /// Start times of counters tell resets (`--enable-feature=use-start-timestamps`).
     pub use_start_timestamps: bool,
+    /// Samples are counted by step, too (`--enable-feature=promql-per-step-stats`).
+    pub per_step_statistics: bool,
     /// Threads a query may use.
     pub threads: usize,
 }
@@ -92,6 +96,7 @@ impl Default for Engine {
             subquery_step: Duration::from_secs(60),
             delayed_name_removal: false,
             use_start_timestamps: false,
+            per_step_statistics: false,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }

@@ -1,6 +1,11 @@
 //! Label sets and the matchers that select them.
 
-use std::{cmp::Ordering, fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use regex::Regex;
 
@@ -13,12 +18,61 @@ const METADATA: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 pub type Label = (Arc<str>, Arc<str>);
 
 /// A set of labels, sorted by name, shared. An empty value is the same as no label.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Labels(Arc<[Label]>);
+#[derive(Clone)]
+pub struct Labels {
+    all: Arc<[Label]>,
+    /// The labels before this one are no longer of the set: a metric's name goes from most of what is
+    /// calculated, and is mostly the first.
+    from: usize,
+}
 
 impl Default for Labels {
     fn default() -> Self {
-        Self(Arc::from(Vec::new()))
+        Vec::new().into()
+    }
+}
+
+impl From<Vec<Label>> for Labels {
+    fn from(sorted: Vec<Label>) -> Self {
+        Self { all: sorted.into(), from: 0 }
+    }
+}
+
+impl FromIterator<Label> for Labels {
+    fn from_iter<I: IntoIterator<Item = Label>>(sorted: I) -> Self {
+        sorted.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+impl PartialEq for Labels {
+    fn eq(&self, other: &Self) -> bool {
+        self.own() == other.own()
+    }
+}
+
+impl Eq for Labels {}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.own().hash(state);
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.own().cmp(other.own())
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.own()).finish()
     }
 }
 
@@ -34,18 +88,22 @@ impl Labels {
             }
         }
         all.sort_unstable();
-        Self(all.into())
+        all.into()
     }
 
     /// Takes pairs that are already sorted by name and free of doubles and empty values.
     pub fn from_sorted(pairs: Vec<Label>) -> Self {
         debug_assert!(pairs.windows(2).all(|pair| pair[0].0 < pair[1].0), "labels are not sorted");
-        Self(pairs.into())
+        pairs.into()
+    }
+
+    fn own(&self) -> &[Label] {
+        &self.all[self.from..]
     }
 
     /// The value of a label, empty if there is none.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(known, _)| &**known == name).map_or("", |(_, value)| value)
+        self.own().iter().find(|(known, _)| &**known == name).map_or("", |(_, value)| value)
     }
 
     /// The metric's name, empty if there is none.
@@ -55,40 +113,47 @@ impl Labels {
 
     /// All labels, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (&**name, &**value))
+        self.own().iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// How many labels there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.own().len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.own().is_empty()
     }
 
     /// The labels of which `keep` says so.
     pub(crate) fn filter(&self, mut keep: impl FnMut(&str) -> bool) -> Self {
-        if self.0.iter().all(|(name, _)| keep(name)) {
+        if self.own().iter().all(|(name, _)| keep(name)) {
             return self.clone();
         }
-        Self(self.0.iter().filter(|(name, _)| keep(name)).cloned().collect())
+        self.own().iter().filter(|(name, _)| keep(name)).cloned().collect()
     }
 
     /// Without the metric's name, type and unit.
     pub(crate) fn without_metadata(&self) -> Self {
-        self.filter(|name| !METADATA.contains(&name))
+        let is_metadata = |(name, _): &Label| METADATA.contains(&&**name);
+        let own = self.own();
+        let leading = own.iter().take_while(|label| is_metadata(label)).count();
+        if own[leading..].iter().any(is_metadata) {
+            return self.filter(|name| !METADATA.contains(&name));
+        }
+        // As it is for most sets: others need no copy.
+        Self { all: self.all.clone(), from: self.from + leading }
     }
 
     /// With one label set, or removed if the value is empty.
     pub(crate) fn with(&self, name: &str, value: &str) -> Self {
-        let mut all: Vec<Label> = self.0.iter().filter(|(known, _)| &**known != name).cloned().collect();
+        let mut all: Vec<Label> = self.own().iter().filter(|(known, _)| &**known != name).cloned().collect();
         if !value.is_empty() {
             let at = all.partition_point(|(known, _)| &**known < name);
             all.insert(at, (name.into(), value.into()));
         }
-        Self(all.into())
+        all.into()
     }
 
     /// The labels a vector match compares: those named (`on`), or all others but the metric's name.
@@ -116,7 +181,7 @@ impl Labels {
 
     /// Order of Prometheus' answers: label by label, a shorter set first.
     pub fn compare(&self, other: &Self) -> Ordering {
-        self.0.cmp(&other.0)
+        self.cmp(other)
     }
 }
 
@@ -234,6 +299,21 @@ mod tests {
         let labels = Labels::new([("b", "2"), ("a", "1"), ("c", ""), ("b", "3")]);
         assert_eq!(labels.to_string(), r#"{a="1", b="3"}"#);
         assert_eq!(labels.with("aa", "x").with("b", "").to_string(), r#"{a="1", aa="x"}"#);
+    }
+
+    #[test]
+    fn a_set_without_its_name_is_like_one_that_never_had_it() {
+        for first in ["Zone", "a"] {
+            let named = Labels::new([(METRIC_NAME, "up"), ("__unit__", "s"), (first, "1"), ("z", "2")]);
+            let bare = Labels::new([(first, "1"), ("z", "2")]);
+            let without = named.without_metadata();
+            assert_eq!((&without, without.get("z"), without.len()), (&bare, "2", 2));
+            assert_eq!(without.get(METRIC_NAME), "");
+            assert_eq!(std::collections::HashSet::from([without.clone(), bare.clone()]).len(), 1);
+            assert_eq!(without.cmp(&bare), Ordering::Equal);
+            assert_eq!(without.with(METRIC_NAME, "up").with("__unit__", "s"), named);
+            assert_eq!(without.without_metadata(), bare);
+        }
     }
 
     #[test]

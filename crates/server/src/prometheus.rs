@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::{Path, Request as HttpRequest, State},
     http::{
         HeaderValue, StatusCode,
@@ -12,8 +13,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post},
 };
-use trine_promql::api::{Api, Endpoint, Facts, Reply, Report, Request, report};
-use trine_schema::ScanStatsSnapshot;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use trine_model::TenantId;
+use trine_promql::api::{
+    Api, Endpoint, FRAMES, Facts, ReadFrames, Reply, Report, Request, decode_read_request, report,
+};
+use trine_query::SqlError;
+use trine_schema::{ScanStats, ScanStatsSnapshot};
 
 use crate::{
     App, ServerConfig, admin,
@@ -21,6 +28,7 @@ use crate::{
     error::ApiError,
     metrics::Language,
     scraping,
+    sql::counted,
     tenant::Tenant,
     time::now_ns,
 };
@@ -136,15 +144,100 @@ async fn federate(
     respond(ask(&app, tenant, params, Api::federate).await)
 }
 
+/// Samples come as one answer, chunks frame by frame.
 async fn read(State(app): State<Arc<App>>, tenant: Extracted<Tenant>, request: HttpRequest) -> Response {
     let answer = async {
+        let Tenant(tenant) = tenant?;
         let body = axum::body::to_bytes(request.into_body(), MAX_READ_BYTES)
             .await
             .map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))?;
-        let none = Params::from(Vec::new());
-        ask(&app, tenant, Ok(none), move |api, request| api.remote_read(request, &body)).await
+        let asking = Asking::begin(&app, Language::PromQl);
+        let deadline = Deadline::after(app.query_timeout);
+        let permit = app.query_threads.admit(deadline).await?;
+        let mut reading = Reading {
+            app: app.clone(),
+            tenant,
+            deadline,
+            stats: asking.stats.clone(),
+            frames: ReadFrames::default(),
+        };
+        let work = async move {
+            let begun = reading.begin(&body);
+            Ok::<_, ApiError>((begun, reading))
+        };
+        let (begun, reading) = app.query_threads.run(permit.clone(), deadline, work).await?;
+        let first = match begun {
+            Begun::Frames(first) => Bytes::from(first),
+            Begun::Whole(reply) => {
+                let stats = if reply.status == 200 { asking.succeeded() } else { asking.stats.snapshot() };
+                return Ok(respond(Ok((reply, stats))));
+            }
+        };
+        let rest = stream::unfold(reading, |mut reading| async move {
+            let frame = reading.next()?;
+            Some((frame.map(Bytes::from).map_err(told_late), reading))
+        });
+        let rest = app.query_threads.pull(permit, deadline, rest);
+        let frames = stream::iter([Ok(first)]).chain(rest);
+        let body = Body::from_stream(counted(frames, asking));
+        Ok::<Response, ApiError>(([(CONTENT_TYPE, FRAMES)], body).into_response())
     };
-    respond(answer.await)
+    answer.await.unwrap_or_else(|error| respond(Err(error)))
+}
+
+/// A remote read under way.
+struct Reading {
+    app: Arc<App>,
+    tenant: TenantId,
+    deadline: Deadline,
+    stats: Arc<ScanStats>,
+    frames: ReadFrames,
+}
+
+/// What a remote read begins with.
+enum Begun {
+    /// All that there is to say.
+    Whole(Reply),
+    /// The first frame; others may follow.
+    Frames(Vec<u8>),
+}
+
+impl Reading {
+    fn with_request<T>(&mut self, work: impl FnOnce(&Api, &Request<'_>, &mut ReadFrames) -> T) -> T {
+        let request = Request {
+            params: &[],
+            tenant: self.tenant.clone(),
+            tables: &*self.app.store,
+            now_ms: now_ms(),
+            deadline: self.deadline.at,
+            stats: self.stats.clone(),
+        };
+        work(&self.app.prometheus, &request, &mut self.frames)
+    }
+
+    fn begin(&mut self, body: &[u8]) -> Begun {
+        self.with_request(|api, request, frames| match decode_read_request(body) {
+            Err(what) => Begun::Whole(Reply::refused_read(&what)),
+            Ok(asked) if asked.chunks => {
+                *frames = ReadFrames::new(asked.queries);
+                match frames.next(api, request) {
+                    Some(Ok(first)) => Begun::Frames(first),
+                    Some(Err(reply)) => Begun::Whole(reply),
+                    None => Begun::Whole(Reply::no_frames()),
+                }
+            }
+            Ok(asked) => Begun::Whole(api.remote_read(request, &asked.queries)),
+        })
+    }
+
+    fn next(&mut self) -> Option<Result<Vec<u8>, Reply>> {
+        self.with_request(|api, request, frames| frames.next(api, request))
+    }
+}
+
+/// What goes wrong when the answer is under way already.
+fn told_late(reply: Reply) -> SqlError {
+    SqlError::Storage(String::from_utf8_lossy(&reply.body).trim_end().to_owned())
 }
 
 async fn healthy() -> &'static str {

@@ -160,7 +160,7 @@ const GATHER_TIME: Duration = Duration::from_secs(2);
 
 /// An error in the middle breaks the connection off, so that no client takes half for the whole; the reason
 /// goes to the server's log.
-fn counted(
+pub fn counted(
     bytes: impl Stream<Item = Result<Bytes, SqlError>> + Send + Unpin + 'static,
     asking: Asking,
 ) -> impl Stream<Item = Result<Bytes, SqlError>> + Send + 'static {
@@ -172,7 +172,7 @@ fn counted(
             asking.succeeded();
         }
         if let Some(Err(error)) = &next {
-            eprintln!("trine: an answer in SQL was broken off: {error}");
+            eprintln!("trine: an answer was broken off: {error}");
         }
         next.map(|chunk| (chunk, (bytes, asking)))
     })

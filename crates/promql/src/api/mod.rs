@@ -1,11 +1,13 @@
 //! Prometheus' HTTP API without the sockets: a request's parameters in, status and body out
 //! (<https://prometheus.io/docs/prometheus/latest/querying/api/>).
 
+mod chunks;
 mod federate;
 mod json;
 mod listing;
 mod params;
 mod query;
+mod read_frames;
 mod remote_read;
 mod status;
 mod tree;
@@ -22,7 +24,8 @@ use crate::{
     tables::{LabelCache, TablesSource},
 };
 
-pub use remote_read::{ReadQuery, decode_read_queries, decode_read_request};
+pub use read_frames::{FRAMES, ReadFrames};
+pub use remote_read::{ReadQuery, ReadRequest, decode_read_queries, decode_read_request};
 pub use status::{Facts, PROMETHEUS_VERSION, Report, report};
 
 /// Most warnings and most infos that an answer tells.

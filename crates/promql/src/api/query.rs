@@ -39,6 +39,7 @@ impl Api {
     fn engine(&self, request: &Request<'_>, deadline: Instant) -> Result<Engine, Failure> {
         let mut engine = self.engine.clone();
         engine.timeout = deadline.saturating_duration_since(Instant::now());
+        engine.per_step_statistics |= request.get("stats") == "all";
         let text = request.get("lookback_delta");
         if !text.is_empty() {
             let nanos = duration(text).map_err(|what| {
@@ -58,7 +59,7 @@ impl Api {
         let engine = self.engine(request, deadline)?;
         let begun = Instant::now();
         let answer = engine.instant(&self.source(request, deadline), request.get("query"), at);
-        reply(request, answer, limit, begun)
+        reply(request, answer, limit, (at, 1), begun)
     }
 
     pub(super) fn query_range(&self, request: &Request<'_>) -> Result<Reply, Failure> {
@@ -86,7 +87,7 @@ impl Api {
         let begun = Instant::now();
         let source = self.source(request, deadline);
         let answer = engine.range(&source, request.get("query"), start, end, step);
-        reply(request, answer, limit, begun)
+        reply(request, answer, limit, (start, step), begun)
     }
 
     pub(super) fn exemplars(&self, request: &Request<'_>) -> Result<Reply, Failure> {
@@ -153,6 +154,7 @@ fn reply(
     request: &Request<'_>,
     answer: Result<Answer, Error>,
     limit: usize,
+    (start, step): (i64, i64),
     begun: Instant,
 ) -> Result<Reply, Failure> {
     let mut answer = answer?;
@@ -175,17 +177,28 @@ fn reply(
         json::value(out, &answer.value);
         if !wanted.is_empty() {
             let seconds = begun.elapsed().as_secs_f64();
-            let samples = answer.statistics;
+            let samples = &answer.statistics;
             out.extend_from_slice(
                 format!(
                     ",\"stats\":{{\"timings\":{{\"evalTotalTime\":{seconds},\"resultSortTime\":0,\
                      \"queryPreparationTime\":0,\"innerEvalTime\":{seconds},\"execQueueTime\":0,\
-                     \"execTotalTime\":{seconds}}},\"samples\":{{\"totalQueryableSamples\":{},\
-                     \"peakSamples\":{}}}}}",
-                    samples.samples, samples.peak_samples
+                     \"execTotalTime\":{seconds}}},\"samples\":{{"
                 )
                 .as_bytes(),
             );
+            if !samples.samples_per_step.is_empty() {
+                out.extend_from_slice(br#""totalQueryableSamplesPerStep":"#);
+                let by_step = (0..).map(|at| start + at * step).zip(&samples.samples_per_step);
+                json::list(out, by_step, |out, (time, count)| {
+                    out.extend_from_slice(format!("[{},{count}]", time as f64 / 1000.0).as_bytes());
+                });
+                out.push(b',');
+            }
+            let sums = format!(
+                "\"totalQueryableSamples\":{},\"peakSamples\":{}}}}}",
+                samples.samples, samples.peak_samples
+            );
+            out.extend_from_slice(sums.as_bytes());
         }
         out.push(b'}');
     };

@@ -1,5 +1,7 @@
-//! Remote read (`/api/v1/read`), with whole samples as the answer
-//! (<https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>).
+//! Remote read (`/api/v1/read`): what is asked, and samples as the answer
+//! (<https://prometheus.io/docs/prometheus/latest/querying/remote_read_api/>). Chunks are in `read_frames`.
+
+use std::ops::Range;
 
 use super::{
     Api, Failure, Kind, Reply, Request,
@@ -32,6 +34,15 @@ pub struct ReadQuery {
     pub end_ms: i64,
     /// All of which a series must satisfy.
     pub matchers: Vec<Matcher>,
+}
+
+/// What a reader asks for.
+#[derive(Debug, Default)]
+pub struct ReadRequest {
+    /// Each with an answer of its own.
+    pub queries: Vec<ReadQuery>,
+    /// Chunks ([`super::ReadFrames`]) are wanted rather than samples ([`Api::remote_read`]).
+    pub chunks: bool,
 }
 
 fn matcher(bytes: &[u8]) -> Result<Matcher, String> {
@@ -77,7 +88,7 @@ fn query(bytes: &[u8]) -> Result<ReadQuery, String> {
 }
 
 /// Reads a snappy-compressed `ReadRequest`; says what is wrong with one that cannot be read.
-pub fn decode_read_request(body: &[u8]) -> Result<Vec<ReadQuery>, String> {
+pub fn decode_read_request(body: &[u8]) -> Result<ReadRequest, String> {
     let length = snap::raw::decompress_len(body).map_err(|error| error.to_string())?;
     if length > MAX_REQUEST {
         return Err(format!("the request has {length} bytes; {MAX_REQUEST} are allowed"));
@@ -87,33 +98,63 @@ pub fn decode_read_request(body: &[u8]) -> Result<Vec<ReadQuery>, String> {
 }
 
 /// As [`decode_read_request`], of what is not compressed.
-pub fn decode_read_queries(bytes: &[u8]) -> Result<Vec<ReadQuery>, String> {
+pub fn decode_read_queries(bytes: &[u8]) -> Result<ReadRequest, String> {
     let mut queries = Vec::new();
+    // Of the kinds of answers that the reader takes the first one that there is: 0 samples, 1 chunks.
+    let (mut kind, mut unknown) = (None, None);
     let read = fields(bytes, |number, field| {
-        if number == 1 {
-            queries.push(field.bytes()?);
+        match number {
+            1 => queries.push(field.bytes()?),
+            2 => field.numbers(|accepted| match accepted {
+                0 | 1 => kind = kind.or(Some(accepted)),
+                other => unknown = Some(other),
+            })?,
+            _ => {}
         }
         Ok(())
     });
     read.map_err(|Malformed(what)| what.to_owned())?;
+    if let (None, Some(unknown)) = (kind, unknown) {
+        return Err(format!(
+            "response type {unknown} is unknown; accept SAMPLES (0) or STREAMED_XOR_CHUNKS (1)"
+        ));
+    }
     if queries.len() > MAX_QUERIES {
         return Err(format!("the request has {} queries; {MAX_QUERIES} are allowed", queries.len()));
     }
-    queries.into_iter().map(query).collect()
+    let queries = queries.into_iter().map(query).collect::<Result<_, _>>()?;
+    Ok(ReadRequest { queries, chunks: kind == Some(1) })
+}
+
+/// Errors of remote reads are plain text.
+pub(super) fn plain(failure: Failure) -> Reply {
+    let status = Reply::from(failure.clone()).status;
+    let body = (failure.message + "\n").into_bytes();
+    Reply { status, content_type: "text/plain; charset=utf-8", encoding: None, body }
+}
+
+/// This protocol has no place for warnings, and a part must not pass for the whole.
+pub(super) fn refuse_partial(request: &Request<'_>) -> Result<(), Failure> {
+    let missing = request.stats.snapshot().partial;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure { kind: Kind::Internal, message: missing.join("; ") })
+}
+
+impl Reply {
+    /// To a read request that cannot be read.
+    pub fn refused_read(what: &str) -> Self {
+        plain(Failure::bad_data(what))
+    }
 }
 
 impl Api {
-    /// Answers a read request; errors are plain text. Readers that would take streamed chunks take samples too.
-    pub fn remote_read(&self, request: &Request<'_>, body: &[u8]) -> Reply {
-        let answer = decode_read_request(body).map_err(Failure::bad_data);
-        let answer = answer.and_then(|queries| self.read(request, &queries));
-        match answer {
+    /// Answers queries with samples.
+    pub fn remote_read(&self, request: &Request<'_>, queries: &[ReadQuery]) -> Reply {
+        match self.read(request, queries) {
             Ok(bytes) => Reply { status: 200, content_type: PROTOBUF, encoding: Some("snappy"), body: bytes },
-            Err(failure) => {
-                let status = Reply::from(failure.clone()).status;
-                let body = (failure.message + "\n").into_bytes();
-                Reply { status, content_type: "text/plain; charset=utf-8", encoding: None, body }
-            }
+            Err(failure) => plain(failure),
         }
     }
 
@@ -138,26 +179,21 @@ impl Api {
             }
             put_bytes(&mut answer, 1, &result);
         }
-        let missing = request.stats.snapshot().partial;
-        if !missing.is_empty() {
-            // This protocol has no place for warnings, and a part must not pass for the whole.
-            return Err(Failure { kind: Kind::Internal, message: missing.join("; ") });
-        }
+        refuse_partial(request)?;
         let compressed = snap::raw::Encoder::new().compress_vec(&answer);
         compressed.map_err(|error| Failure { kind: Kind::Internal, message: error.to_string() })
     }
 }
 
-/// Writes a series; whether it has a sample in the query's time.
-fn put_series(out: &mut Vec<u8>, labels: &Labels, samples: &Samples, query: &ReadQuery) -> bool {
-    let inside = |times: &[i64]| {
-        let from = times.partition_point(|time| *time < query.start_ms);
-        from..times.partition_point(|time| *time <= query.end_ms).max(from)
-    };
-    let (floats, histograms) = (inside(&samples.timestamps), inside(&samples.histogram_timestamps));
-    if floats.is_empty() && histograms.is_empty() {
-        return false;
+impl ReadQuery {
+    /// The samples of these times that are asked for.
+    pub(super) fn inside(&self, times: &[i64]) -> Range<usize> {
+        let from = times.partition_point(|time| *time < self.start_ms);
+        from..times.partition_point(|time| *time <= self.end_ms).max(from)
     }
+}
+
+pub(super) fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
     let mut part = Vec::new();
     for (name, value) in labels.iter() {
         part.clear();
@@ -165,6 +201,17 @@ fn put_series(out: &mut Vec<u8>, labels: &Labels, samples: &Samples, query: &Rea
         put_bytes(&mut part, 2, value.as_bytes());
         put_bytes(out, 1, &part);
     }
+}
+
+/// Writes a series; whether it has a sample in the query's time.
+fn put_series(out: &mut Vec<u8>, labels: &Labels, samples: &Samples, query: &ReadQuery) -> bool {
+    let floats = query.inside(&samples.timestamps);
+    let histograms = query.inside(&samples.histogram_timestamps);
+    if floats.is_empty() && histograms.is_empty() {
+        return false;
+    }
+    put_labels(out, labels);
+    let mut part = Vec::new();
     for at in floats {
         part.clear();
         put_double(&mut part, 1, samples.values[at]);

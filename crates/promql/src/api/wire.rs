@@ -26,6 +26,15 @@ impl<'a> Field<'a> {
     pub fn number(self) -> Result<u64, Malformed> {
         if let Self::Varint(value) = self { Ok(value) } else { Err(Malformed("a field has the wrong type")) }
     }
+
+    /// Calls `each` with the numbers of a repeated field, packed or not.
+    pub fn numbers(self, mut each: impl FnMut(u64)) -> Result<(), Malformed> {
+        let Self::Bytes(mut packed) = self else { return self.number().map(each) };
+        while !packed.is_empty() {
+            each(varint(&mut packed)?);
+        }
+        Ok(())
+    }
 }
 
 fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {

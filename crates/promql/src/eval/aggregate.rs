@@ -31,17 +31,18 @@ pub(super) struct Groups {
 
 impl Groups {
     pub fn new<'l>(labels: impl Iterator<Item = &'l Labels>, grouping: &[String], without: bool) -> Self {
+        if !without && grouping.is_empty() {
+            let of: Vec<usize> = labels.map(|_| 0).collect();
+            let labels = of.first().map(|_| Labels::default());
+            return Self { of, labels: labels.into_iter().collect() };
+        }
         let mut known: HashMap<Labels, usize> = HashMap::new();
         let mut groups = Self { of: Vec::new(), labels: Vec::new() };
         for labels in labels {
-            let key = if !without && grouping.is_empty() {
-                Labels::default()
-            } else {
-                labels.filter(|label| {
-                    let named = grouping.iter().any(|name| name == label);
-                    if without { !named && label != METRIC_NAME } else { named }
-                })
-            };
+            let key = labels.filter(|label| {
+                let named = grouping.iter().any(|name| name == label);
+                if without { !named && label != METRIC_NAME } else { named }
+            });
             let next = groups.labels.len();
             let group = *known.entry(key).or_insert_with_key(|key| {
                 groups.labels.push(key.clone());

@@ -63,6 +63,22 @@ pub(crate) enum Eval {
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
+/// Samples looked at.
+struct Counts {
+    all: AtomicU64,
+    /// At each step of the query; empty if nobody asked.
+    steps: Vec<AtomicU64>,
+    /// Evaluations under way that have other steps.
+    apart: AtomicUsize,
+}
+
+impl Counts {
+    fn of(steps: usize) -> Self {
+        let steps = (0..steps).map(|_| AtomicU64::new(0)).collect();
+        Self { all: AtomicU64::new(0), steps, apart: AtomicUsize::new(0) }
+    }
+}
+
 /// What all nodes of a query share.
 pub(crate) struct Context<'a> {
     pub engine: &'a Engine,
@@ -75,7 +91,7 @@ pub(crate) struct Context<'a> {
     deadline: Option<Instant>,
     held: AtomicUsize,
     peak: AtomicUsize,
-    touched: AtomicU64,
+    counts: Counts,
     series: AtomicU64,
     warnings: Mutex<Vec<String>>,
 }
@@ -98,7 +114,7 @@ impl<'a> Context<'a> {
             deadline,
             held: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
-            touched: AtomicU64::new(0),
+            counts: Counts::of(if engine.per_step_statistics { steps.count } else { 0 }),
             series: AtomicU64::new(0),
             warnings: Mutex::default(),
         }
@@ -109,7 +125,8 @@ impl<'a> Context<'a> {
         warnings.sort();
         warnings.dedup();
         let statistics = Statistics {
-            samples: self.touched.into_inner(),
+            samples: self.counts.all.into_inner(),
+            samples_per_step: self.counts.steps.into_iter().map(AtomicU64::into_inner).collect(),
             peak_samples: self.peak.into_inner() as u64,
             series: self.series.into_inner(),
         };
@@ -131,8 +148,25 @@ impl<'a> Context<'a> {
         if held > self.engine.max_samples { Err(Error::TooManySamples) } else { Ok(()) }
     }
 
-    pub fn touch(&self, samples: usize) {
-        self.touched.fetch_add(samples as u64, Ordering::Relaxed);
+    /// Counts samples that were looked at: all of them, and how many at which steps.
+    pub fn touch<I: IntoIterator<Item = (usize, usize)>>(&self, all: usize, steps: impl FnOnce() -> I) {
+        let Counts { all: sum, steps: by_step, apart } = &self.counts;
+        sum.fetch_add(all as u64, Ordering::Relaxed);
+        if !by_step.is_empty() && apart.load(Ordering::Relaxed) == 0 {
+            for (step, count) in steps() {
+                by_step[step].fetch_add(count as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Evaluates what has other steps; tells what was counted meanwhile, which does not go into the sums.
+    pub fn apart<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
+        let Counts { all, apart, .. } = &self.counts;
+        let before = all.load(Ordering::Relaxed);
+        apart.fetch_add(1, Ordering::Relaxed);
+        let result = work();
+        apart.fetch_sub(1, Ordering::Relaxed);
+        (result, (all.swap(before, Ordering::Relaxed) - before) as usize)
     }
 
     /// The name goes with the operation, or at the end of the query.
@@ -281,13 +315,17 @@ fn eval_node(context: &Context<'_>, expr: &Expr, steps: &Steps, notes: &mut Anno
         Expr::Number { value, .. } => Ok(Eval::Scalar(vec![*value; steps.count])),
         Expr::String { value, .. } => Ok(Eval::String(value.clone())),
         Expr::Paren { expr, .. } => eval(context, expr, steps, notes),
-        Expr::StepInvariant(expr) => Ok(match eval(context, expr, &steps.first_only(), notes)? {
-            Eval::String(text) => Eval::String(text),
-            Eval::Scalar(values) => Eval::Scalar(vec![values[0]; steps.count]),
-            Eval::Vector(columns) => {
-                Eval::Vector(columns.into_iter().map(|column| column.repeated(steps.count)).collect())
-            }
-        }),
+        Expr::StepInvariant(expr) => {
+            let (once, counted) = context.apart(|| eval(context, expr, &steps.first_only(), notes));
+            context.touch(counted * steps.count, || (0..steps.count).map(|step| (step, counted)));
+            Ok(match once? {
+                Eval::String(text) => Eval::String(text),
+                Eval::Scalar(values) => Eval::Scalar(vec![values[0]; steps.count]),
+                Eval::Vector(columns) => {
+                    Eval::Vector(columns.into_iter().map(|column| column.repeated(steps.count)).collect())
+                }
+            })
+        }
         Expr::Unary { minus, expr, .. } => {
             let value = eval(context, expr, steps, notes)?;
             if *minus { functions::negate(context, value) } else { Ok(value) }

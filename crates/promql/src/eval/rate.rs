@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::{
     Bits, Column, Lookup, Result, Steps,
     extended::{extended_floats, extended_histograms},
@@ -12,6 +14,7 @@ use crate::{
     annotations::{Annotations, Operation},
     histogram::{Histogram, Incompatible, ResetHint},
     parser::{Edges, Pos},
+    source::is_stale,
     value::Sample,
 };
 
@@ -37,96 +40,141 @@ impl Kind {
         self != Self::Delta
     }
 
-    /// A series of floats at all steps. Where a counter falls is found once; a window then costs the same
+    /// A series of floats at all steps. Where a counter falls is found beforehand: a window then costs the same
     /// however many samples it holds.
-    pub fn floats(
-        self,
-        values: &[f64],
-        plan: &Plan,
-        range: i64,
-        resets: &mut Vec<usize>,
-        column: &mut Column,
-    ) {
-        resets.clear();
-        if self.is_counter() {
-            find_falls(values, resets);
-        }
-        let mut reset = 0;
-        for (ends, float) in plan.ends.iter().zip(&mut column.floats) {
-            let (from, to) = (ends.from as usize, ends.to as usize);
+    pub fn floats(self, values: &[f64], plan: &Plan, falls: &[usize], column: &mut Column) {
+        let mut fall = 0;
+        for (window, float) in plan.windows.iter().zip(&mut column.floats) {
+            let (from, to) = (window.from as usize, window.to as usize);
             if to - from < 2 {
                 continue;
             }
-            let mut result = values[to - 1] - values[from];
-            if !resets.is_empty() {
-                while resets.get(reset).is_some_and(|at| *at <= from) {
-                    reset += 1;
+            let first = values[from];
+            let mut result = values[to - 1] - first;
+            if !falls.is_empty() {
+                while falls.get(fall).is_some_and(|at| *at <= from) {
+                    fall += 1;
                 }
-                for &at in resets[reset..].iter().take_while(|at| **at < to) {
+                for &at in falls[fall..].iter().take_while(|at| **at < to) {
                     result += values[at - 1];
                 }
             }
-            let mut to_start = ends.to_start;
-            if self.is_counter() && result > 0.0 && values[from] >= 0.0 {
-                to_start = to_start.min(ends.sampled * (values[from] / result));
+            let PlannedWindow { to_start, sampled, mut factor, .. } = *window;
+            // A counter that would have been 0 within the window began there. Where it is far from that the
+            // division is spared; what is added and multiplied is more than rounding can take.
+            let is_far = first * sampled > to_start * result * 1.000_000_1 + f64::MIN_POSITIVE;
+            if self.is_counter() && result > 0.0 && first >= 0.0 && !is_far {
+                let to_start = to_start.min(sampled * (first / result));
+                factor = finish(self, sampled, to_start, window.to_end, plan.range);
             }
-            *float = result * finish(self, ends.sampled, to_start, ends.to_end, range);
+            *float = result * factor;
         }
         column.present.copy_from(&plan.present);
     }
 }
 
-/// Positions at which values are smaller than the one before. Falls are rare: blocks without are passed over.
-fn find_falls(values: &[f64], falls: &mut Vec<usize>) {
+/// Finds the positions at which values are smaller than the one before; false if there is a stale marker, with
+/// which they are not found. Both are rare: blocks without are passed over, and a comparison with NaN tells of
+/// markers too.
+pub(super) fn find_falls(values: &[f64], falls: &mut Vec<usize>) -> bool {
     const BLOCK: usize = 64;
+    if values.first().is_some_and(|first| is_stale(*first)) {
+        return false;
+    }
     let mut start = 1;
     while start < values.len() {
         let end = (start + BLOCK).min(values.len());
         let pairs = || values[start - 1..end - 1].iter().zip(&values[start..end]);
-        if pairs().map(|(before, now)| u32::from(now < before)).sum::<u32>() > 0 {
+        let rises = pairs().map(|(before, now)| u64::from(now >= before)).sum::<u64>();
+        if rises < (end - start) as u64 {
+            if values[start..end].iter().any(|value| is_stale(*value)) {
+                return false;
+            }
             let inside = pairs().enumerate().filter(|(_, (before, now))| now < before);
             falls.extend(inside.map(|(at, _)| start + at));
         }
         start = end;
     }
+    true
 }
 
-/// Windows of all steps over one series' times. Series of one target share their times and so the plan.
+/// Most that plans may hold, 8 bytes each.
+const MAX_WORDS: usize = 1 << 19;
+
+/// Plans of the times met so far: series of one target share their times and so the plan, but do not follow one
+/// another.
 #[derive(Default)]
+pub(super) struct Plans {
+    /// By the place of the times in memory, where they stay as long as the plan holds them.
+    known: HashMap<*const Vec<i64>, Plan>,
+    words: usize,
+}
+
+impl Plans {
+    /// The plan of these times; function, steps and range are always the same.
+    pub fn of(
+        &mut self,
+        times: &Arc<Vec<i64>>,
+        kind: Kind,
+        steps: &Steps,
+        lookup: Lookup,
+        range: i64,
+    ) -> &Plan {
+        let place = Arc::as_ptr(times);
+        if !self.known.contains_key(&place) {
+            let words = times.len() + (steps.count + 4) * size_of::<PlannedWindow>() / 8;
+            if self.words + words > MAX_WORDS {
+                self.known.clear();
+                self.words = 0;
+            }
+            self.words += words;
+        }
+        self.known.entry(place).or_insert_with(|| Plan::new(times, kind, steps, lookup, range))
+    }
+}
+
+/// Windows of all steps over one series' times.
 pub(super) struct Plan {
-    times: Option<Arc<Vec<i64>>>,
+    /// Kept so that no others come to stand in their place.
+    _times: Arc<Vec<i64>>,
     /// The samples that any window sees.
     pub inside: std::ops::Range<usize>,
-    ends: Vec<Ends>,
+    /// How many all windows see together.
+    pub seen: usize,
+    range: i64,
+    windows: Vec<PlannedWindow>,
     /// Steps at which there is a result.
     present: Bits,
 }
 
 impl Plan {
-    /// Makes the plan one of these times.
-    pub fn update(&mut self, times: &Arc<Vec<i64>>, steps: &Steps, lookup: Lookup, range: i64) {
-        if self.times.as_ref().is_some_and(|known| Arc::ptr_eq(known, times)) {
-            return;
-        }
-        self.times = Some(times.clone());
+    fn new(times: &Arc<Vec<i64>>, kind: Kind, steps: &Steps, lookup: Lookup, range: i64) -> Self {
         let (first, last) = lookup.span(steps);
         let start = times.partition_point(|time| *time <= first - range);
-        self.inside = start..start + times[start..].partition_point(|time| *time <= last);
-        let times = &times[self.inside.clone()];
-        self.ends.clear();
-        self.present = Bits::new(steps.count);
-        let (mut from, mut to) = (0, 0);
+        let inside = start..start + times[start..].partition_point(|time| *time <= last);
+        let mut windows = Vec::with_capacity(steps.count);
+        let mut present = Bits::new(steps.count);
+        let (mut from, mut to, mut seen) = (0, 0, 0);
+        let within = &times[inside.clone()];
         for step in 0..steps.count {
             let end = lookup.time(steps.time(step));
-            from = advance(times, from, end - range);
-            to = advance(times, to.max(from), end);
+            from = advance(within, from, end - range);
+            to = advance(within, to.max(from), end);
+            seen += to - from;
             if to - from < 2 {
-                self.ends.push(Ends::default());
+                let (from, to) = (from as u32, to as u32);
+                windows.push(PlannedWindow { from, to, ..PlannedWindow::default() });
                 continue;
             }
-            self.present.set(step);
-            self.ends.push(Ends::new(&times[from..to], from, end - range, end));
+            present.set(step);
+            windows.push(PlannedWindow::new(&within[from..to], from, kind, end - range, end));
         }
+        Self { _times: times.clone(), inside, seen, range, windows, present }
+    }
+
+    /// Samples that the window of each step sees.
+    pub fn seen_by_step(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.windows.iter().map(|window| (window.to - window.from) as usize).enumerate()
     }
 
     /// Whether any step has a result.
@@ -135,19 +183,21 @@ impl Plan {
     }
 }
 
-/// A window's samples, and how far it is extrapolated, seconds.
+/// A window's samples, how far it is extrapolated (seconds), and by what the difference of the samples is
+/// multiplied unless the counter began within.
 #[derive(Clone, Copy, Default)]
-struct Ends {
+struct PlannedWindow {
     from: u32,
     to: u32,
     sampled: f64,
     to_start: f64,
     to_end: f64,
+    factor: f64,
 }
 
-impl Ends {
+impl PlannedWindow {
     /// Of a window with at least two samples, the first of which is number `from`.
-    fn new(times: &[i64], from: usize, start: i64, end: i64) -> Self {
+    fn new(times: &[i64], from: usize, kind: Kind, start: i64, end: i64) -> Self {
         let (first, last) = (times[0], times[times.len() - 1]);
         let mut to_start = (first - start) as f64 / 1000.0;
         let mut to_end = (end - last) as f64 / 1000.0;
@@ -160,7 +210,8 @@ impl Ends {
         if to_end >= threshold {
             to_end = average / 2.0;
         }
-        Self { from: from as u32, to: (from + times.len()) as u32, sampled, to_start, to_end }
+        let factor = finish(kind, sampled, to_start, to_end, end - start);
+        Self { from: from as u32, to: (from + times.len()) as u32, sampled, to_start, to_end, factor }
     }
 }
 
@@ -249,7 +300,7 @@ pub(super) fn extrapolated(
                 }
                 _ => None,
             };
-            let ends = Ends::new(times, 0, window.from, window.to);
+            let ends = PlannedWindow::new(times, 0, kind, window.from, window.to);
             let to_start = zero.map_or(ends.to_start, |zero| ends.to_start.min(ends.sampled * zero));
             finish(kind, ends.sampled, to_start, ends.to_end, window.range)
         }

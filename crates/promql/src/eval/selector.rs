@@ -214,26 +214,33 @@ impl<'a> InstantCall<'a> {
         if samples.histogram_timestamps.is_empty() {
             let plan = &mut scratch.plan;
             plan.update(&samples.timestamps, steps, *lookup, context.lookback);
-            for (step, at) in plan.newest.iter().enumerate() {
-                let Some(at) = at.checked_sub(1).map(|at| at as usize) else { continue };
-                let value = samples.values[at];
-                if !is_stale(value) {
-                    let start = samples.start_timestamps.get(at).copied().unwrap_or(0);
-                    take(column, step, Found::Float { time: samples.timestamps[at], start, value });
-                    found += 1;
-                }
+            let newest = || {
+                let newest = plan.newest.iter().enumerate();
+                let at = newest.filter_map(|(step, at)| Some((step, at.checked_sub(1)? as usize)));
+                at.filter(|(_, at)| !is_stale(samples.values[*at]))
+            };
+            for (step, at) in newest() {
+                let start = samples.start_timestamps.get(at).copied().unwrap_or(0);
+                let (time, value) = (samples.timestamps[at], samples.values[at]);
+                take(column, step, Found::Float { time, start, value });
+                found += 1;
             }
+            context.touch(found, || newest().map(|(step, _)| (step, 1)));
         } else {
             let stats = self.histogram_stats.then(|| statistics(samples));
             let mut cursor = Cursor::new(stats.as_ref().unwrap_or(samples));
             for step in 0..steps.count {
                 if let Some(sample) = cursor.find(lookup.time(steps.time(step)), context.lookback) {
                     found += 1;
+                    let cost = match sample {
+                        Found::Float { .. } => 1,
+                        Found::Histogram { value, .. } => value.cost(),
+                    };
+                    context.touch(cost, || [(step, cost)]);
                     take(column, step, sample);
                 }
             }
         }
-        context.touch(found);
         Ok(found > 0)
     }
 }

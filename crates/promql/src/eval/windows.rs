@@ -5,7 +5,9 @@ use std::{borrow::Cow, sync::Arc};
 use super::{
     Bits, Column, Context, Lookup, Result, Steps, eval_scalar, eval_vector, extended,
     extremes::{Extreme, Extremes},
-    merge_same, over_time, rate, refuse_same,
+    merge_same, over_time,
+    rate::{self, find_falls},
+    refuse_same,
     selector::{advance, samples, statistics},
 };
 use crate::{
@@ -67,8 +69,8 @@ pub(super) struct RangeCall<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     samples: Samples,
-    resets: Vec<usize>,
-    plan: rate::Plan,
+    falls: Vec<usize>,
+    plans: rate::Plans,
     scalars: Vec<f64>,
     extremes: Extremes,
 }
@@ -133,8 +135,10 @@ impl<'a> RangeCall<'a> {
                 call.range = context.millis(range, expr.pos(), false)?;
                 call.lookup = context.lookup(offset.as_ref(), *at, expr.pos())?;
                 let step = step.as_ref().map(|step| context.millis(step, expr.pos(), false)).transpose()?;
-                let columns = subquery(context, expr, call.range, step, call.lookup, steps, notes)?;
-                if let Some((inner, columns)) = columns {
+                // Its samples count where the function sees them.
+                let (columns, _) =
+                    context.apart(|| subquery(context, expr, call.range, step, call.lookup, steps, notes));
+                if let Some((inner, columns)) = columns? {
                     call.dropped = columns.iter().map(|column| column.drop_name).collect();
                     call.series = as_series(columns, &inner);
                 }
@@ -165,9 +169,8 @@ impl<'a> RangeCall<'a> {
             let (mut scratch, mut notes) = (Scratch::default(), Annotations::default());
             let mut columns = Vec::with_capacity(part.len());
             for &at in part {
-                let mut column = Column::new(Labels::default(), self.steps.count);
+                let mut column = Column::new(self.series[at].labels.clone(), self.steps.count);
                 if self.run(at, &mut scratch, &mut column, &mut notes)? {
-                    column.labels = self.series[at].labels.clone();
                     if !self.keeps_name() || self.dropped.get(at).copied().unwrap_or(false) {
                         self.context.drop_name(&mut column);
                     }
@@ -210,15 +213,17 @@ impl<'a> RangeCall<'a> {
             self.context.check_time()?;
         }
         let series = &self.series[at];
-        let Scratch { samples: loaded, resets, scalars, plan, extremes } = scratch;
+        let Scratch { samples: loaded, falls, scalars, plans, extremes } = scratch;
         let samples = samples(series, loaded)?;
         if let Some(kind) = self.rate.filter(|_| self.is_plain(samples)) {
-            plan.update(&samples.timestamps, &self.steps, self.lookup, self.range);
+            let plan = plans.of(&samples.timestamps, kind, &self.steps, self.lookup, self.range);
             let values = &samples.values[plan.inside.clone()];
-            if !any_stale(values) {
-                self.context.touch(values.len());
+            falls.clear();
+            let whole = if kind.is_counter() { find_falls(values, falls) } else { !any_stale(values) };
+            if whole {
+                self.context.touch(plan.seen, || plan.seen_by_step());
                 if plan.any() {
-                    kind.floats(values, plan, self.range, resets, column);
+                    kind.floats(values, plan, falls, column);
                     self.tell_non_counter(&series.labels, notes);
                 }
                 return Ok(plan.any());
@@ -241,7 +246,6 @@ impl<'a> RangeCall<'a> {
         let histograms = inside(&samples.histogram_timestamps);
         let (times, values) = (&samples.timestamps[floats.clone()], &samples.values[floats.clone()]);
         let histogram_times = &samples.histogram_timestamps[histograms.clone()];
-        self.context.touch(times.len() + histogram_times.len());
         let use_starts = self.context.engine.use_start_timestamps
             && matches!(self.name, "rate" | "irate" | "increase" | "resets");
         let starts = |starts: &'_ [i64], range: std::ops::Range<usize>| {
@@ -265,6 +269,8 @@ impl<'a> RangeCall<'a> {
             if from == to && h_from == h_to {
                 continue;
             }
+            let cost = to - from + cost_of(&values_of_histograms[h_from..h_to]);
+            self.context.touch(cost, || [(step, cost)]);
             if let Some(wanted) = extreme {
                 column.set_float(step, extremes.of(values, from, to, wanted));
                 any = true;
@@ -393,6 +399,11 @@ fn subquery(
     Ok(Some((inner, eval_vector(context, expr, &inner, notes)?)))
 }
 
+/// How many samples histograms count for.
+fn cost_of<'h>(histograms: impl IntoIterator<Item = &'h Arc<Histogram>>) -> usize {
+    histograms.into_iter().map(|histogram| histogram.cost()).sum()
+}
+
 /// Columns as series of samples.
 fn as_series(columns: Vec<Column>, steps: &Steps) -> Vec<Series> {
     let all: Arc<Vec<i64>> = Arc::new((0..steps.count).map(|at| steps.time(at)).collect());
@@ -461,9 +472,9 @@ pub(super) fn raw(
                     }
                     floats = extended::with_edges(&floats, from, to, selector.edges == Edges::Smoothed);
                 }
-                context.touch(floats.len() + histograms.len());
-                context
-                    .hold(floats.len() + histograms.iter().map(|(_, value)| value.cost()).sum::<usize>())?;
+                let cost = floats.len() + cost_of(histograms.iter().map(|(_, value)| value));
+                context.touch(cost, || [(0, cost)]);
+                context.hold(cost)?;
                 if !floats.is_empty() || !histograms.is_empty() {
                     matrix.push(MatrixSeries { labels: series.labels.clone(), floats, histograms });
                 }
@@ -474,10 +485,10 @@ pub(super) fn raw(
             let range = context.millis(range, expr.pos(), false)?;
             let lookup = context.lookup(offset.as_ref(), *at, expr.pos())?;
             let step = step.as_ref().map(|step| context.millis(step, expr.pos(), false)).transpose()?;
-            let Some((inner, mut columns)) = subquery(context, expr, range, step, lookup, steps, notes)?
-            else {
-                return Ok(Vec::new());
-            };
+            let (found, counted) =
+                context.apart(|| subquery(context, expr, range, step, lookup, steps, notes));
+            context.touch(counted, || [(0, counted)]);
+            let Some((inner, mut columns)) = found? else { return Ok(Vec::new()) };
             if context.engine.delayed_name_removal {
                 for column in columns.iter_mut().filter(|column| column.drop_name) {
                     column.labels = column.labels.without_metadata();

@@ -124,9 +124,13 @@ impl Histogram {
 
     /// How many float samples this one counts for against a query's limit.
     pub(crate) fn cost(&self) -> usize {
-        1 + (self.positive.count.len() + self.negative.count.len()) * 3 / 4
-            + self.custom_bounds.len() / 2
-            + 10
+        let sides = [&self.positive, &self.negative];
+        let in_side = |side: &&Buckets| {
+            let breaks = side.index.windows(2).filter(|two| two[0] + 1 != two[1]).count();
+            side.count.len() + breaks + usize::from(!side.index.is_empty())
+        };
+        let numbers = sides.iter().map(in_side).sum::<usize>() + self.custom_bounds.len();
+        11 + numbers / 2
     }
 
     /// Drops empty buckets.

@@ -1,5 +1,6 @@
 //! Bodies of Prometheus' HTTP API, over tables in memory.
 
+mod chunks;
 mod memory;
 mod other;
 

@@ -6,6 +6,8 @@ use trine_promql::{Buckets, CUSTOM_BUCKETS, Histogram, Labels, MemorySource, Res
 
 /// First sample, milliseconds since 1970.
 pub const START: i64 = 1_700_000_000_000;
+/// When instant queries are asked.
+pub const END: i64 = START + 80 * 60_000 + 7_000;
 const SCRAPE: i64 = 15_000;
 const SCRAPES: i64 = 400;
 

@@ -8,11 +8,11 @@ use crate::wire;
 
 pub struct Server(Prometheus);
 
-/// Starts a Prometheus, if there is one.
-pub fn start() -> Option<Server> {
-    let features = "--enable-feature=promql-experimental-functions,native-histograms";
+/// Starts a Prometheus, if there is one, with a part of a configuration.
+pub fn start(name: &str, config: &str) -> Option<Server> {
+    let features = "--enable-feature=promql-experimental-functions,native-histograms,promql-per-step-stats";
     let arguments = ["--web.enable-remote-write-receiver", features];
-    Prometheus::start("promql", "global: {}\n", &arguments).map(Server)
+    Prometheus::start(name, &format!("global: {{}}\n{config}"), &arguments).map(Server)
 }
 
 impl Server {
