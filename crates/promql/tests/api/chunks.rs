@@ -162,7 +162,9 @@ fn histograms(data: &[u8]) -> Vec<(i64, NativeHistogram)> {
         } else {
             distance += bits.varbit();
             time += distance;
-            fields.iter_mut().for_each(|field| drop(field.next(&mut bits)));
+            for field in &mut fields {
+                field.next(&mut bits);
+            }
         }
         let mut values = fields.iter().map(|field| f64::from_bits(field.0));
         let mut value = || values.next().unwrap();
