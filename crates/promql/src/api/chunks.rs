@@ -77,9 +77,9 @@ impl Bits {
         let (ones, bits) = fitting.unwrap_or((8, 64));
         // So many ones, then a zero unless there are eight.
         if ones == 8 {
-            self.put(0xff, 8)
+            self.put(0xff, 8);
         } else {
-            self.put((1 << (ones + 1)) - 2, ones + 1)
+            self.put((1 << (ones + 1)) - 2, ones + 1);
         }
         self.put(value, bits);
     }

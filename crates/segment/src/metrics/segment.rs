@@ -150,6 +150,7 @@ impl MetricSegment {
         let places = match self.digest.metadata.get() {
             Some(places) => places,
             None => {
+                let index = self.load_once()?;
                 let places = index.frames.iter().filter(|place| place.kind == FrameKind::Metadata);
                 self.digest.metadata.get_or_init(|| places.cloned().collect())
             }
