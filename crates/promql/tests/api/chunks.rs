@@ -151,9 +151,8 @@ fn histograms(data: &[u8]) -> Vec<(i64, NativeHistogram)> {
         let mut next = layout.clone();
         next.reset_hint = match (data[2], at) {
             (0xc0, _) => ResetHint::Gauge,
-            (_, 1..) => ResetHint::NotReset,
+            (0x40, _) | (_, 1..) => ResetHint::NotReset,
             (0x80, _) => ResetHint::Reset,
-            (0x40, _) => ResetHint::NotReset,
             _ => ResetHint::Unknown,
         };
         if at == 0 {
@@ -188,7 +187,8 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     while !bytes.is_empty() {
         let key = varint(&mut bytes);
         let value = varint(&mut bytes);
-        found.push(if key & 7 == 0 {
+        let kind = key & 7;
+        found.push(if kind == 0 {
             (key >> 3, value.to_le_bytes().to_vec())
         } else {
             let (taken, rest) = bytes.split_at(value as usize);
@@ -289,7 +289,7 @@ fn floats_come_back_in_chunks_and_frames_have_a_bound() {
             let value = match next() % 8 {
                 0 => f64::from_bits(next()),
                 1 => f64::from_bits(STALE_NAN),
-                2..5 => at as f64,
+                2..5 => f64::from(at),
                 _ => 0.1 * (next() % 100) as f64,
             };
             (time, value)

@@ -143,7 +143,8 @@ async fn what_is_asked_about_stays_in_memory_through_a_merge() {
     assert!(status.index_bytes > 0);
     expect_all(&store, 0..4000).await;
     assert_eq!(store.status().index_loads, status.index_loads, "a merged segment was read again");
-    assert_eq!(store.status().index_bytes, status.index_bytes);
+    // The series of an answer stay with the index in which they were found.
+    assert!(store.status().index_bytes >= status.index_bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
