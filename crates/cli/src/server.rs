@@ -166,8 +166,14 @@ fn scrape_config(file: &Path) -> anyhow::Result<ScrapeConfig> {
 
 /// Reads the file again and goes on with it; one that cannot be used changes nothing.
 async fn scrape_again(site: &Site, file: &Path) {
-    let again = async { anyhow::Ok(site.server.scrape(scrape_config(file)?).await?) };
-    match again.await {
+    let again = match scrape_config(file) {
+        Ok(config) => site.server.scrape(config).await.map_err(Into::into),
+        Err(error) => {
+            site.server.scrape_refused(format!("{error:#}"));
+            Err(error)
+        }
+    };
+    match again {
         Ok(()) => eprintln!("scraping by {} as it is now", file.display()),
         Err(error) => anstream::eprintln!("{YELLOW}warning:{PLAIN} scraping goes on as before: {error:#}"),
     }

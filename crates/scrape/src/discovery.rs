@@ -111,7 +111,10 @@ pub(crate) fn parse(text: &str, json: bool, path: &Path) -> Result<Vec<TargetGro
         yaml::read(text)
     };
     let mut groups = match node {
-        Ok(Node { value: Value::List(list), .. }) => read_groups(&list, "a group of targets", &mut notes),
+        Ok(Node { value: Value::List(list), .. }) => {
+            let groups = read_groups(&list, "a group of targets", &mut notes);
+            groups.into_iter().map(|(group, _)| group).collect()
+        }
         Ok(Node { value: Value::Null, .. }) => Vec::new(),
         Ok(node) => {
             notes.error(node.place, format!("the file is {}, not a list of groups", node.what()));

@@ -6,7 +6,13 @@
 //! time its next scrape would have had, a little more than two intervals later, so that a successor can take
 //! them over in the meantime ([`Ending`]).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -45,6 +51,8 @@ pub(crate) struct Surroundings {
     pub(crate) append: Append,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
+    /// Bytes of all bodies, unpacked.
+    pub(crate) bytes: AtomicU64,
 }
 
 /// How a target is.
@@ -155,6 +163,7 @@ impl Loop {
         let failed = |bytes, reason: String| (Counts { bytes, ..Counts::default() }, Err(reason));
         match fetched {
             Ok(fetched) => {
+                self.around.bytes.fetch_add(fetched.body.len() as u64, Relaxed);
                 self.reading.read(fetched.format, &fetched.body, &self.job, &self.around.registry, at_ms)
             }
             Err(error) => {

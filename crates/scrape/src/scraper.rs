@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -47,6 +50,7 @@ pub type MakeFetch = Box<dyn Fn(&Job) -> Result<Arc<dyn Fetch>, String> + Send +
 pub struct Scraper {
     commands: mpsc::Sender<Command>,
     view: Arc<RwLock<View>>,
+    around: Arc<Surroundings>,
 }
 
 enum Command {
@@ -120,17 +124,23 @@ impl Scraper {
         });
         let ScraperOptions { tenant, registry, clock, fetch } = options;
         let seed = xxh3_64(format!("{:?}", config.global.external_labels).as_bytes());
-        let around = Arc::new(Surroundings { tenant, registry, append, clock, seed });
+        let around =
+            Arc::new(Surroundings { tenant, registry, append, clock, seed, bytes: AtomicU64::new(0) });
         let view = Arc::new(RwLock::new(View::new()));
         let (commands, receiver) = mpsc::channel(4);
-        let mut manager =
-            Manager { around, fetch, view: view.clone(), pools: BTreeMap::new(), leaving: Vec::new() };
+        let mut manager = Manager {
+            around: around.clone(),
+            fetch,
+            view: view.clone(),
+            pools: BTreeMap::new(),
+            leaving: Vec::new(),
+        };
         let fetches = manager.fetches(&config)?;
         tokio::spawn(async move {
             manager.apply(config, fetches).await;
             manager.run(receiver).await;
         });
-        Ok(Self { commands, view })
+        Ok(Self { commands, view, around })
     }
 
     /// Goes on with another configuration. Targets it does not change are not interrupted; when it cannot be used
@@ -149,6 +159,11 @@ impl Scraper {
         if self.commands.send(Command::Stop(done)).await.is_ok() {
             let _ = answer.await;
         }
+    }
+
+    /// Bytes of all bodies so far, unpacked.
+    pub fn body_bytes(&self) -> u64 {
+        self.around.bytes.load(Relaxed)
     }
 
     /// Names of the jobs.

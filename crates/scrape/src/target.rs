@@ -90,10 +90,11 @@ impl Target {
         labels.retain(|name| !name.starts_with("__meta_"));
         let address = labels.get("__address__").to_owned();
         if address.is_empty() {
-            return Err("it has no __address__ behind relabelling".into());
+            return Err("it has no __address__ behind relabelling; give host:port".into());
         }
         if address.contains('/') || address.len() > MAX_ADDRESS {
-            return Err(format!("{address:?} is not host:port"));
+            let remedy = "scheme and metrics_path are fields of the job";
+            return Err(format!("{address:?} is not host:port; {remedy}"));
         }
         if labels.get("instance").is_empty() {
             labels.set("instance", &*address);
@@ -120,6 +121,9 @@ fn url(labels: &LabelSet, address: &str, job: &Job) -> Result<Url, String> {
     }
     let mut url = Url::parse(&format!("{scheme}://{address}"))
         .map_err(|error| format!("{address:?} is not host:port: {error}"))?;
+    if !url.username().is_empty() || url.password().is_some() || address.contains(['?', '#']) {
+        return Err(format!("{address:?} is not host:port; basic_auth and params are fields of the job"));
+    }
     url.set_path(labels.get("__metrics_path__"));
     let mut params = job.params.clone();
     for (name, value) in labels.iter() {
@@ -159,7 +163,7 @@ scrape_configs:
     scrape_interval: 30s
     params: {module: [http_2xx, b], "match[]": ['{a="b"}']}
     static_configs:
-      - targets: ["localhost:9090", "[::1]:80", dropped, "a:bad", ""]
+      - targets: ["localhost:9090", "[::1]:80", dropped]
         labels: {env: test, __meta_zone: z1, __param_target: "a&b"}
     relabel_configs:
       - {source_labels: [__address__], regex: dropped, action: drop}
@@ -185,14 +189,25 @@ scrape_configs:
         assert!(
             matches!(found.next(), Some(Ok(Found::Dropped(labels))) if labels.get("__address__") == "dropped")
         );
-        let errors: Vec<_> = found.map(|found| found.err().unwrap()).collect();
-        assert_eq!(
-            errors,
-            [
-                "target \"a:bad\": \"a:bad\" is not host:port: invalid port number",
-                "target \"\": it has no __address__ behind relabelling"
-            ]
-        );
+        assert!(found.next().is_none());
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_asked_is_an_error() {
+        let config = ScrapeConfig::parse("scrape_configs: [{job_name: a}]", std::path::Path::new("t.yml"));
+        let job = &config.unwrap().jobs[0];
+        for (address, reason) in [
+            ("a:bad", "\"a:bad\" is not host:port: invalid port number"),
+            ("x:99999", "\"x:99999\" is not host:port: invalid port number"),
+            ("", "it has no __address__ behind relabelling; give host:port"),
+            ("h/m", "\"h/m\" is not host:port; scheme and metrics_path are fields of the job"),
+            ("u:p@h:1", "\"u:p@h:1\" is not host:port; basic_auth and params are fields of the job"),
+            ("h:1?a=b", "\"h:1?a=b\" is not host:port; basic_auth and params are fields of the job"),
+        ] {
+            let group = TargetGroup { targets: vec![address.into()], ..TargetGroup::default() };
+            let error = Target::of_group(&group, job).next().unwrap().err();
+            assert_eq!(error, Some(format!("target {address:?}: {reason}")));
+        }
     }
 
     #[test]

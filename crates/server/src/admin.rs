@@ -11,7 +11,7 @@ use axum::{
 use serde_json::{Value, json};
 use trine_store::VerifyReport;
 
-use crate::{App, error::ApiError};
+use crate::{App, error::ApiError, scraping};
 
 /// A signpost for people who open the address in a browser.
 pub async fn index() -> &'static str {
@@ -47,6 +47,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     let status = app.store.status();
     let mut reasons: Vec<String> = status.full.iter().chain(&status.background_error).cloned().collect();
+    reasons.extend(scraping::complaints(&app));
     reasons.extend(
         status.quarantined.iter().map(|file| format!("{} is quarantined: {}", file.name, file.reason)),
     );
@@ -65,7 +66,8 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
 
 /// Prometheus' text format.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.metrics.render(&app.store.status(), app.admission.free_bytes());
+    let text =
+        app.metrics.render(&app.store.status(), app.admission.free_bytes(), scraping::facts(&app).as_ref());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

@@ -10,6 +10,7 @@ mod error;
 mod ingest;
 mod jsonlines;
 mod loki;
+mod media_type;
 mod metrics;
 mod otlp;
 mod prometheus;
@@ -45,6 +46,7 @@ pub use admin::verify_json;
 use admission::Admission;
 use metrics::Metrics;
 use query_threads::QueryThreads;
+use scraping::LastReload;
 
 /// What the server listens on and what it allows.
 #[derive(Debug, Clone)]
@@ -81,6 +83,7 @@ pub(crate) struct App {
     pub deltas: Arc<DeltaState>,
     /// Set where there is something to scrape.
     pub scraper: OnceLock<Arc<Scraper>>,
+    pub reload: Arc<LastReload>,
     pub query_threads: QueryThreads,
     pub query_timeout: Duration,
     pub query_memory: usize,
@@ -98,6 +101,7 @@ pub struct Running {
     pub otlp_http: SocketAddr,
     stop: watch::Sender<bool>,
     scraper: Option<Arc<Scraper>>,
+    reload: Arc<LastReload>,
     tasks: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -107,10 +111,17 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 impl Running {
     /// Goes on scraping with another configuration; targets that stay are not interrupted.
     pub async fn scrape(&self, config: ScrapeConfig) -> Result<(), ScrapeError> {
-        match &self.scraper {
+        let outcome = match &self.scraper {
             Some(scraper) => scraper.reload(config).await,
             None => Err(ScrapeError::Stopped),
-        }
+        };
+        self.reload.record(outcome.as_ref().map_err(ToString::to_string).copied());
+        outcome
+    }
+
+    /// Notes for `/health` and `/metrics` that a new configuration of what to scrape could not be read.
+    pub fn scrape_refused(&self, reason: String) {
+        self.reload.record(Err(reason));
     }
 
     /// Takes no new requests, lets those in flight end, and returns.
@@ -176,6 +187,7 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
         metrics: Metrics::default(),
         deltas: Arc::default(),
         scraper: OnceLock::new(),
+        reload: Arc::new(LastReload::taken()),
         query_threads: QueryThreads::start().map_err(StartError::Threads)?,
         query_timeout: config.query_timeout,
         query_memory: config.query_memory,
@@ -193,6 +205,7 @@ pub async fn start(store: Arc<Store>, config: ServerConfig) -> Result<Running, S
         otlp_http: otlp_http.local_addr().unwrap_or(config.otlp_http),
         stop,
         scraper: app.scraper.get().cloned(),
+        reload: app.reload.clone(),
         tasks: Vec::new(),
     };
     for (listener, routes) in

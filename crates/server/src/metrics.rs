@@ -8,6 +8,8 @@ use std::{
 
 use trine_store::StoreStatus;
 
+use crate::scraping::ScrapeFacts;
+
 /// The doors through which data comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -106,7 +108,7 @@ impl Metrics {
     }
 
     /// The text of `/metrics`.
-    pub fn render(&self, store: &StoreStatus, free_bytes: usize) -> String {
+    pub fn render(&self, store: &StoreStatus, free_bytes: usize, scrape: Option<&ScrapeFacts>) -> String {
         let mut text = Text::default();
         let doors = |field: fn(&Door) -> &AtomicU64| -> Vec<(String, f64)> {
             Protocol::ALL
@@ -125,11 +127,13 @@ impl Metrics {
             "Requests that brought data.",
             doors(|d| &d.requests),
         );
+        let mut bytes = doors(|d| &d.bytes);
+        bytes[Protocol::Scrape as usize].1 = scrape.map_or(0.0, |scrape| scrape.body_bytes as f64);
         text.many(
             "trine_ingest_bytes_total",
             "counter",
-            "Bytes of bodies as they came.",
-            doors(|d| &d.bytes),
+            "Bytes of bodies as they came, of scrapes after unpacking.",
+            bytes,
         );
         text.many(
             "trine_ingest_records_total",
@@ -187,6 +191,9 @@ impl Metrics {
             "Room for more request bodies; at 0 senders wait.",
             free,
         );
+        if let Some(scrape) = scrape {
+            text.scraping(scrape);
+        }
         let counters = &store.counters;
         let seconds = |ns: u64| ns as f64 / 1e9;
         for (name, kind, help, value) in [
@@ -310,6 +317,28 @@ impl Metrics {
 struct Text(String);
 
 impl Text {
+    fn scraping(&mut self, scrape: &ScrapeFacts) {
+        for (name, help, value) in [
+            (
+                "trine_scrape_config_last_reload_successful",
+                "1 unless the last reading of the scrape configuration failed.",
+                f64::from(u8::from(scrape.reading.refused.is_none())),
+            ),
+            (
+                "trine_scrape_config_last_reload_success_timestamp_seconds",
+                "When a scrape configuration was taken last.",
+                scrape.reading.taken_s,
+            ),
+            (
+                "trine_scrape_problems",
+                "Files of targets and targets that cannot be used; /health names them.",
+                scrape.problems as f64,
+            ),
+        ] {
+            self.many(name, "gauge", help, vec![(String::new(), value)]);
+        }
+    }
+
     fn many(&mut self, name: &str, kind: &str, help: &str, samples: Vec<(String, f64)>) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {

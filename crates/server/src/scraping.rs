@@ -1,6 +1,9 @@
 //! Scraping targets, and what Prometheus' API tells of them.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use axum::{
     extract::State,
@@ -16,6 +19,81 @@ use trine_scrape::{
 use trine_store::StoreError;
 
 use crate::{App, asking::Params, error::ApiError, metrics::Protocol, prometheus};
+
+/// How the last reading of the scrape configuration went.
+#[derive(Debug)]
+pub struct LastReload(Mutex<Reading>);
+
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Seconds since 1970 of the last configuration that was taken.
+    pub taken_s: f64,
+    /// Why a later one was not.
+    pub refused: Option<String>,
+}
+
+impl LastReload {
+    /// A configuration was taken now.
+    pub fn taken() -> Self {
+        Self(Mutex::new(Reading { taken_s: now_s(), refused: None }))
+    }
+
+    pub fn record(&self, outcome: Result<(), String>) {
+        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if outcome.is_ok() {
+            reading.taken_s = now_s();
+        }
+        reading.refused = outcome.err();
+    }
+
+    pub fn reading(&self) -> Reading {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// What `/metrics` tells of scraping.
+pub struct ScrapeFacts {
+    pub reading: Reading,
+    /// Bytes of all bodies, unpacked.
+    pub body_bytes: u64,
+    /// Files and targets that cannot be used.
+    pub problems: usize,
+}
+
+/// `None` where nothing is scraped.
+pub fn facts(app: &App) -> Option<ScrapeFacts> {
+    let scraper = app.scraper.get()?;
+    Some(ScrapeFacts {
+        reading: app.reload.reading(),
+        body_bytes: scraper.body_bytes(),
+        problems: scraper.problems().len(),
+    })
+}
+
+/// What is wrong with scraping: a configuration that was refused, files and targets that cannot be used.
+pub fn complaints(app: &App) -> Vec<String> {
+    let Some(scraper) = app.scraper.get() else { return Vec::new() };
+    let refused = app.reload.reading().refused;
+    let mut complaints: Vec<String> = refused
+        .map(|reason| format!("scraping goes on by the configuration before: {reason}"))
+        .into_iter()
+        .collect();
+    let problems = scraper.problems();
+    let more = problems.len().saturating_sub(MAX_COMPLAINTS);
+    complaints
+        .extend(problems.into_iter().take(MAX_COMPLAINTS).map(|problem| format!("scraping: {problem}")));
+    if more > 0 {
+        complaints.push(format!("scraping: {more} more targets and files cannot be used"));
+    }
+    complaints
+}
+
+/// Most files and targets that `/health` names.
+const MAX_COMPLAINTS: usize = 20;
 
 /// Begins to scrape into the default tenant.
 pub fn start(app: &Arc<App>, config: ScrapeConfig) -> Result<Scraper, ScrapeError> {

@@ -2,7 +2,7 @@
 
 use crate::{
     LabelSet,
-    yaml::{Node, Value},
+    yaml::{Node, Place, Value},
 };
 
 use super::{Fields, Notes};
@@ -16,15 +16,19 @@ pub struct TargetGroup {
     pub labels: LabelSet,
 }
 
-/// A list of groups.
-pub(crate) fn read_groups(list: &[Node], what: &str, notes: &mut Notes<'_>) -> Vec<TargetGroup> {
+/// A list of groups, each with the places of its targets.
+pub(crate) fn read_groups(
+    list: &[Node],
+    what: &str,
+    notes: &mut Notes<'_>,
+) -> Vec<(TargetGroup, Vec<Place>)> {
     let mut groups = Vec::new();
     for node in list {
         let Some(mut fields) = Fields::of(node, what, notes) else { continue };
-        let mut group = TargetGroup::default();
-        for (address, _) in fields.texts("targets", notes) {
-            group.targets.push(address.to_owned());
-        }
+        let targets = fields.texts("targets", notes);
+        let (targets, places) =
+            targets.into_iter().map(|(address, place)| (address.to_owned(), place)).unzip();
+        let mut group = TargetGroup { targets, ..TargetGroup::default() };
         for (name, value) in fields.pairs("labels", notes) {
             match (&value.value, value.text()) {
                 (_, _) if name.is_empty() => notes.error(value.place, "a label has no name"),
@@ -34,7 +38,7 @@ pub(crate) fn read_groups(list: &[Node], what: &str, notes: &mut Notes<'_>) -> V
             }
         }
         fields.end(notes);
-        groups.push(group);
+        groups.push((group, places));
     }
     groups
 }

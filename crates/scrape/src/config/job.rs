@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     relabel::{Action, Anchored, RelabelRule},
+    target::Target,
     yaml::Node,
 };
 
@@ -36,6 +37,9 @@ pub(super) fn read(node: &Node, global: &Global, notes: &mut Notes<'_>) -> Optio
         all.filter(|protocol| native_histograms || *protocol != Protocol::PrometheusProto).collect()
     };
     let escaping = common.escaping.or_else(|| global.escaping.clone());
+    let before = notes.errors.len();
+    let relabel_configs = rules("relabel_configs", &mut fields, legacy_names, notes);
+    let rules_are_sound = notes.errors.len() == before;
     let mut job = Job {
         job_name,
         scrape_interval,
@@ -49,7 +53,7 @@ pub(super) fn read(node: &Node, global: &Global, notes: &mut Notes<'_>) -> Optio
         http: Http::read(&mut fields, notes),
         static_configs: Vec::new(),
         file_sd_configs: Vec::new(),
-        relabel_configs: rules("relabel_configs", &mut fields, legacy_names, notes),
+        relabel_configs,
         metric_relabel_configs: rules("metric_relabel_configs", &mut fields, legacy_names, notes),
         limits: Limits::read(&mut fields, notes).or(global.limits),
         protocols: protocols(&mut fields, notes)
@@ -65,7 +69,7 @@ pub(super) fn read(node: &Node, global: &Global, notes: &mut Notes<'_>) -> Optio
         legacy_names,
         escaping: escaping.unwrap_or_else(|| if legacy_names { "underscores" } else { "allow-utf-8" }.into()),
     };
-    targets(&mut job, &mut fields, notes);
+    targets(&mut job, &mut fields, rules_are_sound, notes);
     fields.ignore(&["scrape_failure_log_file"], "failures are shown with the target", notes);
     for name in ["native_histogram_bucket_limit", "native_histogram_min_bucket_factor"] {
         let text = fields.text(name, notes);
@@ -99,18 +103,16 @@ fn params(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Vec<(String, Vec<St
     params
 }
 
-fn targets(job: &mut Job, fields: &mut Fields<'_>, notes: &mut Notes<'_>) {
+fn targets(job: &mut Job, fields: &mut Fields<'_>, rules_are_sound: bool, notes: &mut Notes<'_>) {
     let list = fields.list("static_configs", notes);
-    job.static_configs = read_groups(list, "a group of static_configs", notes);
-    if job.relabel_configs.is_empty() {
-        for (group, node) in job.static_configs.iter().zip(list) {
-            if let Some(address) = group.targets.iter().find(|address| address.contains('/')) {
-                let reason = format!(
-                    "target {address:?} is not host:port; scheme and metrics_path are fields of the job"
-                );
-                notes.error(node.place, reason);
+    for (group, places) in read_groups(list, "a group of static_configs", notes) {
+        // What rules make of an address is known only where all rules are.
+        for (found, place) in Target::of_group(&group, job).zip(places).filter(|_| rules_are_sound) {
+            if let Err(reason) = found {
+                notes.error(place, reason);
             }
         }
+        job.static_configs.push(group);
     }
     for node in fields.list("file_sd_configs", notes) {
         let Some(mut own) = Fields::of(node, "a part of file_sd_configs", notes) else { continue };

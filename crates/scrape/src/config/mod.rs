@@ -306,6 +306,7 @@ impl ScrapeConfig {
             Err(fault) => notes.fault(fault),
         }
         let Notes { mut errors, warnings, .. } = notes;
+        errors.sort_by_key(|error| error.place);
         config.warnings = warnings;
         let global = config.global.clone();
         for (pattern, place) in included {
@@ -426,7 +427,7 @@ fn times(
         );
         notes.error(place, reason);
     }
-    (interval, own.unwrap_or(timeout.min(interval)))
+    (interval, own.unwrap_or(timeout).min(interval))
 }
 
 fn protocols(fields: &mut Fields<'_>, notes: &mut Notes<'_>) -> Option<Vec<Protocol>> {

@@ -105,7 +105,7 @@ scrape_configs:
     scrape_interval: 5s
     scrape_timeout: 10s
     kubernetes_sd_configs: [{role: pod}]
-    static_configs: [{targets: ["http://a/metrics"]}]
+    static_configs: [{targets: ["http://a/metrics", "x:99999"]}]
   - job_name: a
     honor_labels: maybe
     relabel_configs:
@@ -121,21 +121,22 @@ scrape_configs:
     let starts = [
         "p.yml:2:20: scrape_interval: \"15\" is not a duration such as 15s or 1m30s",
         "p.yml:3:3: global has no field \"scrape_timeot\" that is supported; these are: scrape_interval, ",
+        "p.yml:4:1: the configuration has no field \"remote_write\" that is supported; these are: global, ",
         "p.yml:9:5: scrape_timeout (10s) is longer than scrape_interval (5s); shorten it",
-        "p.yml:11:22: target \"http://a/metrics\" is not host:port; scheme and metrics_path are fields of the job",
         "p.yml:10:5: kubernetes_sd_configs is not supported; targets come from static_configs and file_sd_configs",
+        "p.yml:11:33: target \"http://a/metrics\": \"http://a/metrics\" is not host:port; scheme and metrics_path are",
+        "p.yml:11:53: target \"x:99999\": \"x:99999\" is not host:port: invalid port number",
+        "p.yml:12:5: two jobs have the name \"a\"; rename one",
         "p.yml:13:19: honor_labels: \"maybe\" is neither true nor false",
-        "p.yml:19:17: password and password_file are both given; leave one out",
-        "p.yml:20:18: ca_file none.pem cannot be read: ",
         "p.yml:15:31: regex: \"(\" is not a regular expression: ",
         "p.yml:16:9: relabel_configs: action replace needs a target_label",
-        "p.yml:17:18: action: \"change\" is none of replace, keep, ",
         "p.yml:17:9: relabel_configs: action replace needs a target_label",
-        "p.yml:18:24: scrape_protocols: \"Json\" is none of PrometheusProto, ",
+        "p.yml:17:18: action: \"change\" is none of replace, keep, ",
         "p.yml:18:5: scrape_protocols is empty; leave it out for the default",
-        "p.yml:12:5: two jobs have the name \"a\"; rename one",
+        "p.yml:18:24: scrape_protocols: \"Json\" is none of PrometheusProto, ",
+        "p.yml:19:17: password and password_file are both given; leave one out",
+        "p.yml:20:18: ca_file none.pem cannot be read: ",
         "p.yml:21:5: a job of scrape_configs has no job_name",
-        "p.yml:4:1: the configuration has no field \"remote_write\" that is supported; these are: global, ",
     ];
     for (number, start) in starts.iter().enumerate() {
         assert!(
