@@ -9,7 +9,7 @@ use axum::{
     extract::{Path, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER},
+        header::{CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
     routing::{MethodRouter, get},
@@ -24,6 +24,7 @@ use crate::{
     App,
     asking::{Asking, Deadline, Params, budget, stats_headers},
     error::ApiError,
+    media_type::accepted,
     metrics::Language,
     tenant::Tenant,
     time::now_ns,
@@ -106,8 +107,7 @@ async fn try_ask(
     let (Tenant(tenant), params) = (tenant?, params?);
     let asking = Asking::begin(&app, Language::Traces);
     let deadline = Deadline::after(budget(&params, app.query_timeout)?);
-    let accept =
-        headers.get(ACCEPT).map_or_else(String::new, |v| String::from_utf8_lossy(v.as_bytes()).into());
+    let accept = accepted(headers);
     let request = Request { question, tenant, parameters: params.pairs().to_vec(), accept, now: now_ns() };
     let budget = Budget {
         deadline: Some(deadline.at),

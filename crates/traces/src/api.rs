@@ -137,6 +137,8 @@ pub(crate) enum Failure {
     TraceId(#[from] TraceIdError),
     #[error("trace {0} is not found; it may not have arrived yet, or its retention is over")]
     NotFound(TraceId),
+    #[error("trace {id} is not found in what can be read; it may lie in what cannot: {missing}")]
+    Unreadable { id: TraceId, missing: String },
     #[error(transparent)]
     Find(#[from] FindError),
 }
@@ -145,7 +147,7 @@ impl Failure {
     fn status(&self) -> u16 {
         match self {
             Self::Parameter(_) | Self::TraceId(_) => 400,
-            Self::NotFound(_) => 404,
+            Self::NotFound(_) | Self::Unreadable { .. } => 404,
             Self::Find(FindError::TooLarge { .. } | FindError::Scan(ScanError::Memory { .. })) => 422,
             Self::Find(FindError::Scan(ScanError::Deadline(_))) => 504,
             Self::Find(FindError::Scan(ScanError::Storage(_)) | FindError::Assemble(_)) => 500,
@@ -168,14 +170,14 @@ async fn try_answer(tables: &dyn Tables, request: &Request, budget: &Budget) -> 
         Question::Trace(id) => {
             let trace = found(tables, request, budget, id, range(&parameters, Unit::Seconds)?).await?;
             if wants_protobuf(request) {
-                return Ok(Answer::ok(PROTOBUF, otlp::encode_protobuf(&trace)));
+                return Ok(Answer::ok(PROTOBUF, otlp::encode_protobuf(&trace, true)));
             }
             json(otlp::encode_json(&trace, Form::Otlp))
         }
         Question::TempoTrace(id) => {
             let trace = found(tables, request, budget, id, range(&parameters, Unit::Seconds)?).await?;
             if wants_protobuf(request) {
-                return Ok(Answer::ok(PROTOBUF, otlp::encode_protobuf(&trace)));
+                return Ok(Answer::ok(PROTOBUF, otlp::encode_protobuf(&trace, false)));
             }
             json(otlp::encode_json(&trace, Form::TempoV1))
         }
@@ -296,7 +298,11 @@ async fn found(
     range: RangeInclusive<i64>,
 ) -> Result<Trace, Failure> {
     let id = parse_trace_id(id)?;
-    find_trace(tables, &request.tenant, id, range, budget).await?.ok_or(Failure::NotFound(id))
+    let trace = find_trace(tables, &request.tenant, id, range, budget).await?;
+    trace.ok_or_else(|| match budget.stats.snapshot().partial.join("; ") {
+        missing if missing.is_empty() => Failure::NotFound(id),
+        missing => Failure::Unreadable { id, missing },
+    })
 }
 
 /// `start` and `end`; without them all of time.

@@ -26,7 +26,8 @@ pub(super) struct ScopeGroup<'a> {
 
 type ScopeKey<'a> = (usize, &'a str, Vec<(&'a str, &'a str)>);
 
-pub(super) fn group(trace: &Trace) -> Vec<ResourceGroup<'_>> {
+/// `copies` tells a span as often as it was stored, else once.
+pub(super) fn group(trace: &Trace, copies: bool) -> Vec<ResourceGroup<'_>> {
     let mut groups: Vec<ResourceGroup<'_>> = Vec::new();
     let mut resources: HashMap<&Resource, usize> = HashMap::new();
     let mut scopes: HashMap<ScopeKey<'_>, usize> = HashMap::new();
@@ -49,7 +50,8 @@ pub(super) fn group(trace: &Trace) -> Vec<ResourceGroup<'_>> {
                 });
                 group.scopes.len() - 1
             });
-        group.scopes[scope].spans.push(span);
+        let times = if copies { span.copies as usize } else { 1 };
+        group.scopes[scope].spans.extend(std::iter::repeat_n(span, times));
     }
     groups
 }

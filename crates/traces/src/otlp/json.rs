@@ -13,7 +13,7 @@ use crate::{Span, Trace, base64};
 /// Whose JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// OTLP's specification: ids as hex digits, enums as numbers.
+    /// OTLP's specification: ids as hex digits, enums as numbers; a span comes as often as it was stored.
     Otlp,
     /// Tempo's `/api/traces/{id}`: protobuf's mapping (ids as base64, enums by name), resources in `batches`.
     TempoV1,
@@ -227,7 +227,7 @@ fn pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<KeyValu
 impl<'a> TracesData<'a> {
     fn of(trace: &'a Trace, form: Form) -> Self {
         let mut resource_spans = Vec::new();
-        for resource in group(trace) {
+        for resource in group(trace, form == Form::Otlp) {
             let mut scope_spans = Vec::new();
             for scope in resource.scopes {
                 scope_spans.push(ScopeSpans {

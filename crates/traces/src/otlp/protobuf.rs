@@ -3,10 +3,11 @@
 use super::group::{group, unfold};
 use crate::{Span, Trace, wire::Message};
 
-/// `TracesData`, which is also Tempo's `Trace` and an `ExportTraceServiceRequest`.
-pub fn encode_protobuf(trace: &Trace) -> Vec<u8> {
+/// `TracesData`, which is also Tempo's `Trace` and an `ExportTraceServiceRequest`. `copies` tells a span as often
+/// as it was stored, else once.
+pub fn encode_protobuf(trace: &Trace, copies: bool) -> Vec<u8> {
     let mut message = Message::default();
-    traces_data(&mut message, trace);
+    traces_data(&mut message, trace, copies);
     message.finish()
 }
 
@@ -17,7 +18,7 @@ pub fn encode_tempo_v2_protobuf(trace: Option<&Trace>, missing: &str) -> Vec<u8>
     let mut message = Message::default();
     message.message(1, |message| {
         if let Some(trace) = trace {
-            traces_data(message, trace);
+            traces_data(message, trace, false);
         }
     });
     message.message(2, |_metrics| {});
@@ -28,8 +29,8 @@ pub fn encode_tempo_v2_protobuf(trace: Option<&Trace>, missing: &str) -> Vec<u8>
     message.finish()
 }
 
-fn traces_data(message: &mut Message, trace: &Trace) {
-    for resource in group(trace) {
+fn traces_data(message: &mut Message, trace: &Trace, copies: bool) {
+    for resource in group(trace, copies) {
         message.message(1, |message| {
             message.message(1, |message| attributes(message, 1, resource.resource.labels.iter()));
             for scope in &resource.scopes {

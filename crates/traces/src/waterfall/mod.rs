@@ -74,7 +74,7 @@ const NO_SERVICE: &str = "(no service)";
 /// The trace, lines ended by `\n`.
 pub fn waterfall(trace: &Trace, options: &Options) -> String {
     let width = options.width.max(MIN_WIDTH);
-    let rows = rows(trace, options.fold, options.max_rows);
+    let rows = rows(trace, options.fold, options.max_rows, width);
     let colors = trace.services().into_iter().zip(SERVICE_COLORS.into_iter().cycle()).collect();
     let copies = trace.spans()[0].copies;
     let copies = if trace.spans().iter().all(|span| span.copies == copies) { copies } else { 1 };
@@ -326,8 +326,9 @@ impl Picture<'_> {
             return;
         }
         for event in &span.events {
-            let after = duration(event.timestamp.saturating_sub(span.start));
-            self.line(indent, DIM, &format!("· +{after} {}", clean(&event.name)));
+            let after = event.timestamp.saturating_sub(span.start);
+            let sign = if after < 0 { "" } else { "+" };
+            self.line(indent, DIM, &format!("· {sign}{} {}", duration(after), clean(&event.name)));
             if self.options.attributes {
                 self.pairs(indent + 2, &event.attributes);
             }

@@ -30,8 +30,9 @@ const SHOWN: usize = 3;
 /// The least that is folded into one row.
 const FOLDED: usize = 3;
 
-/// At most `limit` rows; `fold` folds equal siblings.
-pub(super) fn rows(trace: &Trace, fold: bool, limit: usize) -> Vec<Row> {
+/// At most `limit` rows; `fold` folds equal siblings. Of the guides those in the last `columns` are kept: in a chain
+/// of spans they would else take the square of its length.
+pub(super) fn rows(trace: &Trace, fold: bool, limit: usize, columns: usize) -> Vec<Row> {
     let tree = trace.tree();
     let shapes = shapes(trace);
     let mut rows = Vec::new();
@@ -55,8 +56,8 @@ pub(super) fn rows(trace: &Trace, fold: bool, limit: usize) -> Vec<Row> {
         if let What::Span(position) = &what {
             let below: Rc<str> = match last {
                 None => before.clone(),
-                Some(true) => format!("{before}  ").into(),
-                Some(false) => format!("{before}│ ").into(),
+                Some(true) => last_columns(&format!("{before}  "), columns).into(),
+                Some(false) => last_columns(&format!("{before}│ "), columns).into(),
             };
             let parts = siblings(trace, tree.children(*position), &shapes, fold);
             let count = parts.len();
@@ -71,6 +72,11 @@ pub(super) fn rows(trace: &Trace, fold: bool, limit: usize) -> Vec<Row> {
         rows.push(Row { guides: format!("{before}{connector}"), what });
     }
     rows
+}
+
+/// The end of guides, each of whose letters takes a column.
+fn last_columns(guides: &str, columns: usize) -> &str {
+    guides.char_indices().nth_back(columns).map_or(guides, |(at, letter)| &guides[at + letter.len_utf8()..])
 }
 
 /// What makes subtrees equal, and how many spans each has.

@@ -7,6 +7,7 @@ use futures::executor::block_on;
 use proptest::prelude::*;
 use serde_json::Value as Json;
 use trine_model::TenantId;
+use trine_schema::ScanStats;
 use trine_traces::{
     Budget,
     api::{Answer, Question, Request, answer},
@@ -111,6 +112,22 @@ fn what_is_not_there_or_no_id_is_told_in_each_apis_form() {
             not_found
         );
     }
+    // Whether it is there cannot be known where data is damaged.
+    let stats: Arc<ScanStats> = Arc::default();
+    stats.partial.lock().push("segment 7 is in quarantine".into());
+    let budget = Budget { deadline: None, memory_limit: None, stats };
+    let request = Request {
+        question: Question::Trace("ff".into()),
+        tenant: TenantId::default(),
+        parameters: Vec::new(),
+        accept: String::new(),
+        now: T0,
+    };
+    let told = block_on(answer(&shop(), &request, &budget));
+    assert_eq!(told.status, 404);
+    let text = String::from_utf8(told.body).unwrap();
+    let end = "is not found in what can be read; it may lie in what cannot: segment 7 is in quarantine\n";
+    assert!(text.ends_with(end), "{text}");
     check_line(Question::TempoTraceV2("ff".into()), &[], &expect![[r#"200 {"trace":{},"metrics":{}}"#]]);
     check_line(
         Question::JaegerTrace("ff".into()),

@@ -15,7 +15,7 @@ use trine_traces::{
     otlp::{Form, encode_json, encode_protobuf, encode_tempo_v2_json, encode_tempo_v2_protobuf},
 };
 
-use crate::spans::{T0, checkout};
+use crate::spans::{MS, T0, checkout, row, trace_of};
 
 /// Tempo's `TraceByIDResponse`, with the trace as OTLP has it.
 #[derive(Clone, PartialEq, Message)]
@@ -47,7 +47,7 @@ fn text(attributes: &[KeyValue], key: &str) -> Option<String> {
 #[test]
 fn protobuf_is_read_by_opentelemetrys_types() {
     let trace = checkout();
-    let data = TracesData::decode(&*encode_protobuf(&trace)).unwrap();
+    let data = TracesData::decode(&*encode_protobuf(&trace, false)).unwrap();
     assert_eq!(data.resource_spans.len(), 2);
     let frontend = &data.resource_spans[0];
     let resource = frontend.resource.as_ref().unwrap();
@@ -79,7 +79,7 @@ fn our_own_decoder_gives_back_the_same_trace() {
     let trace = checkout();
     let registry = StreamRegistry::new();
     let decoded = decode_spans_protobuf(
-        &encode_protobuf(&trace),
+        &encode_protobuf(&trace, false),
         &TenantId::default(),
         &registry,
         0,
@@ -95,7 +95,7 @@ fn our_own_decoder_gives_back_the_same_trace() {
 fn the_second_version_wraps_the_trace_and_tells_what_is_missing() {
     let trace = checkout();
     let whole = TraceById::decode(&*encode_tempo_v2_protobuf(Some(&trace), "")).unwrap();
-    assert_eq!(whole.trace.unwrap(), TracesData::decode(&*encode_protobuf(&trace)).unwrap());
+    assert_eq!(whole.trace.unwrap(), TracesData::decode(&*encode_protobuf(&trace, false)).unwrap());
     assert_eq!((whole.status, whole.message.as_str()), (0, ""));
     let part = TraceById::decode(&*encode_tempo_v2_protobuf(None, "segment 7 is damaged")).unwrap();
     assert_eq!(part.trace, Some(TracesData::default()));
@@ -269,7 +269,7 @@ fn json_by_otlps_specification() {
     .assert_eq(&pretty(&json));
     // opentelemetry-proto's own reading of it.
     let data: TracesData = serde_json::from_slice(&json).unwrap();
-    assert_eq!(data, TracesData::decode(&*encode_protobuf(&trace)).unwrap());
+    assert_eq!(data, TracesData::decode(&*encode_protobuf(&trace, false)).unwrap());
 }
 
 /// Tempo prints by protobuf's JSON mapping: ids as base64, enums by name, `batches` in the first version.
@@ -336,4 +336,19 @@ fn json_as_tempo_prints_it() {
         }
     "#]]
     .assert_eq(&format!("{served:#}\n"));
+}
+
+/// `trine trace` reads this form and counts the copies.
+#[test]
+fn our_own_form_tells_a_span_as_often_as_it_was_stored() {
+    let again = row("web", "again", 2, 1, MS, MS);
+    let trace = trace_of(&[row("web", "root", 1, 0, 0, 10 * MS), again, again]);
+    let spans = |copies: bool| {
+        let data = TracesData::decode(&*encode_protobuf(&trace, copies)).unwrap();
+        data.resource_spans[0].scope_spans[0].spans.len()
+    };
+    assert_eq!((spans(true), spans(false)), (3, 2));
+    let count =
+        |form: Form| String::from_utf8(encode_json(&trace, form)).unwrap().matches("\"again\"").count();
+    assert_eq!((count(Form::Otlp), count(Form::TempoV1)), (2, 1));
 }

@@ -6,7 +6,7 @@ use trine_traces::{
     waterfall::{Options, waterfall},
 };
 
-use crate::spans::{MS, Row, checkout, row, trace_of};
+use crate::spans::{MS, Row, Spans, T0, checkout, row, trace_of};
 
 fn check(trace: &Trace, options: &Options, want: &Expect) {
     let text = waterfall(trace, options);
@@ -197,4 +197,25 @@ fn colours_are_written_only_when_asked_for() {
     let coloured = waterfall(&checkout(), &Options { color: true, ..plain(80) });
     assert!(coloured.contains("\x1b["));
     assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), waterfall(&checkout(), &plain(80)));
+}
+
+/// Each row holds the end of its guides only; all of them would be a gigabyte here.
+#[test]
+fn a_chain_of_many_spans_is_shown_whole() {
+    const SPANS: u64 = 30_000;
+    let rows: Vec<_> = (1..=SPANS).map(|n| row("svc", "call", n, n - 1, n as i64, 60_000)).collect();
+    let text = waterfall(&trace_of(&rows), &Options { fold: false, max_rows: usize::MAX, ..plain(80) });
+    assert_eq!(text.lines().count() as u64, SPANS + 4);
+    let line = text.lines().last().unwrap();
+    assert!(line.starts_with("…") && line.contains("└ call"), "{line:?}");
+}
+
+#[test]
+fn an_event_before_its_span_has_one_sign() {
+    let mut spans = Spans::new();
+    spans.builder().event(T0 - 2 * MS, "early");
+    spans.builder().event(T0 + 3 * MS, "late");
+    spans.push(row("web", "root", 1, 0, 0, 10 * MS));
+    let text = waterfall(&spans.trace(), &Options { events: true, ..plain(80) });
+    assert!(text.contains("· -2.00 ms early\n") && text.contains("· +3.00 ms late\n"), "{text}");
 }
