@@ -42,14 +42,16 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
-            StoreError::Full { .. } | StoreError::Poisoned { .. } | StoreError::Closed => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            StoreError::Full { .. }
+            | StoreError::Unflushed { .. }
+            | StoreError::Poisoned { .. }
+            | StoreError::Closed => StatusCode::SERVICE_UNAVAILABLE,
             StoreError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             StoreError::BadBatch { .. } => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let retry_after = matches!(error, StoreError::Full { .. }).then_some(RETRY_FULL_S);
+        let retry_after =
+            matches!(error, StoreError::Full { .. } | StoreError::Unflushed { .. }).then_some(RETRY_FULL_S);
         Self { status, message: error.to_string(), retry_after }
     }
 }

@@ -57,7 +57,7 @@ pub(crate) struct Health {
     pub poisoned: Option<String>,
     pub full: Option<String>,
     /// Why the last flush attempt failed; cleared by a good one.
-    pub flush_failing: Option<String>,
+    pub flush_failing: Option<StoreError>,
     pub compaction_failing: Option<String>,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Why the store did not do what was asked.
 ///
-/// Bad input: `TooLarge`, `BadBatch`. Environment: `Full`, `Poisoned`, `Locked`, `Corrupt`, `Version`,
+/// Bad input: `TooLarge`, `BadBatch`. Environment: `Full`, `Unflushed`, `Poisoned`, `Locked`, `Corrupt`, `Version`,
 /// `Io`. Neither: `Closed`. All are cheap to clone, since waiting duplicates share one result.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +12,10 @@ pub enum StoreError {
     /// there is space. Servers answer 503 / `RESOURCE_EXHAUSTED`.
     #[error("no space left for new data ({0}); free space or shorten the retention, then send again")]
     Full(String),
+    /// Memory is full and cannot be written to a segment, for another reason than space. Appends work again by
+    /// themselves once that works; servers answer as for `Full`.
+    #[error("memory is full and cannot be written to disk ({0}); mend that, then send again")]
+    Unflushed(String),
     /// A sync of the log failed, so nobody knows what the disk holds. Reads go on.
     #[error("the store stopped taking data after a failed write ({0}); check the disk and restart")]
     Poisoned(String),

@@ -52,7 +52,7 @@ pub(crate) fn run(engine: &Arc<Engine>) {
         };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| flush(engine, &table)))
             .unwrap_or_else(|_| Err(StoreError::io("flushing", "BUG: the flush panicked; see the log")));
-        let failed = outcome.as_ref().err().map(ToString::to_string);
+        let failed = outcome.as_ref().err().cloned();
         engine.health.lock().flush_failing.clone_from(&failed);
         let waiting: Vec<_> = {
             let mut waiters = engine.flush_waiters.lock();

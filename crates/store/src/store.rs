@@ -295,7 +295,11 @@ impl Store {
         let health = engine.health.lock();
         status.poisoned.clone_from(&health.poisoned);
         status.full.clone_from(&health.full);
-        status.background_error = health.flush_failing.clone().or_else(|| health.compaction_failing.clone());
+        status.background_error = health
+            .flush_failing
+            .as_ref()
+            .map(ToString::to_string)
+            .or_else(|| health.compaction_failing.clone());
         status
     }
 

@@ -14,7 +14,7 @@
 //! Waiting flushes are refused. The rows are in the log, and the next open replays them.
 //!
 //! When the memtable cannot be flushed (disk full) and has reached its bound, appends are refused
-//! with [`StoreError::Full`] until a flush succeeds.
+//! with [`StoreError::Full`] or [`StoreError::Unflushed`] until a flush succeeds.
 
 use std::{
     collections::VecDeque,
@@ -137,7 +137,7 @@ enum Pressure {
     /// Wait for the flush that is running.
     Stalled,
     /// The flush fails; say why.
-    Full(String),
+    Full(StoreError),
 }
 
 impl Writer {
@@ -179,8 +179,7 @@ impl Writer {
         }
         if !jobs.is_empty() {
             match pressure {
-                Pressure::Full(reason) => {
-                    let error = StoreError::Full(reason);
+                Pressure::Full(error) => {
                     for job in jobs {
                         settle(&engine, job, Err(error.clone()));
                     }
@@ -219,7 +218,8 @@ impl Writer {
         }
         drop(state);
         match &self.engine.health.lock().flush_failing {
-            Some(reason) => Pressure::Full(reason.clone()),
+            Some(full @ StoreError::Full(_)) => Pressure::Full(full.clone()),
+            Some(other) => Pressure::Full(StoreError::Unflushed(other.to_string())),
             None => Pressure::Stalled,
         }
     }

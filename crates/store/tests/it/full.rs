@@ -107,3 +107,21 @@ fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).unwrap();
     while file.write_all(&vec![1; 64 << 10]).is_ok() {}
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_that_fails_for_another_reason_is_not_called_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let store = Store::open(StoreConfig { memtable_bytes: 1 << 20, ..config(&data) }).unwrap();
+    append(&store, 1, 0..1000).await;
+    std::fs::remove_dir_all(data.join("segments")).unwrap();
+    std::fs::write(data.join("segments"), "in the way").unwrap();
+    let mut refused = None;
+    for batch in 1..500u64 {
+        if let Err(error) = store.append(batch_of(&store, 1, batch * 1000..(batch + 1) * 1000), None).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(refused, Some(StoreError::Unflushed(_))), "{refused:?}");
+}
