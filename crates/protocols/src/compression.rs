@@ -67,7 +67,15 @@ pub fn decompress<'a>(
         Compression::None => Ok(body),
         Compression::Gzip => {
             let decoder = flate2::bufread::MultiGzDecoder::new(body);
-            read_bounded(decoder, body.len(), limits, buffer, broken("gzip"))
+            let broken = |error: std::io::Error| match error.kind() {
+                // What follows the end is read as the head of another member.
+                std::io::ErrorKind::UnexpectedEof => DecodeError::Compression {
+                    algorithm: "gzip",
+                    reason: "it is cut off, or something else follows its end".into(),
+                },
+                _ => broken("gzip")(error),
+            };
+            read_bounded(decoder, body.len(), limits, buffer, broken)
         }
         Compression::Deflate => {
             let decoder = flate2::bufread::ZlibDecoder::new(body);

@@ -355,8 +355,8 @@ pub(crate) fn timestamp(nanoseconds: u64) -> Result<i64, Fault> {
 /// Pairs become labels when they keep the limits.
 pub(crate) fn labels(pairs: Vec<(Box<str>, Box<str>)>, limits: &Limits) -> Result<Labels, Fault> {
     if pairs.len() > limits.max_labels_per_stream {
-        let (count, limit) = (pairs.len(), limits.max_labels_per_stream);
-        let text = format!("the stream has {count} labels, {limit} are allowed; send some as attributes");
+        let limit = limits.max_labels_per_stream;
+        let text = format!("the stream has more than {limit} labels; send some as attributes");
         return Err(Fault::Record(text.into()));
     }
     check_labels(&pairs, limits, "send it as an attribute")?;

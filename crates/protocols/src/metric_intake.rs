@@ -8,7 +8,7 @@ use trine_schema::{
 
 use crate::{
     Limits,
-    intake::{Dialect, Fault, Intake, Rows, check_labels},
+    intake::{Dialect, Fault, Intake, Rows, bad, check_labels},
 };
 
 impl Rows for MetricBatchBuilder {
@@ -109,6 +109,9 @@ fn start(start_ms: i64) -> i64 {
 
 /// Labels of a series: empty values are none, names are unique, and one of them names the metric.
 pub(crate) fn series_labels(mut pairs: Vec<(Box<str>, Box<str>)>, limits: &Limits) -> Result<Labels, Fault> {
+    if pairs.iter().any(|(name, _)| name.is_empty()) {
+        return Err(bad("a label has no name; name it"));
+    }
     pairs.retain(|(_, value)| !value.is_empty());
     let refuse = |text: String| Err(Fault::Record(text.into()));
     if pairs.len() > limits.max_labels_per_stream {

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     extract::{FromRequest, RawQuery, Request},
-    http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderValue, Method, StatusCode},
     response::Response,
 };
 use trine_logql::LogqlError;
@@ -17,6 +17,7 @@ use trine_schema::{ScanStats, ScanStatsSnapshot};
 use crate::{
     App,
     error::ApiError,
+    media_type::media_type,
     metrics::Language,
     time::{now_ns, parse_duration, parse_time},
 };
@@ -97,10 +98,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
 
     async fn from_request(mut request: Request, state: &S) -> Result<Self, ApiError> {
         let form = request.method() == Method::POST
-            && request
-                .headers()
-                .get(CONTENT_TYPE)
-                .is_some_and(|v| v.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+            && media_type(request.headers()) == "application/x-www-form-urlencoded";
         let mut pairs = Vec::new();
         if let Ok(RawQuery(Some(query))) =
             axum::RequestExt::extract_parts_with_state::<RawQuery, _>(&mut request, state).await

@@ -20,6 +20,7 @@ use crate::{
     asking::{Asking, Deadline, Params, budget, stats_headers},
     error::ApiError,
     ingest::ingest_http,
+    media_type::media_type,
     metrics::{Language, Protocol},
     tenant::Tenant,
     time::{now_ns, parse_time},
@@ -33,14 +34,12 @@ const SECOND: i64 = 1_000_000_000;
 
 /// Answers 204; 400 with the first reasons when entries were rejected, the good ones being kept.
 pub async fn push(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
-    let content_type = content_type.to_ascii_lowercase();
-    let json = content_type.starts_with(b"application/json");
+    let media_type = media_type(request.headers());
+    let json = media_type == "application/json";
     // What programs send that were told of no type; none of Loki's clients does.
-    if content_type.starts_with(b"text/") || content_type.starts_with(b"application/x-www-form-urlencoded") {
+    if media_type.starts_with("text/") || media_type == "application/x-www-form-urlencoded" {
         let message = format!(
-            "content type {:?} is not known here; send application/json, or application/x-protobuf with snappy",
-            String::from_utf8_lossy(&content_type)
+            "content type {media_type:?} is not known here; send application/json, or application/x-protobuf with snappy"
         );
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }

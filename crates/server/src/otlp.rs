@@ -4,6 +4,7 @@ use std::{marker::PhantomData, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
+    body::Body,
     extract::{Request, State},
     http::{
         StatusCode,
@@ -29,6 +30,7 @@ use crate::{
     App,
     error::ApiError,
     ingest::{Decode, Head, Outcome, ingest_bytes, ingest_http},
+    media_type::media_type,
     metrics::Protocol,
 };
 
@@ -108,9 +110,7 @@ const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
 async fn http<S: Service>(State(app): State<Arc<App>>, request: Request) -> Response {
-    let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
-    let essence = content_type.split(';').next().unwrap_or("").trim();
-    let json = match essence {
+    let json = match media_type(request.headers()).as_str() {
         JSON => true,
         PROTOBUF | "application/protobuf" | "application/octet-stream" => false,
         other => {
@@ -152,7 +152,37 @@ async fn grpc<S: Service>(State(app): State<Arc<App>>, request: Request) -> Resp
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd)
         .max_decoding_message_size(max);
-    grpc.unary(Export::<S>(app, PhantomData), request).await.map(axum::body::Body::new)
+    let response = grpc.unary(Export::<S>(app.clone(), PhantomData), request).await;
+    match Status::from_header_map(response.headers()) {
+        Some(status) if is_too_large(&status) => {
+            app.metrics.ingest_failed(Protocol::OtlpGrpc);
+            let message = format!("{}; send smaller batches", status.message());
+            Status::invalid_argument(message).into_http()
+        }
+        _ => response.map(Body::new),
+    }
+}
+
+/// Whether tonic refused the message for its size. Senders would repeat both of its codes for ever; where
+/// repeating helps, our own say when ([`grpc_status`]).
+fn is_too_large(status: &Status) -> bool {
+    match status.code() {
+        tonic::Code::OutOfRange => true,
+        tonic::Code::ResourceExhausted => status.details().is_empty(),
+        _ => false,
+    }
+}
+
+/// `RESOURCE_EXHAUSTED` is repeated only where it comes with the time to wait (OTLP specification, "Failures").
+fn grpc_status(error: ApiError) -> Status {
+    let code = grpc_code(&error);
+    match error.retry_after {
+        None => Status::new(code, error.message),
+        Some(seconds) => {
+            let details = otlp::encode_retry_status(code as i32, &error.message, seconds);
+            Status::with_details(code, error.message, details.into())
+        }
+    }
 }
 
 /// The one method of a signal's service.
@@ -181,7 +211,7 @@ impl<S: Service> UnaryService<Bytes> for Export<S> {
                 }
                 Err(error) => {
                     app.metrics.ingest_failed(Protocol::OtlpGrpc);
-                    Err(Status::new(grpc_code(&error), error.message))
+                    Err(grpc_status(error))
                 }
             }
         })

@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::{Query, State},
-    http::{
-        HeaderMap,
-        header::{ACCEPT, CONTENT_TYPE},
-    },
+    http::{HeaderMap, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -23,6 +20,7 @@ use crate::{
     App,
     asking::{Asking, Deadline, stats_headers},
     error::ApiError,
+    media_type::{accepted, essence, media_type},
     metrics::Language,
     tenant::Tenant,
     time::{now_ns, parse_time},
@@ -65,7 +63,7 @@ pub async fn post(
     let body = axum::body::to_bytes(body, MAX_SQL_BYTES)
         .await
         .map_err(|error| ApiError::bad_request(format!("the statement cannot be read: {error}")))?;
-    let json = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
+    let json = media_type(&headers) == "application/json";
     let mut params = if json {
         serde_json::from_slice(&body).map_err(|error| {
             ApiError::bad_request(format!("the body is not {{\"query\": \"…\"}}: {error}"))
@@ -88,13 +86,9 @@ fn format_of(params: &SqlParams, headers: &HeaderMap) -> Result<Format, ApiError
             ApiError::bad_request(format!("format={name:?} is unknown; use json, jsonl, csv or arrow"))
         });
     }
-    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let accept = accepted(headers);
     let known = [Format::JsonLines, Format::Csv, Format::Arrow, Format::Json];
     Ok(known.into_iter().find(|f| accept.contains(essence(f.content_type()))).unwrap_or(Format::Json))
-}
-
-fn essence(content_type: &str) -> &str {
-    content_type.split(';').next().unwrap_or(content_type).trim()
 }
 
 async fn answer(

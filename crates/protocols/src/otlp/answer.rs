@@ -56,3 +56,16 @@ pub fn encode_status(code: i32, message: &str, json: bool) -> Vec<u8> {
     put_bytes(&mut status, 2, message.as_bytes());
     status
 }
+
+/// [`encode_status`] with the seconds after which sending again makes sense (`google.rpc.RetryInfo`), as
+/// gRPC's trailer `grpc-status-details-bin` holds it.
+pub fn encode_retry_status(code: i32, message: &str, seconds: u32) -> Vec<u8> {
+    let (mut duration, mut retry, mut any) = (Vec::new(), Vec::new(), Vec::new());
+    put_number(&mut duration, 1, u64::from(seconds));
+    put_bytes(&mut retry, 1, &duration);
+    put_bytes(&mut any, 1, b"type.googleapis.com/google.rpc.RetryInfo");
+    put_bytes(&mut any, 2, &retry);
+    let mut status = encode_status(code, message, false);
+    put_bytes(&mut status, 3, &any);
+    status
+}

@@ -37,7 +37,9 @@ mod spans_json;
 mod spans_protobuf;
 mod value;
 
-pub use answer::{encode_logs_response, encode_metrics_response, encode_status, encode_traces_response};
+pub use answer::{
+    encode_logs_response, encode_metrics_response, encode_retry_status, encode_status, encode_traces_response,
+};
 pub use logs_json::decode_logs_json;
 pub use logs_protobuf::decode_logs_protobuf;
 pub use metrics::{DeltaState, DeltaUpdate, decode_metrics_json, decode_metrics_protobuf};

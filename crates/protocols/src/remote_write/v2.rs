@@ -156,6 +156,27 @@ fn push_ref(refs: &mut Vec<u32>, number: u64, limits: &Limits) -> Result<(), Fau
     Ok(())
 }
 
+const NOTHING_IN_SERIES: &str = "the series has neither samples nor histograms; send them with it";
+
+/// Whether a sample or a histogram follows.
+fn has_samples(mut rest: Wire<'_>) -> Result<bool, DecodeError> {
+    while let Some(tag) = rest.tag()? {
+        if matches!(tag, SAMPLE | HISTOGRAM) {
+            return Ok(true);
+        }
+        rest.skip(tag)?;
+    }
+    Ok(false)
+}
+
+/// Names what of a series is at fault, where it is no sample.
+fn about(what: &str, fault: Fault) -> Fault {
+    match fault {
+        Fault::Record(reason) => Fault::Record(format!("{what}: {reason}").into()),
+        Fault::Request(error) => Fault::Request(error),
+    }
+}
+
 impl Decoder<'_, '_> {
     fn series(&mut self, mut wire: Wire<'_>) -> Result<(), DecodeError> {
         let series = match self.labels(wire) {
@@ -170,7 +191,9 @@ impl Decoder<'_, '_> {
                 return self.intake.reject_all(records, reason);
             }
         };
+        let mut filled = false;
         while let Some(tag) = wire.tag()? {
+            filled |= matches!(tag, SAMPLE | HISTOGRAM);
             let outcome = match tag {
                 SAMPLE => {
                     let sample = wire.message()?;
@@ -185,13 +208,16 @@ impl Decoder<'_, '_> {
                 EXEMPLAR => {
                     let exemplar = wire.message()?;
                     self.intake.begin()?;
-                    self.exemplar(series, exemplar)
+                    if !filled && !has_samples(wire)? {
+                        return self.intake.settle(Err(bad(NOTHING_IN_SERIES)));
+                    }
+                    self.exemplar(series, exemplar).map_err(|fault| about("exemplar", fault))
                 }
                 METADATA => {
                     let metadata = wire.message()?;
                     let Err(fault) = self.metadata(metadata) else { continue };
                     self.intake.begin()?;
-                    Err(fault)
+                    Err(about("metadata", fault))
                 }
                 _ => {
                     wire.skip(tag)?;
@@ -200,7 +226,7 @@ impl Decoder<'_, '_> {
             };
             self.intake.settle(outcome)?;
         }
-        Ok(())
+        if filled { Ok(()) } else { self.intake.reject_all(1, NOTHING_IN_SERIES.into()) }
     }
 
     /// The series by its references, which are left in `refs`.

@@ -86,6 +86,14 @@ fn truncated_and_flipped_bytes_are_refused_or_harmless() {
     }
 }
 
+#[test]
+fn what_follows_the_end_of_gzip_is_told() {
+    let coded = [gzip(b"whole"), vec![1, 2, 3]].concat();
+    let error = decompress(Compression::Gzip, &coded, &Limits::default()).unwrap_err();
+    let told = "the body is not valid gzip: it is cut off, or something else follows its end";
+    assert_eq!(error.to_string(), told);
+}
+
 /// 1 GiB of zeros is refused by a bound of 1 MiB after about that much work.
 #[test]
 fn bombs_are_refused() {

@@ -269,7 +269,7 @@ fn resources_and_scopes_beyond_the_limits_reject_their_records() {
         "",
         expect![[r#"
         took 1
-        2 of 3 records were rejected: record 1: the stream has 3 labels, 2 are allowed; send some as attributes"#]],
+        2 of 3 records were rejected: record 1: the stream has more than 2 labels; send some as attributes"#]],
     );
     check(
         "toolong=1",

@@ -10,7 +10,9 @@ use opentelemetry_proto::tonic::{
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message as _;
 use trine_model::Severity;
-use trine_protocols::otlp::{decode_logs_json, decode_logs_protobuf, encode_logs_response, encode_status};
+use trine_protocols::otlp::{
+    decode_logs_json, decode_logs_protobuf, encode_logs_response, encode_retry_status, encode_status,
+};
 use trine_schema::Labels;
 
 use crate::rows::{Context, NOW, Row};
@@ -340,6 +342,16 @@ struct Status {
     code: i32,
     #[prost(string, tag = "2")]
     message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Detail>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Detail {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes, tag = "2")]
+    value: Vec<u8>,
 }
 
 #[test]
@@ -365,6 +377,13 @@ fn answers_are_read_by_prost_and_serde() {
     assert_eq!((status.code, status.message.as_str()), (3, "bad\u{1}"));
     let json: serde_json::Value = serde_json::from_slice(&encode_status(3, "bad\u{1}", true)).unwrap();
     assert_eq!(json, serde_json::json!({"code": 3, "message": "bad\u{1}"}));
+
+    let status = Status::decode(&encode_retry_status(8, "full", 5)[..]).unwrap();
+    assert_eq!((status.code, status.message.as_str()), (8, "full"));
+    // `google.rpc.RetryInfo { retry_delay: Duration { seconds: 5 } }`
+    let detail =
+        Detail { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: vec![10, 2, 8, 5] };
+    assert_eq!(status.details, [detail]);
 }
 
 /// A word that repeats the level it came after is kept when the level changes behind it.

@@ -198,6 +198,18 @@ fn metadata_come_by_metric() {
             series(3, histogram),
             series(3, Metadata2::default()),
             series(7, Metadata2 { kind: 1, help_ref: 99, unit_ref: 0 }),
+            // The specification wants samples or histograms in every series.
+            TimeSeries2 {
+                labels_refs: vec![1, 2],
+                exemplars: vec![Exemplar2 { value: 1.0, timestamp: 5, ..Exemplar2::default() }],
+                ..TimeSeries2::default()
+            },
+            TimeSeries2 { labels_refs: vec![1, 2], ..TimeSeries2::default() },
+            TimeSeries2 { labels_refs: vec![1, 2, 0, 0], ..series(2, Metadata2::default()) },
+            TimeSeries2 {
+                exemplars: vec![Exemplar2 { labels_refs: vec![1], value: 1.0, timestamp: 5 }],
+                ..series(2, Metadata2::default())
+            },
         ],
     };
     check(
@@ -210,7 +222,8 @@ fn metadata_come_by_metric() {
         d_sum{le="1"} 1 @5 since 3
         d_sum{le="1"} 1 @5 since 3
         1{le="1"} 1 @5 since 3
-        4 taken. 1 of 5 samples were rejected: sample 5: symbol 99 is beyond the 8 of the request; send it"#]],
+        d_bucket{le="1"} 1 @5 since 3
+        5 taken. 5 of 10 samples were rejected: sample 5: metadata: symbol 99 is beyond the 8 of the request; send it; sample 6: the series has neither samples nor histograms; send them with it; sample 7: the series has neither samples nor histograms; send them with it; sample 8: a label has no name; name it; sample 10: exemplar: labels_refs of an exemplar are not pairs of name and value; send both"#]],
     );
 }
 
@@ -402,6 +415,8 @@ prop_compose! {
         let series = series.into_iter().map(|(values, samples, exemplars, histograms)| {
             let mut pairs = vec![("__name__".to_owned(), "m".to_owned())];
             pairs.extend(values.into_iter().enumerate().map(|(i, value)| (format!("l{i}"), value)));
+            // Version 2 refuses a series with exemplars alone.
+            let exemplars = if samples.is_empty() && histograms == 0 { Vec::new() } else { exemplars };
             TimeSeries {
                 labels: pairs.into_iter().map(|(name, value)| Label { name, value }).collect(),
                 samples: samples.into_iter().map(|(value, at)| sample(value + 0.0, at)).collect(),
