@@ -104,13 +104,7 @@ impl SqlError {
                 Ok(inner) => Self::from_datafusion(inner),
                 Err(shared) => Self::from_shared(&shared),
             },
-            DataFusionError::External(inner) => match inner.downcast::<ScanError>() {
-                Ok(scan) => Self::from_scan(&scan),
-                Err(inner) => match inner.downcast::<DataFusionError>() {
-                    Ok(inner) => Self::from_datafusion(*inner),
-                    Err(inner) => Self::Bug(inner.to_string()),
-                },
-            },
+            DataFusionError::External(inner) => Self::from_external(inner),
             DataFusionError::ArrowError(inner, _) => Self::from_arrow(*inner),
             DataFusionError::SQL(inner, _) => match *inner {
                 ParserError::RecursionLimitExceeded => {
@@ -131,7 +125,9 @@ impl SqlError {
             DataFusionError::Plan(text)
             | DataFusionError::NotImplemented(text)
             | DataFusionError::Configuration(text)
-            | DataFusionError::Execution(text) => bad_query(one_line(&text), None),
+            | DataFusionError::Execution(text) => {
+                bad_query(signature_message(&text).unwrap_or_else(|| one_line(&text)), None)
+            }
             DataFusionError::IoError(inner) => Self::Storage(inner.to_string()),
             other => Self::Bug(one_line(&other.to_string())),
         }
@@ -159,6 +155,21 @@ impl SqlError {
         }
     }
 
+    fn from_external(error: Box<dyn Error + Send + Sync>) -> Self {
+        let error = match error.downcast::<ScanError>() {
+            Ok(scan) => return Self::from_scan(&scan),
+            Err(other) => other,
+        };
+        let error = match error.downcast::<DataFusionError>() {
+            Ok(inner) => return Self::from_datafusion(*inner),
+            Err(other) => other,
+        };
+        match error.downcast::<regex::Error>() {
+            Ok(wrong) => bad_query(regex_message(&wrong.to_string()), None),
+            Err(other) => Self::Bug(other.to_string()),
+        }
+    }
+
     fn from_scan(error: &ScanError) -> Self {
         match error {
             ScanError::Deadline(_) => Self::Timeout { limit_ms: UNKNOWN },
@@ -169,13 +180,7 @@ impl SqlError {
 
     fn from_arrow(error: ArrowError) -> Self {
         match error {
-            ArrowError::ExternalError(inner) => match inner.downcast::<DataFusionError>() {
-                Ok(inner) => Self::from_datafusion(*inner),
-                Err(inner) => match inner.downcast::<ScanError>() {
-                    Ok(scan) => Self::from_scan(&scan),
-                    Err(inner) => Self::Bug(inner.to_string()),
-                },
-            },
+            ArrowError::ExternalError(inner) => Self::from_external(inner),
             ArrowError::IoError(text, _) => Self::Storage(text),
             ArrowError::MemoryError(_) => Self::Memory { limit_bytes: UNKNOWN as usize },
             // What values do to functions: overflow, division by zero, casts that fail.
@@ -200,6 +205,27 @@ impl SqlError {
             other => other,
         }
     }
+}
+
+/// What the arguments of a function should have been; DataFusion tells it once for each form of the function, as
+/// an internal error.
+fn signature_message(text: &str) -> Option<String> {
+    const FORM: &str = "Error during planning: ";
+    let (_, forms) = text.split_once(" failed to match any signature, errors: ")?;
+    let mut told: Vec<String> = Vec::new();
+    let forms = forms.lines().next()?.split(FORM).map(|form| form.trim_end_matches(','));
+    for form in forms.filter(|form| !form.is_empty()).map(one_line) {
+        if !told.contains(&form) {
+            told.push(form);
+        }
+    }
+    Some(told.join(", or "))
+}
+
+/// The last line of what `regex` says; the lines before draw the place with spaces.
+fn regex_message(text: &str) -> String {
+    let reason = text.lines().next_back().unwrap_or_default();
+    format!("the regular expression cannot be read: {}", reason.strip_prefix("error: ").unwrap_or(reason))
 }
 
 /// First line, with a small first letter as all our messages have it.
