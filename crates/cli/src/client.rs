@@ -94,11 +94,10 @@ impl Client {
             return Ok(response);
         }
         let text = response.text().await.unwrap_or_default();
-        let text = text.trim();
-        if text.is_empty() {
-            bail!("the server answered {status}")
+        match refusal(&text).as_str() {
+            "" => bail!("the server answered {status}"),
+            told => bail!("{told}"),
         }
-        bail!("{text}")
     }
 
     /// Says what to do when there is no server.
@@ -112,6 +111,13 @@ impl Client {
             anyhow::anyhow!("talking to {} failed: {}", self.base, root_cause(error))
         }
     }
+}
+
+/// What a refusal says. Prometheus' API says it in JSON.
+fn refusal(body: &str) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let told = json.as_ref().and_then(|json| json["error"].as_str()).unwrap_or(body);
+    told.trim().to_owned()
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -208,6 +214,14 @@ mod tests {
         let text = String::from_utf8(out.into_inner()).unwrap();
         assert!(text.ends_with("a\\u{1b}[31mred\tb\\r\n"), "{text:?}");
         assert!(text.starts_with("1970-01-01 00:00:00.000"), "{text:?}");
+    }
+
+    #[test]
+    fn a_refusal_is_told_without_its_wrapping() {
+        let json = r#"{"status":"error","errorType":"bad_data","error":"1:4: parse error"}"#;
+        assert_eq!(refusal(json), "1:4: parse error");
+        assert_eq!(refusal("no such table\n"), "no such table");
+        assert_eq!(refusal("[1]"), "[1]");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -20,18 +20,20 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
-    client::{Client, Output, PLAIN, ServerOptions, YELLOW},
+    client::{Client, Output, PLAIN, RED, ServerOptions, YELLOW},
     server::Stop,
 };
 
 /// Each line of a file is one OTLP export request of logs, traces or metrics, as the OpenTelemetry
-/// collector's file exporter writes them; signals may be mixed. A file loaded twice within the server's deduplication window is stored once.
+/// collector's file exporter writes them; signals may be mixed. A file loaded again within the server's
+/// deduplication window (10 minutes, `trine server --dedup-window`) is stored once; later its logs and spans
+/// are stored a second time.
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Files: plain, gzip or zstd; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// `json` for scripts
+    /// `json`, `jsonl` and `csv` print the counts for scripts
     #[arg(long, short, value_enum, default_value = "table")]
     output: Output,
     #[command(flatten)]
@@ -55,10 +57,14 @@ struct Counts {
     duplicates: AtomicU64,
     failed: AtomicU64,
     complaints: AtomicU64,
+    /// Of each file, whether there was anything in it, be it refused.
+    filled: Vec<AtomicBool>,
 }
 
 /// One line and where it stands.
 struct Request {
+    /// Which of the files.
+    file: usize,
     place: String,
     body: Vec<u8>,
 }
@@ -67,7 +73,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let client = Arc::new(Client::new(&args.server)?);
     client.send(client.get("/api/v1/status")).await?;
     let mut stop = Stop::listen()?;
-    let counts = Arc::new(Counts::default());
+    let filled = args.files.iter().map(|_| AtomicBool::new(false)).collect();
+    let counts = Arc::new(Counts { filled, ..Counts::default() });
     let begun = Instant::now();
     let bar = progress_bar(&args.files);
 
@@ -75,7 +82,10 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let receive = Arc::new(tokio::sync::Mutex::new(receive));
     let reading = {
         let (files, bar) = (args.files.clone(), bar.clone());
-        tokio::task::spawn_blocking(move || files.iter().try_for_each(|file| read_file(file, &send, &bar)))
+        let read = move || {
+            files.iter().enumerate().try_for_each(|(number, file)| read_file(number, file, &send, &bar))
+        };
+        tokio::task::spawn_blocking(read)
     };
     let workers: Vec<_> = (0..CONCURRENCY)
         .map(|_| {
@@ -115,7 +125,16 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     };
     bar.finish_and_clear();
     report(&counts, begun.elapsed(), interrupted, args.output);
-    let clean = counts.rejected.load(Relaxed) + counts.failed.load(Relaxed) == 0;
+    let empty = args.files.iter().zip(&counts.filled).filter(|(_, filled)| !filled.load(Relaxed));
+    let empty: Vec<_> = empty.map(|(file, _)| file).collect();
+    for file in empty.iter().filter(|_| !interrupted) {
+        anstream::eprintln!(
+            "{RED}error:{PLAIN} {}: there is no record in it; OTLP JSON has \"resourceLogs\", \"resourceSpans\" or \
+             \"resourceMetrics\" in every line",
+            file.display()
+        );
+    }
+    let clean = counts.rejected.load(Relaxed) + counts.failed.load(Relaxed) == 0 && empty.is_empty();
     Ok(match (interrupted, clean) {
         (true, _) => ExitCode::from(130),
         (false, true) => ExitCode::SUCCESS,
@@ -129,12 +148,21 @@ fn report(counts: &Counts, took: Duration, interrupted: bool, output: Output) {
             .map(|count| count.load(Relaxed));
     let seconds = took.as_secs_f64();
     if output != Output::Table {
-        let report = json!({
-            "requests": requests, "accepted_records": accepted, "rejected_records": rejected,
-            "duplicate_requests": duplicates, "failed_requests": failed, "seconds": seconds,
-            "interrupted": interrupted,
-        });
-        println!("{report}");
+        let report = [
+            ("requests", json!(requests)),
+            ("accepted_records", json!(accepted)),
+            ("rejected_records", json!(rejected)),
+            ("duplicate_requests", json!(duplicates)),
+            ("failed_requests", json!(failed)),
+            ("seconds", json!(seconds)),
+            ("interrupted", json!(interrupted)),
+        ];
+        if output == Output::Csv {
+            println!("{}", report.each_ref().map(|(name, _)| (*name).to_owned()).join(","));
+            println!("{}", report.map(|(_, value)| value.to_string()).join(","));
+        } else {
+            println!("{}", Value::from_iter(report));
+        }
         return;
     }
     let state = if interrupted { "stopped after" } else { "loaded" };
@@ -144,11 +172,6 @@ fn report(counts: &Counts, took: Duration, interrupted: bool, output: Output) {
     }
     if rejected + failed > 0 {
         println!("{rejected} records were rejected, {failed} requests failed");
-    }
-    if requests > 0 && accepted + rejected + duplicates + failed == 0 {
-        anstream::eprintln!(
-            "{YELLOW}warning:{PLAIN} there was no record in it; OTLP JSON has \"resourceLogs\", \"resourceSpans\" or \"resourceMetrics\" in every line"
-        );
     }
 }
 
@@ -192,11 +215,16 @@ fn open(file: &PathBuf, bar: &ProgressBar) -> anyhow::Result<Box<dyn BufRead>> {
     })
 }
 
-fn read_file(file: &PathBuf, send: &mpsc::Sender<Request>, bar: &ProgressBar) -> anyhow::Result<()> {
+fn read_file(
+    number: usize,
+    file: &PathBuf,
+    send: &mpsc::Sender<Request>,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
     let mut lines = open(file, bar)?;
-    for number in 1u64.. {
+    for line in 1u64.. {
         let mut body = Vec::new();
-        let place = format!("{}:{number}", file.display());
+        let place = format!("{}:{line}", file.display());
         let read = lines.by_ref().take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut body);
         if read.with_context(|| format!("cannot read {place}"))? == 0 {
             break;
@@ -207,7 +235,7 @@ fn read_file(file: &PathBuf, send: &mpsc::Sender<Request>, bar: &ProgressBar) ->
         if body.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        if send.blocking_send(Request { place, body }).is_err() {
+        if send.blocking_send(Request { file: number, place, body }).is_err() {
             break;
         }
     }
@@ -253,7 +281,9 @@ async fn send_line(
             }
             Ok(response) => {
                 counts.requests.fetch_add(1, Relaxed);
-                take_answer(response, counts, &complain).await;
+                if take_answer(response, counts, &complain).await {
+                    counts.filled[request.file].store(true, Relaxed);
+                }
                 bar.set_message(format!("{} records", counts.accepted.load(Relaxed)));
                 return Ok(());
             }
@@ -267,6 +297,7 @@ async fn send_line(
         };
         if begun.elapsed() > PATIENCE {
             counts.failed.fetch_add(1, Relaxed);
+            counts.filled[request.file].store(true, Relaxed);
             complain(&retry);
             return Ok(());
         }
@@ -275,13 +306,15 @@ async fn send_line(
     }
 }
 
-async fn take_answer(response: reqwest::Response, counts: &Counts, complain: &impl Fn(&str)) {
+/// Counts what became of a request. Whether there was anything in it.
+async fn take_answer(response: reqwest::Response, counts: &Counts, complain: &impl Fn(&str)) -> bool {
     let status = response.status();
     let header = |name: &str| -> u64 {
         response.headers().get(name).and_then(|v| v.to_str().ok()?.parse().ok()).unwrap_or(0)
     };
-    counts.accepted.fetch_add(header("x-trine-accepted"), Relaxed);
-    counts.duplicates.fetch_add(header("x-trine-duplicate"), Relaxed);
+    let (accepted, duplicate) = (header("x-trine-accepted"), header("x-trine-duplicate"));
+    counts.accepted.fetch_add(accepted, Relaxed);
+    counts.duplicates.fetch_add(duplicate, Relaxed);
     let rejected = header("x-trine-rejected");
     let answer: Value = response.json().await.unwrap_or_default();
     if !status.is_success() {
@@ -291,6 +324,7 @@ async fn take_answer(response: reqwest::Response, counts: &Counts, complain: &im
         counts.rejected.fetch_add(rejected, Relaxed);
         complain(answer["partialSuccess"]["errorMessage"].as_str().unwrap_or("records were rejected"));
     }
+    !status.is_success() || accepted + duplicate + rejected > 0
 }
 
 #[cfg(test)]

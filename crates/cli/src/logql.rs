@@ -143,21 +143,73 @@ fn print_series(out: &mut impl Write, results: &[Value], output: Output) -> anyh
         let one = ["value", "histogram"].iter().filter_map(|name| series.get(name));
         for point in many.chain(one) {
             let seconds = point[0].as_f64().unwrap_or(0.0);
-            let value = point[1].as_str().map_or_else(|| point[1].to_string(), str::to_owned);
+            let value = &point[1];
             let time = show_time(((seconds * 1e3).round() as i64).saturating_mul(1_000_000));
             match output {
-                Output::Csv => writeln!(out, "{time},{},{value}", csv_field(&labels.to_string()))?,
+                Output::Csv => {
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    writeln!(out, "{time},{},{}", csv_field(&labels.to_string()), csv_field(&value))?;
+                }
                 Output::Jsonl => {
                     writeln!(out, "{}", json!({"timestamp": seconds, "labels": labels, "value": value}))?;
                 }
-                _ => writeln!(out, "  {}  {value}", &time[..time.len().min(23)])?,
+                _ => writeln!(out, "  {}  {}", &time[..time.len().min(23)], show_value(value))?,
             }
         }
     }
     Ok(())
 }
 
+/// A number, or a native histogram as Prometheus' own tools write it: `{count:3, sum:4.5, (1,2]:3}`.
+fn show_value(value: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let Some(histogram) = value.as_object() else { return text(value) };
+    let mut shown = format!("{{count:{}, sum:{}", text(&value["count"]), text(&value["sum"]));
+    for bucket in histogram.get("buckets").and_then(Value::as_array).into_iter().flatten() {
+        // Which ends belong to it.
+        let (open, close) = match bucket[0].as_u64() {
+            Some(0) => ('(', ']'),
+            Some(1) => ('[', ')'),
+            Some(2) => ('(', ')'),
+            _ => ('[', ']'),
+        };
+        let [from, to, count] = [1, 2, 3].map(|place| text(&bucket[place]));
+        shown += &format!(", {open}{from},{to}{close}:{count}");
+    }
+    shown + "}"
+}
+
 fn show_labels(labels: &Value) -> String {
     let pairs: Vec<_> = labels.as_object().into_iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
     format!("{{{}}}", pairs.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(output: Output) -> String {
+        let buckets = json!([[3, "-1e-09", "1e-09", "4"], [0, "1", "2", "1"], [1, "-2", "-1", "2"]]);
+        let histogram = json!({"count": "7", "sum": "4.5", "buckets": buckets});
+        let series = json!({"metric": {"__name__": "h"}, "histogram": [1.5, histogram]});
+        let mut out = anstream::StripStream::new(Vec::new());
+        print_series(&mut out, &[series], output).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    #[test]
+    fn native_histograms_are_one_field_and_readable() {
+        let table = printed(Output::Table);
+        let shown = "  1970-01-01 00:00:01.500  {count:7, sum:4.5, [-1e-09,1e-09]:4, (1,2]:1, [-2,-1):2}";
+        assert_eq!(table.lines().nth(1), Some(shown));
+        let csv = printed(Output::Csv);
+        let row = csv.lines().nth(1).unwrap();
+        let value = row.strip_prefix("1970-01-01 00:00:01.500000000,\"{\"\"__name__\"\":\"\"h\"\"}\",");
+        let value = value.unwrap_or_else(|| panic!("{row}"));
+        let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap();
+        let value: Value = serde_json::from_str(&value.replace("\"\"", "\"")).unwrap();
+        assert_eq!(value["count"], "7");
+        let line: Value = serde_json::from_str(&printed(Output::Jsonl)).unwrap();
+        assert_eq!(line["value"]["buckets"][1][2], "2");
+    }
 }

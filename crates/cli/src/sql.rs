@@ -74,8 +74,11 @@ pub async fn run(args: SqlArgs) -> anyhow::Result<ExitCode> {
 pub fn print_table(arrow_stream: &[u8]) -> anyhow::Result<()> {
     let reader =
         StreamReader::try_new(arrow_stream, None).context("the server's answer is no Arrow stream")?;
-    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().context("the answer broke off")?;
+    // Without a batch there would be no column names.
+    let none = RecordBatch::new_empty(reader.schema());
+    let mut batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().context("the answer broke off")?;
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    batches.push(none);
     let mut left = TABLE_ROWS;
     let shown: Vec<RecordBatch> = batches
         .iter()
@@ -91,8 +94,8 @@ pub fn print_table(arrow_stream: &[u8]) -> anyhow::Result<()> {
     writeln!(out, "{}", pretty_format_batches_with_options(&shown, &options)?)?;
     if rows > TABLE_ROWS {
         writeln!(out, "{DIM}first {TABLE_ROWS} of {rows} rows; --output csv or jsonl prints all{PLAIN}")?;
-    } else if std::io::stdout().is_terminal() {
-        writeln!(out, "{DIM}{rows} rows{PLAIN}")?;
+    } else if rows == 0 || std::io::stdout().is_terminal() {
+        writeln!(out, "{DIM}{rows} {}{PLAIN}", if rows == 1 { "row" } else { "rows" })?;
     }
     Ok(())
 }

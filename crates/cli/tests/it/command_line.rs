@@ -185,3 +185,38 @@ fn a_file_is_loaded_and_bad_lines_are_told_by_their_place() {
     let missing = site.run(&["load", "/nowhere/logs.jsonl"]);
     assert!(String::from_utf8_lossy(&missing.stderr).contains("cannot open /nowhere/logs.jsonl"));
 }
+
+#[test]
+fn a_file_without_a_record_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(&dir.path().join("data"));
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"1700000000000000000","body":{"stringValue":"hello"}}]}]}]}"#;
+    let (good, wrong, empty) = (file("good", good), file("wrong", "{\"foo\":1}\n"), file("empty", ""));
+    let output = site.run(&["load", &good, &wrong, &empty, "-o", "csv"]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    for file in [&wrong, &empty] {
+        assert!(errors.contains(&format!("{file}: there is no record in it")), "{errors}");
+    }
+    assert!(!errors.contains("good"), "{errors}");
+    let counts = String::from_utf8_lossy(&output.stdout);
+    assert!(counts.starts_with("requests,accepted_records,"), "{counts}");
+    assert!(counts.lines().nth(1).unwrap().starts_with("2,1,0,0,0,"), "{counts}");
+    assert!(site.run(&["load", &good]).status.success(), "it is known, not empty");
+}
+
+#[test]
+fn a_table_without_rows_has_its_columns_and_errors_of_promql_are_plain() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let table = site.ok(&["sql", "SELECT timestamp, body FROM logs"]);
+    assert!(table.contains("| timestamp | body |") && table.ends_with("0 rows\n"), "{table}");
+    let output = site.run(&["promql", "up["]);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && errors.starts_with("error: invalid parameter"), "{errors}");
+}

@@ -1,6 +1,6 @@
 //! What comes in through each door is visible at once, and bad input is told without losing the good.
 
-use std::process::Stdio;
+use std::{io::Write as _, process::Stdio};
 
 use serde_json::{Value, json};
 
@@ -193,4 +193,92 @@ async fn a_tail_sees_lines_as_they_are_stored() {
     assert_eq!(line["labels"]["service_name"], "cart");
     tail.kill().unwrap();
     tail.wait().unwrap();
+}
+
+/// Guarantee: what cannot be scraped is told where the server is started, and where its configuration is read again.
+#[test]
+fn what_cannot_be_scraped_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("scrape.yml");
+    let write = |targets: &str| {
+        let text = format!("scrape_configs:\n- job_name: a\n  static_configs:\n  - targets: [{targets}]\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    let config = file.to_str().unwrap();
+    write("\"a b:9\", \"127.0.0.1:1\"");
+    let args = ["server", "--http", "127.0.0.1:0", "--scrape-config", config, "--data-dir"];
+    let output = trine().args(args).arg(dir.path().join("none")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("scrape.yml:4:15: target \"a b:9\": "), "{told}");
+
+    write("\"127.0.0.1:1\"");
+    let site = Site::start_with(&dir.path().join("data"), &["--scrape-config", config]);
+    let text = |path: &str| {
+        let request = reqwest::get(format!("{}{path}", site.http));
+        let text = async { request.await.unwrap().text().await.unwrap() };
+        tokio::runtime::Runtime::new().unwrap().block_on(text)
+    };
+    let successful = "trine_scrape_config_last_reload_successful ";
+    assert!(text("/metrics").contains(&format!("{successful}1\n")));
+    write("\"x:99999\"");
+    let hangup = || {
+        let pid = site.pid().to_string();
+        assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    };
+    hangup();
+    eventually("the refusal is shown", || text("/metrics").contains(&format!("{successful}0\n")));
+    let health = text("/health");
+    assert!(health.contains("degraded") && health.contains("x:99999"), "{health}");
+    write("\"127.0.0.1:1\"");
+    hangup();
+    eventually("all is well again", || text("/metrics").contains(&format!("{successful}1\n")));
+    assert!(text("/health").contains("\"ready\""));
+}
+
+/// `OUT_OF_RANGE` and a bare `RESOURCE_EXHAUSTED` would make senders repeat the same batch for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_message_over_the_limit_is_an_invalid_argument() {
+    const LIMIT: usize = 64 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let message = |flags: u8, told: usize, bytes: &[u8]| {
+        [&[flags][..], &u32::try_from(told).unwrap().to_be_bytes(), bytes].concat()
+    };
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&vec![0; LIMIT + 1]).unwrap();
+    let packed = packed.finish().unwrap();
+    let bodies = [message(0, LIMIT + 1, b"less than it says"), message(1, packed.len(), &packed)];
+    // The answer to a call that fails is a head alone, so HTTP/1.1 shows it too.
+    for service in ["logs.v1.LogsService", "trace.v1.TraceService", "metrics.v1.MetricsService"] {
+        for body in &bodies {
+            let request = reqwest::Client::new()
+                .post(format!("{}/opentelemetry.proto.collector.{service}/Export", site.http))
+                .header("Content-Type", "application/grpc")
+                .header("grpc-encoding", "gzip")
+                .body(body.clone());
+            let answer = request.send().await.unwrap();
+            let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(header("grpc-status"), "3", "{}", header("grpc-message"));
+            assert!(
+                header("grpc-message").contains("send%20smaller%20batches"),
+                "{}",
+                header("grpc-message")
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_types_are_read_without_case() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::start(dir.path());
+    let line = otlp("cart", &["one"]);
+    assert_eq!(site.post("/v1/logs", "application/JSON; charset=utf-8", line).await.0, 200);
+    assert_eq!(site.post("/loki/api/v1/push", "Application/Json", loki("web", &["two"])).await.0, 204);
+    let query = "{\"query\": \"SELECT count(*) AS n FROM logs\", \"format\": \"jsonl\"}";
+    assert_eq!(site.post("/api/v1/sql", "Application/JSON", query).await, (200, "{\"n\":2}\n".to_owned()));
+    let form = "query=vector(7)&time=1";
+    let (status, text) =
+        site.post("/prometheus/api/v1/query", "Application/x-www-form-URLENCODED", form).await;
+    assert!(status == 200 && text.contains("\"7\""), "{text}");
 }
