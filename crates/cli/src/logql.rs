@@ -174,7 +174,7 @@ fn show_value(value: &Value) -> String {
             _ => ('[', ']'),
         };
         let [from, to, count] = [1, 2, 3].map(|place| text(&bucket[place]));
-        shown += &format!(", {open}{from},{to}{close}:{count}");
+        shown = [shown, format!(", {open}{from},{to}{close}:{count}")].concat();
     }
     shown + "}"
 }

@@ -175,7 +175,7 @@ async fn read(State(app): State<Arc<App>>, tenant: Extracted<Tenant>, request: H
         };
         let rest = stream::unfold(reading, |mut reading| async move {
             let frame = reading.next()?;
-            Some((frame.map(Bytes::from).map_err(told_late), reading))
+            Some((frame.map(Bytes::from).map_err(|reply| told_late(&reply)), reading))
         });
         let rest = app.query_threads.pull(permit, deadline, rest);
         let frames = stream::iter([Ok(first)]).chain(rest);
@@ -236,7 +236,7 @@ impl Reading {
 }
 
 /// What goes wrong when the answer is under way already.
-fn told_late(reply: Reply) -> SqlError {
+fn told_late(reply: &Reply) -> SqlError {
     SqlError::Storage(String::from_utf8_lossy(&reply.body).trim_end().to_owned())
 }
 

@@ -133,7 +133,7 @@ pub async fn pools(State(app): State<Arc<App>>) -> Response {
 /// `GET /prometheus/api/v1/targets/metadata`
 pub async fn metadata(State(app): State<Arc<App>>, params: Result<Params, ApiError>) -> Response {
     let asked = params.and_then(|params| {
-        let limit = params.get("limit").map_or(Ok(-1), |text| text.parse::<i64>());
+        let limit = params.get("limit").map_or(Ok(-1), str::parse::<i64>);
         let limit = limit.map_err(|_| ApiError::bad_request("limit must be a number"))?;
         let matchers = params.get("match_target").map_or(Ok(Vec::new()), parse_selector);
         let matchers = matchers
