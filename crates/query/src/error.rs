@@ -164,9 +164,12 @@ impl SqlError {
             Ok(inner) => return Self::from_datafusion(*inner),
             Err(other) => other,
         };
-        match error.downcast::<regex::Error>() {
-            Ok(wrong) => bad_query(regex_message(&wrong.to_string()), None),
-            Err(other) => Self::Bug(other.to_string()),
+        // Of `regex` or of its parser, which are different types.
+        let text = error.to_string();
+        if text.starts_with("regex parse error") {
+            bad_query(regex_message(&text), None)
+        } else {
+            Self::Bug(text)
         }
     }
 
